@@ -1,0 +1,116 @@
+"""What the loop asks of the world. The loop yields these values; a driver performs them and sends the result back.
+
+Nothing here does anything: an effect is a description, so that the same loop can be run, awaited,
+replayed from recorded replies or tested with scripted ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
+
+from governor.records import Amount, Attempt, Call, Limit, Outcome, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Answered with monotonic seconds (float)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Answered with a Reservation; BudgetExceededError or LedgerUnavailableError may be thrown instead.
+
+    `key` is the idempotency key: reserving a key that is open answers with the same reservation.
+    """
+
+    key: str
+    amount: Amount
+    limits: tuple[Limit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Holds `amount` more under the same reservation; answered and refused like Reserve."""
+
+    key: str
+    amount: Amount
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Closes the reservation with what was really spent. Drivers never let a cancellation interrupt it."""
+
+    key: str
+    spent: Amount
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """Closes a reservation under which nothing was sent."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallModel:
+    """Answered with a Reply; BackendError may be thrown instead."""
+
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Work outside the loop that is not a model call: a sandbox, a worker process, a user's callable.
+
+    Answered with what `work()` returns (awaited where it is awaitable). `name` says whose work it is.
+    """
+
+    name: str
+    work: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Hands a finished attempt or outcome to the record sinks. RecordError may be thrown."""
+
+    step: Step
+    record: Attempt | Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Opens a trace span; spans nest as Enter and Exit do."""
+
+    name: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Closes the innermost trace span, adding attributes; `error` marks it as failed."""
+
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+Effect: TypeAlias = Now | Reserve | Extend | Settle | Refund | CallModel | Compute | Emit | Enter | Exit
+
+T = TypeVar("T")
+Process: TypeAlias = Generator[Effect, Any, T]
+"""A computation that asks for effects and ends with a T."""
+
+
+def traced(
+    name: str, attributes: Mapping[str, Any], body: Process[T], describe: Callable[[T], Mapping[str, Any]]
+) -> Process[T]:
+    """Run `body` inside a span; `describe` turns its result into the span's closing attributes."""
+    yield Enter(name, attributes)
+    try:
+        result = yield from body
+    except BaseException as cause:
+        yield Exit(error=type(cause).__name__)
+        raise
+    yield Exit(describe(result))
+    return result

@@ -1,0 +1,171 @@
+"""The error tree. Every error a user can meet says where, what, and how to mend it.
+
+GovernorError
+├── PolicyError            a policy file is wrong (carries Problems with file, line, column)
+├── TaskError              an input line of `governor run` is wrong
+├── MissingExtraError      an optional dependency is not installed (names the install command)
+├── BackendError           a model call failed; says whether it was sent and what it used
+│   ├── BackendAuthError           key refused (401, 403)
+│   ├── BackendRequestError        the request itself is refused (400, 404, 422)
+│   ├── BackendRateLimitError      429 until the deadline was used up
+│   ├── BackendTimeoutError        no answer within the call's time limit
+│   ├── BackendUnavailableError    connection refused, 5xx, server gone
+│   └── BackendReplyError          an answer that can't be read (garbage JSON, cut stream)
+├── LedgerError            the budget store failed
+│   ├── BudgetExceededError        a limit would be passed; carries what is left
+│   ├── LedgerUnavailableError     the store can't be reached
+│   └── ReservationError           unknown reservation, or used twice in a conflicting way
+├── VerifierError          a verifier could not do its work (says nothing about the answer)
+│   └── SandboxError               no sandbox is to be had, and the policy asks for one
+├── RecordError            a record could not be written (disk full, no permission)
+└── ModelFileError         a local model file is absent, truncated or not the one recorded
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from governor.records import Amount, Usage
+
+
+class GovernorError(Exception):
+    """Base of every error that Governor raises on purpose; `str()` is one line for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a file: where it is, what is wrong, how to mend it. Lines and columns count from 1."""
+
+    message: str
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    field: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
+        subject = f"{self.field}: " if self.field else ""
+        text = f"{subject}{self.message}"
+        if self.hint:
+            text = f"{text} ({self.hint})"
+        return f"{place}: {text}" if place else text
+
+
+class PolicyError(GovernorError):
+    """A policy can't be used. `problems` lists every mistake found, in file order."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class TaskError(GovernorError):
+    """A line of a task file can't be used; `problem` says which and why."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(str(problem))
+
+
+class MissingExtraError(GovernorError):
+    """An optional dependency is absent; the message holds the command that installs it."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f"{feature} needs the extra '{extra}': pip install 'compute-governor[{extra}]'")
+
+
+class BackendError(GovernorError):
+    """A model call that gave no usable reply.
+
+    `sent` is False only when the request certainly never reached the model, so that nothing is owed.
+    `usage` is what the server reported; None means unknown, and unknown is booked at the call's bound.
+    `seconds` is the time the call took, retries included. `model` is the model that was asked.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str = "",
+        sent: bool = True,
+        usage: Usage | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        super().__init__(message)
+        self.model = model
+        self.sent = sent
+        self.usage = usage
+        self.seconds = seconds
+
+
+class BackendAuthError(BackendError):
+    """The key was refused (HTTP 401 or 403)."""
+
+
+class BackendRequestError(BackendError):
+    """The server refused the request as such (HTTP 400, 404, 422): another try would fail alike."""
+
+
+class BackendRateLimitError(BackendError):
+    """HTTP 429 until the call's deadline was used up."""
+
+
+class BackendTimeoutError(BackendError):
+    """No whole answer within the call's time limit."""
+
+
+class BackendUnavailableError(BackendError):
+    """The server can't be reached or answers 5xx."""
+
+
+class BackendReplyError(BackendError):
+    """The server's answer can't be read: garbage JSON, or a stream that broke off."""
+
+
+class LedgerError(GovernorError):
+    """Base of everything a budget store can say no with."""
+
+
+class BudgetExceededError(LedgerError):
+    """The amount does not fit a limit.
+
+    `scope` names the limit that refused, `dimension` is tokens, micros, millis or calls, `limit` its
+    ceiling, `left` what every dimension still allows (a dimension without a limit is None).
+    """
+
+    def __init__(self, scope: str, dimension: str, limit: int, asked: int, left: Amount | None = None) -> None:
+        self.scope = scope
+        self.dimension = dimension
+        self.limit = limit
+        self.asked = asked
+        self.left = left
+        super().__init__(f"budget '{scope}' exceeded: {asked} {dimension} would pass the limit of {limit}")
+
+
+class LedgerUnavailableError(LedgerError):
+    """The store can't be reached or written (lock timeout, disk full, file damaged)."""
+
+
+class ReservationError(LedgerError):
+    """The reservation is unknown, or was already closed with another amount."""
+
+
+class VerifierError(GovernorError):
+    """A verifier broke down: its verdict is *unsure*, never a silent accept or reject."""
+
+
+class SandboxError(VerifierError):
+    """Untrusted code would have to run without a sandbox, and the policy does not allow that."""
+
+
+class RecordError(GovernorError):
+    """A record or result line could not be written whole."""
+
+
+class ModelFileError(GovernorError):
+    """A local model can't be used: absent, truncated, unknown, or with another digest than recorded."""

@@ -1,0 +1,230 @@
+"""What users plug in. Each protocol is as small as its work; none has to be inherited from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from governor.effects import Process
+from governor.records import (
+    Amount,
+    Attempt,
+    BacktrackMode,
+    Call,
+    Forecast,
+    Limit,
+    Outcome,
+    Plan,
+    Reply,
+    Rung,
+    Step,
+    Stop,
+    Verdict,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the policy grants one step: the ladder it may climb, at which price, inside which limits.
+
+    Either `dial` (0 quality first .. 1 thrift) or `keep` (share of the top rung's quality to keep, at the
+    lowest cost) is set. `harm` is L of the allocation objective, the loss of a wrong accepted answer.
+    `call` limits each single model request, `limits` are the ledger's scopes (step, session, app). `share` is the governed share of sessions (1 = all, 0 = shadow). `modes` lists allowed backtracks.
+    """
+
+    app: str
+    ladder: tuple[Rung, ...]
+    dial: float | None = 0.3
+    keep: float | None = None
+    harm: float = 0.5
+    call: Limit | None = None
+    limits: tuple[Limit, ...] = ()
+    on_exhausted: Literal["refuse", "degrade", "best_so_far"] = "best_so_far"
+    reserve: Literal["attempt", "ladder"] = "attempt"
+    mode: Literal["on", "shadow", "canary"] = "on"
+    share: float = 1.0
+    fail: Literal["open", "closed"] = "closed"
+    modes: tuple[BacktrackMode, ...] = ("continue", "more", "feedback", "fresh")
+    max_attempts: int = 6
+    deadline: float | None = None
+    baseline: str | None = None
+    continues: frozenset[str] = frozenset()
+    """Ids of rungs whose backend can go on from a truncated reply."""
+    difficulty: float | None = None
+    """A difficulty the policy states for this node (0 trivial .. 1 hardest), instead of the estimated mean."""
+    reason: str = ""
+    """Which rule of the policy matched, for `explain` and the records."""
+
+    def rung(self, rung_id: str) -> Rung:
+        """The rung with this id; KeyError if the ladder has none."""
+        for rung in self.ladder:
+            if rung.id == rung_id:
+                return rung
+        raise KeyError(rung_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """Where a step stands when the planner is asked: its terms, what was tried, what is left.
+
+    `left` is what the ledger said it still allows after a refusal (None: no refusal yet), `seconds_left`
+    the time to the deadline. `sensitivity` is P(accept | correct) and `false_accept` P(accept | wrong) of
+    the step's verifier; both are 1 where no verifier applies.
+    """
+
+    step: Step
+    terms: Terms
+    attempts: tuple[Attempt, ...] = ()
+    left: Amount | None = None
+    seconds_left: float | None = None
+    sensitivity: float = 1.0
+    false_accept: float = 1.0
+
+
+class Belief(Protocol):
+    """What is believed of a step's difficulty, updated by each verdict. Immutable."""
+
+    @property
+    def difficulty(self) -> float:
+        """Posterior mean difficulty, 0 (trivial) to 1 (hardest)."""
+        ...
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why, in a few words each, strongest first."""
+        ...
+
+    def forecasts(self, situation: Situation) -> tuple[Forecast, ...]:
+        """One forecast per rung of the ladder, in ladder order (index left at 0)."""
+        ...
+
+    def after(self, rung: Rung, decision: str, situation: Situation) -> Belief:
+        """The belief after this rung's answer was rejected (or accepted) by the step's verifier."""
+        ...
+
+
+class Estimator(Protocol):
+    """Step -> belief. Pure: no I/O, no clock."""
+
+    def estimate(self, step: Step, terms: Terms) -> Belief: ...
+
+
+class Planner(Protocol):
+    """Belief + situation -> the next plan, or a stop. Pure."""
+
+    def choose(self, belief: Belief, situation: Situation) -> Plan | Stop: ...
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """Reply -> verdict, as a process: a check without I/O simply yields nothing.
+
+    `sensitivity` = P(accept | correct), `false_accept` = P(accept | wrong): assumed until measured.
+    `needs_whole_answer` is False only for verifiers that can watch a stream (none of a reply's text is
+    then held back).
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sensitivity(self) -> float: ...
+
+    @property
+    def false_accept(self) -> float: ...
+
+    @property
+    def needs_whole_answer(self) -> bool: ...
+
+    @property
+    def wants_logprobs(self) -> bool: ...
+
+    def bound(self, call: Call) -> Amount:
+        """The most that verifying one reply to `call` can spend."""
+        ...
+
+    def verify(self, step: Step, call: Call, reply: Reply) -> Process[Verdict]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of a streamed reply. `thinking` deltas are never part of the answer."""
+
+    text: str = ""
+    thinking: str = ""
+
+
+class Backend(Protocol):
+    """Call -> reply, in both colours. `stream` yields deltas and ends with the whole Reply."""
+
+    def call(self, call: Call) -> Reply: ...
+
+    async def acall(self, call: Call) -> Reply: ...
+
+    def stream(self, call: Call) -> Iterator[Delta | Reply]: ...
+
+    def astream(self, call: Call) -> AsyncIterator[Delta | Reply]: ...
+
+    def continues(self, rung: Rung) -> bool:
+        """Whether a truncated reply of this rung can be resumed from its text (`Call.prefix`)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """An open or closed hold. `amount` is what is held while open and what was spent once settled."""
+
+    key: str
+    amount: Amount
+    state: Literal["open", "settled", "refunded", "expired"]
+    limits: tuple[Limit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """Sums of one scope: `spent` (settled) and `reserved` (open holds)."""
+
+    scope: str
+    spent: Amount = Amount()
+    reserved: Amount = Amount()
+
+
+class Ledger(Protocol):
+    """reserve -> extend -> settle or refund, atomically over every limit of the reservation.
+
+    The contract is `governor.testing.LedgerContract`. `now` never appears: a store takes a clock when it
+    is made, so that tests can turn it.
+    """
+
+    def reserve(self, key: str, amount: Amount, limits: Sequence[Limit]) -> Reservation: ...
+
+    def extend(self, key: str, amount: Amount) -> Reservation: ...
+
+    def settle(self, key: str, spent: Amount) -> Reservation: ...
+
+    def refund(self, key: str) -> Reservation: ...
+
+    def reservation(self, key: str) -> Reservation | None: ...
+
+    def balance(self, scope: str) -> Balance: ...
+
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Takes each finished attempt and outcome. Raises RecordError when it can't be kept."""
+
+    def emit(self, step: Step, record: Attempt | Outcome) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Tracer(Protocol):
+    """Opens and closes nested spans."""
+
+    def enter(self, name: str, attributes: Mapping[str, Any]) -> None: ...
+
+    def exit(self, attributes: Mapping[str, Any], error: str) -> None: ...

@@ -1,0 +1,327 @@
+"""The values that flow: Step -> Forecast -> Plan -> Call -> Reply -> Verdict -> Attempt -> Outcome.
+
+All are frozen. Units everywhere: tokens are counts, money is integer micro-USD (a price in USD per million
+tokens is the same number in micro-USD per token), durations are seconds unless a name ends in `_millis`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+Message = Mapping[str, Any]
+"""One chat message in the OpenAI shape: `role`, `content`, optionally `tool_calls`, `tool_call_id`, `name`."""
+
+Decision = Literal["accept", "reject", "unsure"]
+Failure = Literal["", "truncated", "empty", "refusal", "format", "wrong", "disagreement", "fault"]
+BacktrackMode = Literal["first", "more", "continue", "fresh", "feedback"]
+Status = Literal["accepted", "unverified", "best_so_far", "refused", "error"]
+Arm = Literal["governed", "shadow", "control"]
+
+STOCHASTIC_FAILURES: frozenset[Failure] = frozenset({"truncated", "fault"})
+"""Failures that say nothing about the rung's ability: only after these may the same rung be asked again."""
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A quantity in every dimension a budget can limit: tokens, micro-USD, milliseconds, calls."""
+
+    tokens: int = 0
+    micros: int = 0
+    millis: int = 0
+    calls: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(
+            self.tokens + other.tokens,
+            self.micros + other.micros,
+            self.millis + other.millis,
+            self.calls + other.calls,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A ceiling on a scope. None means that the dimension is not limited.
+
+    `scope` is the full key under which spend is summed, for example `app:support@2026-11-21` for one day
+    of one application: a period's window is part of the key, so that stores need no calendar.
+    """
+
+    scope: str
+    tokens: int | None = None
+    micros: int | None = None
+    millis: int | None = None
+    calls: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one or more calls; `thinking_tokens` are part of the output, `cached_tokens` part of the input."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    thinking_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.thinking_tokens + other.thinking_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+    @property
+    def total_tokens(self) -> int:
+        """Input plus output tokens."""
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """USD per million tokens, which is micro-USD per token. `cached_input` None means the input price."""
+
+    input: float = 0.0
+    output: float = 0.0
+    cached_input: float | None = None
+
+    def micros(self, usage: Usage) -> int:
+        """Cost of `usage` in micro-USD, rounded up so that many small calls are never free."""
+        cached_price = self.input if self.cached_input is None else self.cached_input
+        fresh = usage.input_tokens - usage.cached_tokens
+        exact = fresh * self.input + usage.cached_tokens * cached_price + usage.output_tokens * self.output
+        # 1e-9 absorbs binary rounding: 3 tokens at 0.1 must cost 1 micro-USD, not 2 of some other sum.
+        return math.ceil(exact - 1e-9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """One way to spend: model x effort x thinking tokens x answer tokens (and how often to sample).
+
+    `thinking_tokens` is a hard cap where the backend takes a number and a reserve inside `max_tokens`
+    elsewhere. `instruction` is added to the system message: the only lever on models without reasoning.
+    """
+
+    id: str
+    model: str
+    effort: str | None = None
+    thinking_tokens: int = 0
+    answer_tokens: int = 1024
+    temperature: float | None = None
+    samples: int = 1
+    timeout: float = 120.0
+    price: Price = Price()
+    instruction: str | None = None
+
+    @property
+    def max_tokens(self) -> int:
+        """Output limit sent to the backend: thinking and answer together, always."""
+        return self.thinking_tokens + self.answer_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What is asked now, and in which context.
+
+    `id` is unique per governed step and is the ledger's idempotency key. `state` holds context features
+    (for example `tool_errors`, `retrieval_chars`). `checks` are verifier specs of this step alone, in the
+    policy's `verify` syntax. `deadline` is in seconds from the start of the step. `baseline` names the rung
+    that would have answered without Governor (used by shadow and control arms; default: the top rung).
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    node: str = "default"
+    session: str = ""
+    index: int = 0
+    tools: tuple[Mapping[str, Any], ...] = ()
+    response_schema: Mapping[str, Any] | None = None
+    state: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    checks: tuple[Mapping[str, Any], ...] = ()
+    deadline: float | None = None
+    seed: int | None = None
+    baseline: str | None = None
+
+    @property
+    def prompt(self) -> str:
+        """Text of the last user message (joined text parts), the empty string if there is none."""
+        for message in reversed(self.messages):
+            if message.get("role") == "user":
+                return text_of(message)
+        return ""
+
+
+def text_of(message: Message) -> str:
+    """Plain text of a chat message whose content is a string or a list of parts."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+    return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What is expected of one rung on one step: P(correct), P(verifier accepts), tokens, money, time, index."""
+
+    rung: str
+    p_success: float
+    p_accept: float
+    output_tokens: float
+    micros: float
+    seconds: float
+    index: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The next attempt: which rung, how it follows from the last one, and why."""
+
+    rung: Rung
+    mode: BacktrackMode = "first"
+    reason: str = ""
+    forecasts: tuple[Forecast, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """No further attempt is worth its price, or none is allowed."""
+
+    reason: str
+    forecasts: tuple[Forecast, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request to a model. `prefix` is text the answer must go on from (continuation of a truncated reply)."""
+
+    step_id: str
+    rung: Rung
+    messages: tuple[Message, ...]
+    purpose: Literal["answer", "sample", "judge"] = "answer"
+    attempt: int = 1
+    sample: int = 0
+    tools: tuple[Mapping[str, Any], ...] = ()
+    response_schema: Mapping[str, Any] | None = None
+    prefix: str = ""
+    seed: int | None = None
+    timeout: float = 120.0
+    logprobs: bool = False
+    hold: bool = True
+    """False when a stream of this call may be shown at once, because no verifier needs the whole answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A tool call that the model asks for. `arguments` is the raw JSON text, valid or not."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A model's answer. `finish_reason` is stop, length, tool_calls, content_filter, or the backend's own word.
+
+    `logprobs` are natural logs of the chosen tokens' probabilities in order, None where not reported.
+    `usage_known` is False when the backend reported none; the spend is then booked at the call's bound.
+    """
+
+    text: str
+    thinking: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str = "stop"
+    usage: Usage = Usage()
+    usage_known: bool = True
+    seconds: float = 0.0
+    logprobs: tuple[float, ...] | None = None
+    model: str = ""
+
+    @property
+    def truncated(self) -> bool:
+        """True when the reply was cut by its token limit."""
+        return self.finish_reason == "length"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a verifier says of a reply. `score` is 0..1 where it has one; `feedback` is text a model can act on.
+
+    `usage`, `micros` and `seconds` are the verifier's own spend (judge calls, extra samples).
+    `error` is set when the verifier itself broke down; the decision is then `unsure`.
+    """
+
+    decision: Decision
+    verifier: str
+    score: float | None = None
+    feedback: str = ""
+    failure: Failure = ""
+    usage: Usage = Usage()
+    micros: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Call + reply + verdict + spend. `usage` and `micros` are the model's, the verifier's stand in the verdict."""
+
+    number: int
+    rung: Rung
+    mode: BacktrackMode
+    reply: Reply | None
+    verdict: Verdict | None
+    usage: Usage = Usage()
+    micros: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+    error: str = ""
+    reason: str = ""
+    forecasts: tuple[Forecast, ...] = ()
+
+    @property
+    def spent(self) -> Amount:
+        """Everything this attempt used, its verifier included."""
+        checked = self.verdict or Verdict(decision="unsure", verifier="")
+        return Amount(
+            tokens=self.usage.total_tokens + checked.usage.total_tokens,
+            micros=self.micros + checked.micros,
+            millis=math.ceil((self.seconds + checked.seconds) * 1000),
+            calls=self.calls + checked.calls,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The end of a step: the answer that ships, and everything that was tried and spent for it.
+
+    `arm` says whether the step was governed; in the shadow and control arms `decided` is the rung that
+    Governor would have called first. `saved`-type figures are never stored here: they need a baseline.
+    """
+
+    step_id: str
+    status: Status
+    answer: str = ""
+    reply: Reply | None = None
+    rung: str = ""
+    attempts: tuple[Attempt, ...] = ()
+    spent: Amount = Amount()
+    usage: Usage = Usage()
+    verifier_usage: Usage = Usage()
+    seconds: float = 0.0
+    arm: Arm = "governed"
+    decided: str = ""
+    difficulty: float | None = None
+    reason: str = ""
+    error: str = ""
+    node: str = "default"
+    session: str = ""
