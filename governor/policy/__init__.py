@@ -1,0 +1,27 @@
+"""Policy files: YAML -> a typed policy, and the terms it grants to each step."""
+
+from __future__ import annotations
+
+from governor.policy.finding import Check, Finding
+from governor.policy.load import Inspection, inspect_policy, load_policy, policy_from
+from governor.policy.match import terms_for, verify_for
+from governor.policy.schema import Policy
+from governor.policy.shipped import shipped_names
+from governor.policy.spec import specs, verify_check
+from governor.policy.watch import PolicyWatcher
+
+__all__ = [
+    "Check",
+    "Finding",
+    "Inspection",
+    "Policy",
+    "PolicyWatcher",
+    "inspect_policy",
+    "load_policy",
+    "policy_from",
+    "shipped_names",
+    "specs",
+    "terms_for",
+    "verify_check",
+    "verify_for",
+]

@@ -1,0 +1,147 @@
+"""What no single key shows: names that lead nowhere, settings that exclude or defeat each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from governor.policy.finding import Finding, Path, suggestion
+from governor.policy.schema import Budget, ModelSpec, Policy, Rule, RungSpec
+from governor.policy.spec import shape_findings
+from governor.records import Limit
+
+
+def consistency(policy: Policy) -> Iterator[Finding]:
+    """Every mistake and doubt about how the policy's parts go together."""
+    yield from _dial_beside_keep(policy, ())
+    yield from _duplicate_ids(policy)
+    for path, rung in rung_specs(policy):
+        yield from _rung(rung, path, policy.models)
+    yield from _unknown_rungs(policy)
+    yield from _unpriced(policy)
+    yield from _too_big_for_a_call(policy)
+    yield from _budget(policy.budget, ("budget",))
+    for position, rule in enumerate(policy.steps):
+        yield from _rule(policy, rule, ("steps", position))
+    yield from _unreachable(policy)
+    yield from shape_findings(policy)
+
+
+def rung_specs(policy: Policy) -> Iterator[tuple[Path, RungSpec]]:
+    """Every rung that is spelled out, with its path: the ladder's, then those of the rules."""
+    for position, rung in enumerate(policy.ladder):
+        yield ("ladder", position), rung
+    for at, rule in enumerate(policy.steps):
+        for position, entry in enumerate(rule.ladder or ()):
+            if isinstance(entry, RungSpec):
+                yield ("steps", at, "ladder", position), entry
+
+
+def _dial_beside_keep(part: Policy | Rule, path: Path) -> Iterator[Finding]:
+    if part.dial is not None and part.keep is not None:
+        yield Finding((*path, "keep"), "'dial' and 'keep' exclude each other", "remove one of them")
+
+
+def _duplicate_ids(policy: Policy) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for path, rung in rung_specs(policy):
+        if rung.id in seen:
+            yield Finding((*path, "id"), f"rung id '{rung.id}' is used twice", "give every rung an id of its own")
+        seen.add(rung.id)
+
+
+def _rung(rung: RungSpec, path: Path, models: Mapping[str, ModelSpec]) -> Iterator[Finding]:
+    if not models:
+        return
+    model = models.get(rung.model)
+    if model is None:
+        hint = suggestion(rung.model, models) or f"add '{rung.model}' under 'models'"
+        yield Finding((*path, "model"), f"unknown model '{rung.model}'", hint)
+        return
+    yield from _over_limit(rung, path, model)
+
+
+def _over_limit(rung: RungSpec, path: Path, model: ModelSpec) -> Iterator[Finding]:
+    total = rung.thinking_tokens + rung.answer_tokens
+    at = (*path, "thinking_tokens" if rung.thinking_tokens else "answer_tokens")
+    asked = f"thinking and answer are {total} tokens together"
+    if model.max_output_tokens is not None and total > model.max_output_tokens:
+        over = total - model.max_output_tokens
+        yield Finding(at, f"{asked}, but {rung.model} gives at most {model.max_output_tokens}", f"lower it by {over}")
+    elif model.context_window is not None and total >= model.context_window:
+        message = f"{asked}, which leaves no room for a prompt in {rung.model}'s {model.context_window}"
+        yield Finding(at, message, "lower it")
+
+
+def _unknown_rungs(policy: Policy) -> Iterator[Finding]:
+    own = [rung.id for rung in policy.ladder]
+    if policy.baseline is not None and policy.baseline not in own:
+        yield Finding(("baseline",), f"unknown rung '{policy.baseline}'", suggestion(policy.baseline, own))
+    for at, rule in enumerate(policy.steps):
+        for position, entry in enumerate(rule.ladder or ()):
+            if isinstance(entry, str) and entry not in own:
+                path = ("steps", at, "ladder", position)
+                yield Finding(path, f"unknown rung '{entry}'", suggestion(entry, own))
+
+
+def _unpriced(policy: Policy) -> Iterator[Finding]:
+    """Rungs without a price beside rungs with one, or under a limit in USD, would pass for free."""
+    rungs = list(rung_specs(policy))
+    priced = [path for path, rung in rungs if _has_price(rung, policy.models)]
+    if not priced and not _limits_money(policy):
+        return
+    for path, rung in rungs:
+        if path not in priced:
+            message = f"rung '{rung.id}' has no price, so its calls count as free"
+            yield Finding((*path, "model"), message, "give its model a price under 'models'", "warning")
+
+
+def _has_price(rung: RungSpec, models: Mapping[str, ModelSpec]) -> bool:
+    model = models.get(rung.model)
+    return rung.price is not None or (model is not None and model.price is not None)
+
+
+def _limits_money(policy: Policy) -> bool:
+    budgets = [policy.budget, *(rule.budget for rule in policy.steps if rule.budget)]
+    parts = [part for budget in budgets for part in (budget.call, budget.step, budget.session, budget.app)]
+    return any(part is not None and part.usd is not None for part in parts)
+
+
+def _too_big_for_a_call(policy: Policy) -> Iterator[Finding]:
+    ceiling = policy.budget.call.tokens if policy.budget.call else None
+    for path, rung in rung_specs(policy):
+        total = rung.thinking_tokens + rung.answer_tokens
+        if ceiling is not None and total >= ceiling:
+            message = f"rung '{rung.id}' may use {total} tokens, so that no call of it fits the limit of {ceiling}"
+            yield Finding((*path, "id"), message, "raise budget.call.tokens, or lower the rung", "warning")
+
+
+def _budget(budget: Budget, path: Path) -> Iterator[Finding]:
+    for name in ("call", "step", "session", "app"):
+        part = getattr(budget, name)
+        if part is not None and part.limit("") == Limit(""):
+            yield Finding((*path, name), "limits nothing", "give tokens, usd, seconds or calls, or remove it")
+
+
+def _rule(policy: Policy, rule: Rule, path: Path) -> Iterator[Finding]:
+    yield from _dial_beside_keep(rule, path)
+    if rule.budget is not None:
+        yield from _budget(rule.budget, (*path, "budget"))
+    least, most = rule.match.min_prompt_chars, rule.match.max_prompt_chars
+    if least is not None and most is not None and least > most:
+        message = f"no prompt has at least {least} and at most {most} characters"
+        yield Finding((*path, "match", "max_prompt_chars"), message, "swap the two")
+    ids = [entry if isinstance(entry, str) else entry.id for entry in rule.ladder or ()]
+    for position, rung in enumerate(ids):
+        if rung in ids[:position] and isinstance((rule.ladder or ())[position], str):
+            yield Finding((*path, "ladder", position), f"rung '{rung}' stands twice in this ladder", "remove one")
+    if ids and policy.baseline is not None and policy.baseline not in ids:
+        message = f"the baseline '{policy.baseline}' is not in this ladder; its top rung '{ids[-1]}' takes its place"
+        yield Finding((*path, "ladder"), message, f"add '{policy.baseline}' if shadow mode must call it", "warning")
+
+
+def _unreachable(policy: Policy) -> Iterator[Finding]:
+    for position, rule in enumerate(policy.steps[:-1]):
+        if not rule.match.model_dump(exclude_defaults=True):
+            message = f"matches every step, so that steps[{position + 1}] and later are never used"
+            yield Finding(("steps", position), message, "move it to the end", "warning")
+            return

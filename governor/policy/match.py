@@ -1,0 +1,206 @@
+"""Which rule of the policy a step falls under, why, and the terms it gets: pure, and made ready once per policy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from fnmatch import translate
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from governor.policy.schema import Backtrack, Budget, Canary, Limits, Match, Policy, Rule, RungSpec
+from governor.protocols import Terms
+from governor.records import Limit, Step
+
+DEFAULT_DIAL = 0.3
+
+_WINDOWS: Mapping[str, str] = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
+"""The names of a period's window, in UTC: 2026-11-21T14, 2026-11-21, 2026-W47 (ISO 8601), 2026-11."""
+
+_Condition: TypeAlias = Callable[[Step, str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What a rule (or the policy itself, where none matches) grants, but for names and times of the step."""
+
+    conditions: tuple[_Condition, ...]
+    terms: Terms
+    step: Limits | None
+    session: Limits | None
+    app: Limits | None
+    per: str
+    verify: Any
+
+
+def terms_for(policy: Policy, step: Step, when: float) -> Terms:
+    """What the policy grants to `step`. `when` is POSIX time in seconds; it picks the budget's UTC window.
+
+    The limits' scopes are `step:{app}/{step.id}`, `session:{app}/{session}` (the step's id where it has no
+    session) and `app:{app}@{window}`, each only where the policy limits it. `continues` is left empty.
+    """
+    ready = _matching(policy, step)
+    limits = _limits(ready, policy.app, step, when)
+    deadline = _earlier(ready.terms.deadline, step.deadline)
+    return replace(ready.terms, limits=limits, deadline=deadline) if limits or deadline else ready.terms
+
+
+def verify_for(policy: Policy, step: Step) -> Any:
+    """The `verify` spec for `step`: the rule's own, else the policy's; None for no verification."""
+    return _matching(policy, step).verify
+
+
+def window(per: str, when: float) -> str:
+    """Name of the period that `when` (POSIX seconds) falls into: `window("day", 0) == "1970-01-01"`."""
+    return _window(per, int(when // 3600))
+
+
+@lru_cache(maxsize=64)
+def _window(per: str, hours: int) -> str:
+    return datetime.fromtimestamp(hours * 3600, UTC).strftime(_WINDOWS[per])
+
+
+def _matching(policy: Policy, step: Step) -> _Ready:
+    prompt = step.prompt
+    for ready in _prepared(policy):
+        if all(condition(step, prompt) for condition in ready.conditions):
+            return ready
+    raise AssertionError("the last entry has no conditions")
+
+
+def _limits(ready: _Ready, app: str, step: Step, when: float) -> tuple[Limit, ...]:
+    limits: list[Limit] = []
+    if ready.step is not None:
+        limits.append(ready.step.limit(f"step:{app}/{step.id}"))
+    if ready.session is not None:
+        limits.append(ready.session.limit(f"session:{app}/{step.session or step.id}"))
+    if ready.app is not None:
+        limits.append(ready.app.limit(f"app:{app}@{window(ready.per, when)}"))
+    return tuple(limits)
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
+
+
+@lru_cache(maxsize=64)
+def _prepared(policy: Policy) -> tuple[_Ready, ...]:
+    rules = [_ready(policy, rule, f"steps[{position}]") for position, rule in enumerate(policy.steps)]
+    return (*rules, _ready(policy, Rule(), ""))
+
+
+def _ready(policy: Policy, rule: Rule, name: str) -> _Ready:
+    budget = _over(policy.budget, rule.budget)
+    return _Ready(
+        conditions=tuple(_conditions(rule.match)),
+        terms=_terms(policy, rule, budget, _reason(rule.match, name)),
+        step=budget.step,
+        session=budget.session,
+        app=budget.app,
+        per=budget.app.per if budget.app else "",
+        verify=rule.verify if "verify" in rule.model_fields_set else policy.verify,
+    )
+
+
+def _over(base: Any, own: Budget | Backtrack | None) -> Any:
+    """The policy's budget or backtrack, with the keys that the rule gives in place of its own."""
+    if own is None:
+        return base
+    return base.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
+
+
+def _terms(policy: Policy, rule: Rule, budget: Budget, reason: str) -> Terms:
+    backtrack: Backtrack = _over(policy.backtrack, rule.backtrack)
+    own = rule.ladder or policy.ladder
+    ladder = tuple(policy.rungs[entry.id if isinstance(entry, RungSpec) else entry] for entry in own)
+    ids = {rung.id for rung in ladder}
+    dial, keep = _aim(policy, rule)
+    mode = rule.mode or policy.mode
+    return Terms(
+        app=policy.app,
+        ladder=ladder,
+        dial=dial,
+        keep=keep,
+        harm=policy.harm if rule.harm is None else rule.harm,
+        call=budget.call.limit("call") if budget.call else None,
+        on_exhausted=budget.on_exhausted,
+        reserve=budget.reserve,
+        mode="canary" if isinstance(mode, Canary) else mode,
+        share=mode.canary if isinstance(mode, Canary) else float(mode == "on"),
+        fail=policy.fail,
+        modes=backtrack.modes,
+        max_attempts=backtrack.max_attempts,
+        deadline=policy.deadline if rule.deadline is None else rule.deadline,
+        baseline=policy.baseline if policy.baseline in ids else ladder[-1].id,
+        difficulty=rule.difficulty,
+        reason=reason,
+    )
+
+
+def _aim(policy: Policy, rule: Rule) -> tuple[float | None, float | None]:
+    """`dial` and `keep` of the rule if it has either, else of the policy, else the default dial."""
+    for part in (rule, policy):
+        if part.dial is not None or part.keep is not None:
+            return part.dial, part.keep
+    return DEFAULT_DIAL, None
+
+
+def _conditions(match: Match) -> list[_Condition]:
+    """One test per key that the match gives."""
+    given = [(test, getattr(match, key)) for key, test in _TESTS.items()]
+    return [test(wanted) for test, wanted in given if wanted is not None and wanted != {}]
+
+
+def _node_is(globs: str | tuple[str, ...]) -> _Condition:
+    patterns = (globs,) if isinstance(globs, str) else globs
+    fits = re.compile("|".join(translate(pattern) for pattern in patterns)).match
+    return lambda step, _: fits(step.node) is not None
+
+
+def _prompt_has(pattern: str) -> _Condition:
+    search = re.compile(pattern).search
+    return lambda _, prompt: search(prompt) is not None
+
+
+def _state_holds(wanted: Mapping[str, Any]) -> _Condition:
+    return lambda step, _: all(_same(step.state.get(key), value) for key, value in wanted.items())
+
+
+def _same(held: Any, wanted: Any) -> bool:
+    """Equal scalars; true is not 1."""
+    comparable = isinstance(held, str | int | float) and isinstance(held, bool) is isinstance(wanted, bool)
+    return comparable and held == wanted
+
+
+_TESTS: Mapping[str, Callable[[Any], _Condition]] = {
+    "node": _node_is,
+    "tools": lambda wanted: lambda step, _: bool(step.tools) is wanted,
+    "schema_": lambda wanted: lambda step, _: (step.response_schema is not None) is wanted,
+    "min_prompt_chars": lambda least: lambda _, prompt: len(prompt) >= least,
+    "max_prompt_chars": lambda most: lambda _, prompt: len(prompt) <= most,
+    "state": _state_holds,
+    "prompt": _prompt_has,
+}
+"""A test per key of `match`, cheap ones first; each is made once per policy and given step and prompt."""
+
+
+def _reason(match: Match, name: str) -> str:
+    if not name:
+        return "no rule of steps matches: the policy's own terms"
+    given = match.model_dump(exclude_defaults=True, by_alias=True)
+    why = ", ".join(f"{key} {_said(value)}" for key, value in given.items())
+    return f"{name} matches {why}" if why else f"{name} matches every step"
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return "present" if value else "absent"
+    if isinstance(value, Mapping):
+        return " and ".join(f"{key}={held}" for key, held in value.items())
+    if isinstance(value, tuple):
+        return " or ".join(map(str, value))
+    return str(value)
