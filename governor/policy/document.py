@@ -156,7 +156,7 @@ def _character_problem(cause: ReaderError, text: str, file: str) -> Problem:
 
 _SYNTAX_HINTS = (
     ("found character '\\t'", "a tab begins the line or value", "indent with spaces"),
-    ("mapping values are not allowed", "':' where no key can be", "quote text with ': ' in it, or mend the indentation"),
+    ("mapping values are not allowed", "':' where no key can be", "quote text with ': ', or mend the indentation"),
     ("undefined alias", "", "define it with '&name' further up"),
     ("but found another document", "the file holds more than one document", "remove the '---' line"),
     ("found unexpected end of stream", "a quote is never closed", "add the closing quote"),

@@ -40,7 +40,7 @@ def _joints(path: Sequence[str | int]) -> Iterator[str]:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: the nearest known one, else the whole list where it is short."""
-    names = list(known)
+    names = list(dict.fromkeys(known))
     plain = {_plain(name): name for name in names}
     near = get_close_matches(_plain(word), plain, n=5, cutoff=0.6)
     if near:  # swapped letters ("dail") are the likelier slip among equally near names

@@ -75,9 +75,8 @@ def _inspect(tree: Node, problems: Iterable[Problem], checks: Iterable[Check]) -
         policy = Policy.model_validate(data)
     except ValidationError as error:
         mistakes = _mistakes(tree, error)
-        rest = _without(data, error)
-        follow = [] if rest is None else [found for found in consistency(rest) if found.severity == "error"]
-        return Inspection(None, (*problems, *mistakes, *(_problem(tree, found) for found in follow)))
+        follow = [_problem(tree, found) for found in _follow(data, error)]
+        return Inspection(None, (*problems, *mistakes, *follow))
     findings = list(_all_findings(policy, checks))
     errors = [*problems, *(_problem(tree, found) for found in findings if found.severity == "error")]
     warnings = tuple(_problem(tree, found) for found in findings if found.severity == "warning")
@@ -108,21 +107,30 @@ def _all_findings(policy: Policy, checks: Iterable[Check]) -> Iterator[Finding]:
             yield from check(policy)
 
 
-def _without(data: dict[str, Any], error: ValidationError) -> Policy | None:
-    """The policy without its faulty keys, so that mistakes between keys come to light in the same run.
+def _follow(data: dict[str, Any], error: ValidationError) -> list[Finding]:
+    """Mistakes between keys, found by leaving out the faulty keys, so that they come to light in the same run.
 
-    None where leaving them out does not help, or would make mistakes of its own.
+    None are told where leaving keys out does not help, or would make mistakes of its own.
     """
     details = error.errors(include_url=False)
     paths = [path_of(detail)[: -1 if detail["type"] == "missing" else None] for detail in details]
     if any(_names_something(path) for path in paths):
-        return None
+        return []
     for path in paths:
         _drop(data, path)
     try:
-        return Policy.model_validate(data)
+        policy = Policy.model_validate(data)
     except ValidationError:
-        return None
+        return []
+    unsure = {path[:-1] for path in paths if path[-1] in _TOKENS}  # their defaults stand in: no sum to judge
+    return [
+        found
+        for found in consistency(policy)
+        if found.severity == "error" and not (found.path[-1] in _TOKENS and found.path[:-1] in unsure)
+    ]
+
+
+_TOKENS = ("thinking_tokens", "answer_tokens")
 
 
 def _names_something(path: FieldPath) -> bool:

@@ -263,9 +263,9 @@ class Sandbox(Part):
     """Run such code even where the machine offers no isolation (bubblewrap, user namespaces)."""
     wall_seconds: Seconds = 10.0
     """Seconds of wall-clock time."""
-    cpu_seconds: Seconds = 10.0
+    cpu_seconds: Seconds = 8.0
     """Seconds of processor time."""
-    memory_mb: Annotated[int, Field(gt=0, le=1_048_576)] = 512
+    memory_mb: Annotated[int, Field(gt=0, le=1_048_576)] = 1024
     """Memory in MiB."""
 
 
@@ -389,5 +389,5 @@ class Policy(Part):
         """A copy whose digest and rungs are its own, not remembered from the original."""
         copied = super().model_copy(update=update, deep=deep)
         for remembered in ("digest", "rungs"):
-            copied.__dict__.pop(remembered, None)
+            vars(copied).pop(remembered, None)
         return copied

@@ -140,9 +140,8 @@ def _value_hint(kind: str, value: Any) -> str:
     return ""
 
 
-_BOOLEANS = dict.fromkeys(("yes", "on", "true", "y"), "write true") | dict.fromkeys(
-    ("no", "off", "false", "n"), "write false"
-)
+_YES, _NO = ("yes", "on", "true", "y"), ("no", "off", "false", "n")
+_BOOLEANS: dict[str, str] = {**dict.fromkeys(_YES, "write true"), **dict.fromkeys(_NO, "write false")}
 
 
 def _number_hint(text: str) -> str:

@@ -1,0 +1,128 @@
+"""`governor check`: is this policy right, and if not, where and how to mend it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Annotated, Any, TypeAlias
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from governor.policy import Check, Inspection, Policy, inspect_policy
+from governor.records import Rung
+
+BAD_POLICY = 2
+"""Exit code where a policy can't be used."""
+
+Report: TypeAlias = dict[str, Inspection]
+"""What was found, by the policy's name as it was given."""
+
+
+def check_policies(sources: Iterable[str], checks: Sequence[Check] = ()) -> Report:
+    """Inspect every policy; a source is a file or the name of a shipped policy."""
+    return {source: inspect_policy(source, checks) for source in sources}
+
+
+def exit_code(report: Report) -> int:
+    """0 where every policy can be used, else 2."""
+    return 0 if all(found.policy is not None for found in report.values()) else BAD_POLICY
+
+
+def show(report: Report, console: Console) -> None:
+    """Print mistakes and doubts one a line, and the ladder of every policy that can be used."""
+    for source, found in report.items():
+        for problem in found.problems:
+            _line(console, str(problem))
+        for warning in found.warnings:
+            _line(console, f"{warning} [warning]")
+        if found.policy is None:
+            _line(console, f"{source}: {_count(len(found.problems), 'mistake')}")
+        else:
+            _line(console, f"{source}: ok, {_summary(found.policy)}")
+            console.print(ladder_table(found.policy))
+
+
+def as_json(report: Report) -> str:
+    """One JSON object: `ok`, and per policy its problems, warnings, digest and ladder."""
+    policies = [_entry(source, found) for source, found in report.items()]
+    return json.dumps({"ok": exit_code(report) == 0, "policies": policies})
+
+
+def ladder_table(policy: Policy) -> Table:
+    """The rungs of a policy, cheapest first, with what limits and costs each."""
+    table = Table("rung", "model", "effort", box=None, pad_edge=False)
+    for title in ("thinking", "answer", "max_tokens", "samples", "timeout s", "USD/M in", "USD/M out"):
+        table.add_column(title, justify="right")
+    for rung in policy.rungs.values():
+        table.add_row(*_cells(rung))
+    return table
+
+
+def command(checks: Sequence[Check] = ()) -> Callable[..., None]:
+    """The command for the typer app, with the cross-checks of other parts."""
+
+    def check(
+        policy: Annotated[list[str], typer.Argument(help="Policy files, or names of shipped policies.")],
+        as_data: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    ) -> None:
+        """Check policy files: every mistake with its line and how to mend it. Exit code 2 where there is one.
+
+        Example: governor check policy.yaml
+        """
+        report = check_policies(policy, checks)
+        if as_data:
+            typer.echo(as_json(report))
+        else:
+            show(report, Console())
+        raise typer.Exit(exit_code(report))
+
+    return check
+
+
+def _cells(rung: Rung) -> tuple[str, ...]:
+    numbers = (rung.thinking_tokens, rung.answer_tokens, rung.max_tokens, rung.samples)
+    amounts = (rung.timeout, rung.price.input, rung.price.output)
+    return (rung.id, rung.model, rung.effort or "-", *map(str, numbers), *(f"{amount:g}" for amount in amounts))
+
+
+def _summary(policy: Policy) -> str:
+    aim = (
+        f"keep {policy.keep:g}"
+        if policy.keep is not None
+        else f"dial {policy.dial:g}"
+        if policy.dial is not None
+        else ""
+    )
+    mode = policy.mode if isinstance(policy.mode, str) else f"canary {policy.mode.canary:g}"
+    parts = (
+        f"app {policy.app}",
+        f"mode {mode}",
+        aim,
+        _count(len(policy.steps), "rule"),
+        f"digest {policy.digest[:12]}",
+    )
+    return ", ".join(part for part in parts if part)
+
+
+def _entry(source: str, found: Inspection) -> dict[str, Any]:
+    policy = found.policy
+    return {
+        "policy": source,
+        "ok": policy is not None,
+        "problems": [asdict(problem) for problem in found.problems],
+        "warnings": [asdict(warning) for warning in found.warnings],
+        "digest": policy.digest if policy else None,
+        "ladder": [asdict(rung) for rung in policy.rungs.values()] if policy else [],
+    }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _line(console: Console, text: str) -> None:
+    """A line as it is: no markup, no colours in paths, no folding, so that editors can read it."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True, emoji=False)
