@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from governor.policy import Check, Inspection, Policy, inspect_policy
+from governor.policy.match import DEFAULT_DIAL
 from governor.records import Rung
 
 BAD_POLICY = 2
@@ -54,8 +55,8 @@ def as_json(report: Report) -> str:
 def ladder_table(policy: Policy) -> Table:
     """The rungs of a policy, cheapest first, with what limits and costs each."""
     table = Table("rung", "model", "effort", box=None, pad_edge=False)
-    for title in ("thinking", "answer", "max_tokens", "samples", "timeout s", "USD/M in", "USD/M out"):
-        table.add_column(title, justify="right")
+    for title in ("think", "answer", "samples", "seconds", "USD/M in/out"):
+        table.add_column(title, justify="right", no_wrap=True)
     for rung in policy.rungs.values():
         table.add_row(*_cells(rung))
     return table
@@ -83,28 +84,21 @@ def command(checks: Sequence[Check] = ()) -> Callable[..., None]:
 
 
 def _cells(rung: Rung) -> tuple[str, ...]:
-    numbers = (rung.thinking_tokens, rung.answer_tokens, rung.max_tokens, rung.samples)
-    amounts = (rung.timeout, rung.price.input, rung.price.output)
-    return (rung.id, rung.model, rung.effort or "-", *map(str, numbers), *(f"{amount:g}" for amount in amounts))
+    numbers = (rung.thinking_tokens, rung.answer_tokens, rung.samples)
+    price = f"{rung.price.input:g}/{rung.price.output:g}"
+    return (rung.id, rung.model, rung.effort or "-", *map(str, numbers), f"{rung.timeout:g}", price)
 
 
 def _summary(policy: Policy) -> str:
-    aim = (
-        f"keep {policy.keep:g}"
-        if policy.keep is not None
-        else f"dial {policy.dial:g}"
-        if policy.dial is not None
-        else ""
-    )
     mode = policy.mode if isinstance(policy.mode, str) else f"canary {policy.mode.canary:g}"
-    parts = (
-        f"app {policy.app}",
-        f"mode {mode}",
-        aim,
-        _count(len(policy.steps), "rule"),
-        f"digest {policy.digest[:12]}",
-    )
-    return ", ".join(part for part in parts if part)
+    rules = _count(len(policy.steps), "rule")
+    return f"app {policy.app}, mode {mode}, {_aim(policy)}, {rules}, digest {policy.digest[:12]}"
+
+
+def _aim(policy: Policy) -> str:
+    if policy.keep is not None:
+        return f"keep {policy.keep:g}"
+    return f"dial {DEFAULT_DIAL:g} (default)" if policy.dial is None else f"dial {policy.dial:g}"
 
 
 def _entry(source: str, found: Inspection) -> dict[str, Any]:

@@ -52,10 +52,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value and where it begins. A mapping's value is a dict of entries, a list's a list of nodes."""
+    """A value and where it begins. A mapping's value is a dict of entries, a list's a list of nodes.
+
+    `unread` marks a value that could not be read, and about which no more is to be said.
+    """
 
     value: Scalar | dict[str, Entry] | list[Node]
     place: Place
+    unread: bool = False
 
     def plain(self) -> Any:
         """The value without places: dicts, lists and scalars."""
@@ -83,6 +87,16 @@ class Node:
             by_key = isinstance(node.value, dict | list | None) or (key and position == len(path) - 1)
             place = child.key if by_key else node.place
         return place
+
+    def leads_to_unread(self, path: Sequence[str | int]) -> bool:
+        """Whether the value at `path`, or one that holds it, could not be read."""
+        node = self
+        for part in path:
+            child = node.child(part)
+            if child is None:
+                break
+            node = child.node if isinstance(child, Entry) else child
+        return node.unread
 
     def child(self, part: str | int) -> Entry | Node | None:
         """The entry under a key, the node at a list position, or None."""
@@ -139,7 +153,9 @@ def _syntax_problem(cause: YAMLError | RecursionError, text: str, file: str) -> 
         return Problem("nested too deeply", file, 1, 1)
     if isinstance(cause, ReaderError):
         return _character_problem(cause, text, file)
-    mark = getattr(cause, "problem_mark", None) or getattr(cause, "context_mark", None)
+    marks = (getattr(cause, "problem_mark", None), getattr(cause, "context_mark", None))
+    unclosed = "unexpected end of stream" in str(cause)  # then what was opened says more than where the text ends
+    mark = next((mark for mark in (marks[::-1] if unclosed else marks) if mark), None)
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     lines = text.splitlines() or [""]
     if line > len(lines):  # the end of the text is where the parser noticed; show the last line instead
@@ -151,7 +167,8 @@ def _syntax_problem(cause: YAMLError | RecursionError, text: str, file: str) -> 
 def _character_problem(cause: ReaderError, text: str, file: str) -> Problem:
     place = max(0, min(int(cause.position), len(text)))
     line, column = text.count("\n", 0, place) + 1, place - (text.rfind("\n", 0, place) + 1) + 1
-    return Problem(f"character {cause.character!r} is not allowed in YAML", file, line, column, hint="remove it")
+    character = chr(cause.character) if isinstance(cause.character, int) else cause.character
+    return Problem(f"character {character!r} is not allowed in YAML", file, line, column, hint="remove it")
 
 
 _SYNTAX_HINTS = (
@@ -166,8 +183,13 @@ _SYNTAX_HINTS = (
 )  # fmt: skip
 
 
+_TOKEN = re.compile(r"'?<([\w ]+)>'?")
+_TOKENS = {"scalar": "text", "stream end": "the end of the file", "block end": "the end of the block"}
+
+
 def _plain_syntax(cause: YAMLError) -> tuple[str, str]:
     problem = str(cause.problem if isinstance(cause, MarkedYAMLError) else cause).splitlines()[0]
+    problem = _TOKEN.sub(lambda found: _TOKENS.get(found[1], found[1]), problem)
     for sign, words, hint in _SYNTAX_HINTS:
         if sign in problem:
             return (words or f"not valid YAML: {problem}"), hint
@@ -189,12 +211,13 @@ class _Reader:
             if self.values < _GIVEN_UP:
                 self.values = _GIVEN_UP
                 self.complain(place, "nested too deeply, or aliases that expand without end")
-            return Node(None, place)
+            return Node(None, place, unread=True)
         if isinstance(source, MappingNode):
             return Node(self.entries(source, depth), place)
         if isinstance(source, SequenceNode):
             return Node([self.node(item, depth + 1) for item in source.value], place)
-        return Node(self.scalar(source, place), place)
+        known = len(self.problems)
+        return Node(self.scalar(source, place), place, unread=len(self.problems) > known)
 
     def entries(self, source: MappingNode, depth: int) -> dict[str, Entry]:
         own: dict[str, Entry] = {}

@@ -75,9 +75,9 @@ def _inspect(tree: Node, problems: Iterable[Problem], checks: Iterable[Check]) -
         policy = Policy.model_validate(data)
     except ValidationError as error:
         mistakes = _mistakes(tree, error)
-        follow = [_problem(tree, found) for found in _follow(data, error)]
+        follow = [_problem(tree, found) for found in _follow(data, error) if not tree.leads_to_unread(found.path)]
         return Inspection(None, (*problems, *mistakes, *follow))
-    findings = list(_all_findings(policy, checks))
+    findings = [found for found in _all_findings(policy, checks) if not tree.leads_to_unread(found.path)]
     errors = [*problems, *(_problem(tree, found) for found in findings if found.severity == "error")]
     warnings = tuple(_problem(tree, found) for found in findings if found.severity == "warning")
     return Inspection(None if errors else policy, tuple(errors), warnings)
@@ -95,7 +95,8 @@ def _inspect_part(tree: Node, problems: Iterable[Problem]) -> Inspection:
 
 def _mistakes(tree: Node, error: ValidationError) -> list[Problem]:
     at_key = {path_of(detail) for detail in error.errors(include_url=False) if detail["type"] in KEY_ERRORS}
-    return [_problem(tree, found, key=found.path in at_key) for found in findings_of(error)]
+    findings = [found for found in findings_of(error) if not tree.leads_to_unread(found.path)]
+    return [_problem(tree, found, key=found.path in at_key) for found in findings]
 
 
 def _all_findings(policy: Policy, checks: Iterable[Check]) -> Iterator[Finding]:
@@ -122,12 +123,14 @@ def _follow(data: dict[str, Any], error: ValidationError) -> list[Finding]:
         policy = Policy.model_validate(data)
     except ValidationError:
         return []
-    unsure = {path[:-1] for path in paths if path[-1] in _TOKENS}  # their defaults stand in: no sum to judge
-    return [
-        found
-        for found in consistency(policy)
-        if found.severity == "error" and not (found.path[-1] in _TOKENS and found.path[:-1] in unsure)
-    ]
+    return [found for found in consistency(policy) if found.severity == "error" and not _from_dropping(found, paths)]
+
+
+def _from_dropping(found: Finding, dropped: list[FieldPath]) -> bool:
+    """Whether what is wrong may be only that a faulty key was left out: a sum of tokens, an empty mapping."""
+    sums = [path[:-1] for path in dropped if path[-1] in _TOKENS]
+    emptied = any(path[: len(found.path)] == found.path for path in dropped)
+    return emptied or (found.path[-1] in _TOKENS and found.path[:-1] in sums)
 
 
 _TOKENS = ("thinking_tokens", "answer_tokens")

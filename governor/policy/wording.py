@@ -170,7 +170,7 @@ def shown(value: Any) -> str:
         return "a mapping"
     if isinstance(value, list | tuple):
         return "a list" if value else "an empty list"
-    return _number(value) if abs(value) < _GIANT else "so large a number"
+    return "so large a number" if isinstance(value, int) and abs(value) > _GIANT else _number(value)
 
 
 _SHOWN = 40
