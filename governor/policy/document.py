@@ -28,6 +28,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 _TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:timestamp")
 _NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _CONSTANT_TAGS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null")
+_BREAK = re.compile(r"\r\n|\n|\r")
 _DIRECTIVE = re.compile(r"^%YAML[ \t]+(?!1\.2\b)(\S+)", re.MULTILINE)
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -157,7 +158,7 @@ def _syntax_problem(cause: YAMLError | RecursionError, text: str, file: str) -> 
     unclosed = "unexpected end of stream" in str(cause)  # then what was opened says more than where the text ends
     mark = next((mark for mark in (marks[::-1] if unclosed else marks) if mark), None)
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    lines = text.splitlines() or [""]
+    lines = _BREAK.split(text.rstrip("\r\n"))
     if line > len(lines):  # the end of the text is where the parser noticed; show the last line instead
         line, column = len(lines), len(lines[-1]) + 1
     message, hint = _plain_syntax(cause)
@@ -166,7 +167,8 @@ def _syntax_problem(cause: YAMLError | RecursionError, text: str, file: str) -> 
 
 def _character_problem(cause: ReaderError, text: str, file: str) -> Problem:
     place = max(0, min(int(cause.position), len(text)))
-    line, column = text.count("\n", 0, place) + 1, place - (text.rfind("\n", 0, place) + 1) + 1
+    before = _BREAK.split(text[:place])
+    line, column = len(before), len(before[-1]) + 1
     character = chr(cause.character) if isinstance(cause.character, int) else cause.character
     return Problem(f"character {character!r} is not allowed in YAML", file, line, column, hint="remove it")
 

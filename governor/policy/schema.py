@@ -218,8 +218,14 @@ class Limits(Part):
         return Limit(scope, self.tokens, micros, millis, self.calls)
 
 
+def _inheritable(schema: dict[str, Any]) -> None:
+    del schema["required"]  # a file that extends another may leave to it what the merged policy must have
+
+
 class PeriodLimits(Limits):
     """Ceilings of the whole application, anew each period."""
+
+    model_config = ConfigDict(json_schema_extra=_inheritable)
 
     per: Literal["hour", "day", "week", "month"] = Field(examples=["day"])
     """The period, in UTC; weeks begin on Monday."""

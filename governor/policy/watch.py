@@ -60,24 +60,27 @@ class PolicyWatcher:
 
     def current(self) -> Policy:
         """The last good policy. Looks at the files at most every `interval`, and never waits for another thread."""
-        if self._clock() - self._looked >= self._interval and self._lock.acquire(blocking=False):
+        if self._is_time() and self._lock.acquire(blocking=False):
             try:
-                self._look()
+                if self._is_time():  # another thread may have looked just now
+                    self._look()
             finally:
                 self._lock.release()
         return self._policy
 
+    def _is_time(self) -> bool:
+        return self._clock() - self._looked >= self._interval
+
     def _look(self) -> None:
-        self._looked = self._clock()
         now = _signature(self._files)
+        self._looked = self._clock()  # after the look, so that two looks are never closer than the interval
         settled = now == self._seen
         self._seen = now
         if now == self._loaded or not settled:
             return
         found = inspect_policy(self._source, self._checks)
-        if _signature(self._files) != now:
-            return  # changed while it was read: wait until it settles
-        self._adopt(found, now)
+        if _signature(self._files) == now:  # else it changed while it was read: wait until it settles
+            self._adopt(found, now)
 
     def _adopt(self, found: Inspection, signature: _Signature) -> None:
         """Take what was read. A broken file's bases may be incomplete, so the known ones stay watched."""

@@ -41,7 +41,9 @@ def test_the_least_policy_has_the_documented_defaults(tmp_path: Path) -> None:
 
 
 def test_numbers_of_yaml_1_2(tmp_path: Path) -> None:
-    policy = load(tmp_path, MINIMAL + "budget: {step: {tokens: 1_000, calls: 0x10}, session: {tokens: 0o17, usd: 1e-2}}\n")
+    policy = load(
+        tmp_path, MINIMAL + "budget: {step: {tokens: 1_000, calls: 0x10}, session: {tokens: 0o17, usd: 1e-2}}\n"
+    )
     assert policy.budget.step is not None
     assert policy.budget.session is not None
     assert (policy.budget.step.tokens, policy.budget.step.calls) == (1000, 16)
@@ -68,7 +70,9 @@ def test_a_rung_takes_its_own_price_else_its_models(tmp_path: Path) -> None:
 
 
 def test_limits_are_integers_of_micro_usd_and_milliseconds(tmp_path: Path) -> None:
-    policy = load(tmp_path, MINIMAL + "budget: {step: {usd: 0.57, seconds: 1.2345, calls: 3}, app: {per: day, usd: 0}}\n")
+    policy = load(
+        tmp_path, MINIMAL + "budget: {step: {usd: 0.57, seconds: 1.2345, calls: 3}, app: {per: day, usd: 0}}\n"
+    )
     assert policy.budget.step is not None
     assert policy.budget.app is not None
     assert policy.budget.step.limit("s") == Limit("s", None, 570_000, 1234, 3)
@@ -118,7 +122,9 @@ def test_dial_and_keep_drop_each_other_when_inherited(tmp_path: Path) -> None:
 def test_a_mistake_is_shown_in_the_file_where_it_stands(tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     base = write(tmp_path / "shared", "base.yaml", BASE + "harm: -1\nbaseline: c\n")
-    child = write(tmp_path, "child.yaml", "version: 1\nextends: shared/base.yaml\ndeadline: 0\nladder: [{id: d, model: m}]\n")
+    child = write(
+        tmp_path, "child.yaml", "version: 1\nextends: shared/base.yaml\ndeadline: 0\nladder: [{id: d, model: m}]\n"
+    )
     problems = inspect_policy(child).problems
     assert [(p.file, p.line, p.field) for p in problems] == [
         (str(child), 3, "deadline"),
@@ -163,7 +169,9 @@ def test_digest_is_of_the_meaning_not_the_text(tmp_path: Path) -> None:
     assert (one, hash(one)) == (same, hash(same))
     assert one.digest != other.digest
     assert len(one.digest) == 64
-    assert one.digest == policy_from({"version": 1, "app": "x", "ladder": [{"id": "a", "model": "m"}], "dial": 0.5}).digest
+    assert (
+        one.digest == policy_from({"version": 1, "app": "x", "ladder": [{"id": "a", "model": "m"}], "dial": 0.5}).digest
+    )
 
 
 def test_digest_does_not_depend_on_how_content_is_split(tmp_path: Path) -> None:
@@ -189,7 +197,9 @@ def test_policies_are_frozen() -> None:
 
 
 def test_data_in_memory_is_checked_alike() -> None:
-    with pytest.raises(PolicyError, match=r"^mine:1:1: ladder\[0\]\.efort: unknown key 'efort' \(did you mean 'effort'\?\)$"):
+    with pytest.raises(
+        PolicyError, match=r"^mine:1:1: ladder\[0\]\.efort: unknown key 'efort' \(did you mean 'effort'\?\)$"
+    ):
         policy_from({"version": 1, "ladder": [{"id": "a", "model": "m", "efort": "low"}]}, name="mine")
     with pytest.raises(PolicyError, match="only a file can extend another"):
         policy_from({"version": 1, "extends": "balanced"})
@@ -211,7 +221,9 @@ def test_shipped_names_are_what_is_documented() -> None:
     assert shipped_names() == ["balanced", "coding-agent", "frugal", "latency-first", "support-desk", "thorough"]
 
 
-def test_a_file_can_extend_a_shipped_policy_and_a_file_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_can_extend_a_shipped_policy_and_a_file_wins_over_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, "frugal", "version: 1\nextends: thorough\napp: mine\n")
     assert load_policy("frugal").app == "mine"

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of odd inputs read best with one case a line
 """Every kind of mistake in a policy file: one problem, at exactly this line and column, with this hint."""
 
 from __future__ import annotations
@@ -196,7 +197,9 @@ def test_every_mistake_is_told_at_once_in_file_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "line", "column"), [(b"version: 1\napp: caf\xe9\n", 2, 9), (b"\xff\xfev\x00", 1, 1)], ids=["latin-1", "utf-16"]
+    ("raw", "line", "column"),
+    [(b"version: 1\napp: caf\xe9\n", 2, 9), (b"\xff\xfev\x00", 1, 1)],
+    ids=["latin-1", "utf-16"],
 )
 def test_not_utf_8(raw: bytes, line: int, column: int, tmp_path: Path) -> None:
     path = tmp_path / "policy.yaml"
@@ -250,7 +253,9 @@ def test_the_checks_of_other_parts_are_placed_too(tmp_path: Path) -> None:
         ]
 
     found = inspect_policy(path, [check])
-    assert [str(problem) for problem in found.problems] == [f"{path}:5:13: ladder[0].effort: m has no effort (remove it)"]
+    assert [str(problem) for problem in found.problems] == [
+        f"{path}:5:13: ladder[0].effort: m has no effort (remove it)"
+    ]
     assert [str(warning) for warning in found.warnings] == [f"{path}:3:5: ladder[0].temperature: is not sent"]
     assert found.policy is None
     with pytest.raises(PolicyError, match="m has no effort"):
@@ -260,7 +265,12 @@ def test_the_checks_of_other_parts_are_placed_too(tmp_path: Path) -> None:
 
 WARNINGS = [
     ("budget: {step: {usd: 1}}\n", 2, 25, "rung 'a' has no price, so its calls count as free"),
-    ("steps: [{dial: 0.1}, {match: {node: x}}]\n", 3, 9, "matches every step, so that steps[1] and later are never used"),
+    (
+        "steps: [{dial: 0.1}, {match: {node: x}}]\n",
+        3,
+        9,
+        "matches every step, so that steps[1] and later are never used",
+    ),
     ("budget: {call: {tokens: 1000}}\n", 2, 15, "rung 'a' may use 1024 tokens"),
     ("baseline: a\nsteps: [{ladder: [{id: b, model: m}]}]\n", 4, 10, "the baseline 'a' is not in this ladder"),
 ]
