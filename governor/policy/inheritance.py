@@ -17,7 +17,7 @@ from governor.policy.schema import VERSION
 from governor.policy.shipped import shipped_names, shipped_path
 from governor.policy.wording import shown
 
-_WHOLE = ("verify", "match")
+_WHOLE = ("verify",)
 """Keys whose mappings mean something only as a whole, so that they replace instead of merging."""
 _EXCLUDING = {"dial": "keep", "keep": "dial"}
 

@@ -24,7 +24,7 @@ def policy(**keys: Any) -> Policy:
 
 
 def step(prompt: str = "hello", **keys: Any) -> Step:
-    return Step(**{"id": "s1", "messages": ({"role": "user", "content": prompt},), **keys})
+    return Step(id="s1", messages=({"role": "user", "content": prompt},), **keys)
 
 
 def difficulty(match: dict[str, Any], asked: Step) -> float | None:
@@ -160,7 +160,7 @@ def test_weeks_follow_iso_across_the_year() -> None:
 @given(st.floats(0, 4e9), st.floats(0, 4e9), st.sampled_from(["hour", "day", "week", "month"]))
 def test_two_times_share_a_window_exactly_when_they_share_the_period(one: float, two: float, per: str) -> None:
     moments = [datetime.fromtimestamp(when, UTC) for when in (one, two)]
-    starts = {
+    starts: list[Any] = {
         "hour": [moment.replace(minute=0, second=0, microsecond=0) for moment in moments],
         "day": [moment.date() for moment in moments],
         "week": [moment.isocalendar()[:2] for moment in moments],

@@ -78,3 +78,10 @@ def test_keys_are_known_at_every_depth() -> None:
     assert keys_at(("mode",)) == ["canary"]
     assert "model" in keys_at(("steps", 0, "ladder", 1))
     assert keys_at(("dial", "x")) == []
+
+
+def test_the_reference_names_every_key() -> None:
+    reference = (shipped_folder().parent / "docs" / "policy.md").read_text(encoding="utf-8")
+    parts = [policy_schema(), *policy_schema()["$defs"].values()]
+    keys = {key for part in parts for key in part.get("properties", {})}
+    assert {key for key in keys if key not in reference} == set()
