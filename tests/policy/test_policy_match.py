@@ -160,12 +160,13 @@ def test_weeks_follow_iso_across_the_year() -> None:
 @given(st.floats(0, 4e9), st.floats(0, 4e9), st.sampled_from(["hour", "day", "week", "month"]))
 def test_two_times_share_a_window_exactly_when_they_share_the_period(one: float, two: float, per: str) -> None:
     moments = [datetime.fromtimestamp(when, UTC) for when in (one, two)]
-    starts: list[Any] = {
+    every: dict[str, list[Any]] = {
         "hour": [moment.replace(minute=0, second=0, microsecond=0) for moment in moments],
         "day": [moment.date() for moment in moments],
         "week": [moment.isocalendar()[:2] for moment in moments],
         "month": [(moment.year, moment.month) for moment in moments],
-    }[per]
+    }
+    starts = every[per]
     assert (window(per, one) == window(per, two)) == (starts[0] == starts[1])
 
 
