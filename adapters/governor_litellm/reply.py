@@ -1,0 +1,129 @@
+"""LiteLLM's responses and stream chunks -> Reply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from governor.errors import BackendReplyError
+from governor.plan.dialects import Dialect
+from governor.plan.messages import without_echo
+from governor.protocols import Delta
+from governor.records import Call, Reply, ToolCall, Usage
+
+
+def reply_of(response: Any, call: Call, dialect: Dialect) -> Reply:
+    """The whole reply. `text` never repeats the call's prefix. Raises BackendReplyError if there is no choice."""
+    choices = getattr(response, "choices", None)
+    if not choices:
+        raise BackendReplyError(f"{call.rung.model}: the reply holds no choices", model=call.rung.model)
+    choice, usage = choices[0], usage_of(getattr(response, "usage", None))
+    message = choice.message
+    return Reply(
+        text=without_echo(message.content or "", call, dialect),
+        thinking=getattr(message, "reasoning_content", None) or "",
+        tool_calls=tuple(_tool_call(item) for item in message.tool_calls or ()),
+        finish_reason=choice.finish_reason or "stop",
+        usage=usage or Usage(),
+        usage_known=usage is not None,
+        logprobs=logprobs_of(getattr(choice, "logprobs", None)),
+        model=getattr(response, "model", None) or call.rung.model,
+    )
+
+
+def usage_of(usage: Any) -> Usage | None:
+    """Token counts; None when the server reported none (LiteLLM then fills in zeros)."""
+    if usage is None or not (usage.prompt_tokens or usage.completion_tokens):
+        return None
+    output = getattr(usage, "completion_tokens_details", None)
+    prompt = getattr(usage, "prompt_tokens_details", None)
+    return Usage(
+        input_tokens=usage.prompt_tokens or 0,
+        output_tokens=usage.completion_tokens or 0,
+        thinking_tokens=getattr(output, "reasoning_tokens", None) or 0,
+        cached_tokens=getattr(prompt, "cached_tokens", None) or 0,
+    )
+
+
+def logprobs_of(logprobs: Any) -> tuple[float, ...] | None:
+    """Natural logs of the chosen tokens, None where the server gave none."""
+    content = logprobs.get("content") if isinstance(logprobs, dict) else getattr(logprobs, "content", None)
+    if not content:
+        return None
+    return tuple(float(item["logprob"] if isinstance(item, dict) else item.logprob) for item in content)
+
+
+def _tool_call(item: Any) -> ToolCall:
+    return ToolCall(id=item.id or "", name=item.function.name or "", arguments=item.function.arguments or "")
+
+
+@dataclass(slots=True)
+class Assembly:
+    """Collects the chunks of one stream: `add` gives what may be shown, `whole` ends with the Reply."""
+
+    call: Call
+    dialect: Dialect
+    text: list[str] = field(default_factory=list)
+    thinking: list[str] = field(default_factory=list)
+    tools: dict[int, list[str]] = field(default_factory=dict)
+    logprobs: list[float] = field(default_factory=list)
+    finish: str = ""
+    usage: Usage | None = None
+    model: str = ""
+    echo: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        resume = self.dialect.continuation
+        self.echo = self.call.prefix if resume is not None and resume.echoes else ""
+
+    def add(self, chunk: Any) -> Iterator[Delta]:
+        """Take one chunk in."""
+        self.model = getattr(chunk, "model", None) or self.model
+        self.usage = usage_of(getattr(chunk, "usage", None)) or self.usage
+        for choice in (getattr(chunk, "choices", None) or ())[:1]:
+            self.finish = choice.finish_reason or self.finish
+            self.logprobs.extend(logprobs_of(getattr(choice, "logprobs", None)) or ())
+            self._tools(choice.delta.tool_calls or ())
+            yield from self._shown(choice.delta)
+
+    def whole(self) -> Reply:
+        """The reply. Raises BackendReplyError if the stream broke off before it was finished."""
+        if not self.finish:
+            text = f"{self.call.rung.model}: the stream broke off before the reply was finished"
+            raise BackendReplyError(text, model=self.call.rung.model, usage=self.usage)
+        return Reply(
+            text="".join(self.text),
+            thinking="".join(self.thinking),
+            tool_calls=tuple(ToolCall(id=i, name=n, arguments=a) for i, n, a in self.tools.values()),
+            finish_reason=self.finish,
+            usage=self.usage or Usage(),
+            usage_known=self.usage is not None,
+            logprobs=tuple(self.logprobs) or None,
+            model=self.model or self.call.rung.model,
+        )
+
+    def _shown(self, delta: Any) -> Iterator[Delta]:
+        thinking = getattr(delta, "reasoning_content", None) or ""
+        text = self._fresh(delta.content or "")
+        if thinking or text:
+            self.thinking.append(thinking)
+            self.text.append(text)
+            yield Delta(text, thinking)
+
+    def _fresh(self, text: str) -> str:
+        """Text without the part that only repeats the prefix."""
+        if not self.echo or not text:
+            return text
+        if self.echo.startswith(text):
+            self.echo = self.echo.removeprefix(text)
+            return ""
+        fresh, self.echo = text.removeprefix(self.echo), ""
+        return fresh
+
+    def _tools(self, deltas: Iterable[Any]) -> None:
+        for delta in deltas:
+            parts = self.tools.setdefault(delta.index or 0, ["", "", ""])
+            parts[0] = delta.id or parts[0]
+            parts[1] += (delta.function.name if delta.function else None) or ""
+            parts[2] += (delta.function.arguments if delta.function else None) or ""
