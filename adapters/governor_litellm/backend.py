@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from tenacity import AsyncRetrying, Retrying
 
-from governor.errors import BackendError, BackendTimeoutError, MissingExtraError
+from governor.errors import BackendTimeoutError, GovernorError, MissingExtraError
 from governor.plan.effort import can_continue
 from governor.protocols import Delta
 from governor.records import Call, Reply, Rung
-from governor_litellm.faults import fault
-from governor_litellm.reply import Assembly, reply_of
+from governor_litellm.faults import fault, refused, timed
+from governor_litellm.reply import Assembly, Evidence, reply_of
 from governor_litellm.request import ModelOptions, Target, arguments
 from governor_litellm.retries import RetryPolicy
 
@@ -44,6 +45,7 @@ class Attempt:
         self.call, self.target, self.clock = call, target, retries.clock
         self.started = retries.clock()
         self.deadline = self.started + call.timeout
+        self.reached = False
         self.key = target.key()
         self.base = arguments(call, target)
 
@@ -59,12 +61,29 @@ class Attempt:
             raise self.late()
         return left
 
+    def failed(self, error: BaseException) -> None:
+        """Take note of a fault that is tried again: it may have cost something."""
+        self.reached = self.reached or not refused(error)
+
+    def check(self) -> None:
+        """Raises BackendTimeoutError once the deadline has passed."""
+        _ = self.left
+
     def late(self) -> BackendTimeoutError:
         text = f"{self.call.rung.model}: no whole answer within {self.call.timeout:g} s"
         return BackendTimeoutError(text, model=self.call.rung.model, seconds=self.seconds)
 
-    def fault(self, error: Exception) -> BackendError:
-        return fault(error, model=self.call.rung.model, seconds=self.seconds, secret=self.key)
+    @contextmanager
+    def told(self) -> Generator[None, None, None]:
+        """The one edge where foreign errors become ours; the cause is dropped because it may hold the key."""
+        try:
+            yield
+        except TimeoutError:
+            raise self.late() from None
+        except GovernorError as error:
+            raise timed(error, self.seconds) from None
+        except Exception as error:  # noqa: BLE001 - whatever a provider's client raises is mapped here
+            raise fault(error, model=self.call.rung.model, seconds=self.seconds, reached=self.reached) from None
 
     def keywords(self, *, stream: bool) -> dict[str, Any]:
         """Arguments of the next request, whose time limit is what is left."""
@@ -105,46 +124,35 @@ class LiteLLMBackend:
 
     def call(self, call: Call) -> Reply:
         attempt = self._begin(call)
-        try:
+        with attempt.told():
             return attempt.reply(self._send(attempt, stream=False))
-        except Exception as error:
-            raise attempt.fault(error) from None
 
     async def acall(self, call: Call) -> Reply:
         attempt = self._begin(call)
-        try:
+        with attempt.told():
             async with asyncio.timeout(attempt.left):
                 return attempt.reply(await self._asend(attempt, stream=False))
-        except TimeoutError:
-            raise attempt.late() from None
-        except Exception as error:
-            raise attempt.fault(error) from None
 
     def stream(self, call: Call) -> Iterator[Delta | Reply]:
         attempt = self._begin(call)
         assembly = attempt.assembly()
-        try:
-            for chunk in self._send(attempt, stream=True):
+        with attempt.told():
+            chunks = self._send(attempt, stream=True)
+            for chunk in chunks:
                 yield from assembly.add(chunk)
-                _ = attempt.left
-            yield replace(assembly.whole(), seconds=attempt.seconds)
-        except Exception as error:
-            raise attempt.fault(error) from None
+                attempt.check()
+            yield replace(assembly.whole(Evidence.of(chunks)), seconds=attempt.seconds)
 
     async def astream(self, call: Call) -> AsyncIterator[Delta | Reply]:
         attempt = self._begin(call)
         assembly = attempt.assembly()
-        try:
+        with attempt.told():
             chunks = await asyncio.wait_for(self._asend(attempt, stream=True), attempt.left)
-            async for chunk in chunks:
+            source = aiter(chunks)
+            while (chunk := await asyncio.wait_for(anext(source, None), attempt.left)) is not None:
                 for delta in assembly.add(chunk):
                     yield delta
-                _ = attempt.left
-            yield replace(assembly.whole(), seconds=attempt.seconds)
-        except TimeoutError:
-            raise attempt.late() from None
-        except Exception as error:
-            raise attempt.fault(error) from None
+            yield replace(assembly.whole(Evidence.of(chunks)), seconds=attempt.seconds)
 
     def continues(self, rung: Rung) -> bool:
         return can_continue(rung, self._target(rung.model).dialect)
@@ -159,11 +167,11 @@ class LiteLLMBackend:
         return Attempt(call, self._target(call.rung.model), self._retries)
 
     def _send(self, attempt: Attempt, *, stream: bool) -> Any:
-        retrying = Retrying(sleep=self._sleep, **self._retries.arguments(attempt.deadline))
+        retrying = Retrying(sleep=self._sleep, **self._retries.arguments(attempt.deadline, attempt.failed))
         return retrying(lambda: sdk().completion(**attempt.keywords(stream=stream)))
 
     async def _asend(self, attempt: Attempt, *, stream: bool) -> Any:
-        retrying = AsyncRetrying(sleep=self._asleep, **self._retries.arguments(attempt.deadline))
+        retrying = AsyncRetrying(sleep=self._asleep, **self._retries.arguments(attempt.deadline, attempt.failed))
 
         async def once() -> Any:
             return await sdk().acompletion(**attempt.keywords(stream=stream))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from types import MappingProxyType
 
 import httpx
@@ -16,6 +18,7 @@ from governor.errors import (
     BackendRequestError,
     BackendTimeoutError,
     BackendUnavailableError,
+    GovernorError,
 )
 
 KINDS: Mapping[str, type[BackendError]] = MappingProxyType(
@@ -24,6 +27,8 @@ KINDS: Mapping[str, type[BackendError]] = MappingProxyType(
         "PermissionDeniedError": BackendAuthError,
         "PaymentRequiredError": BackendAuthError,
         "RateLimitError": BackendRateLimitError,
+        "RouterRateLimitError": BackendRateLimitError,
+        "RouterRateLimitErrorBasic": BackendRateLimitError,
         "Timeout": BackendTimeoutError,
         "BadRequestError": BackendRequestError,
         "InvalidRequestError": BackendRequestError,
@@ -39,7 +44,6 @@ KINDS: Mapping[str, type[BackendError]] = MappingProxyType(
         "ModelNotMappedError": BackendRequestError,
         "BudgetExceededError": BackendRequestError,
         "GuardrailRaisedException": BackendRequestError,
-        "GuardrailInterventionNormalStringError": BackendRequestError,
         "BlockedPiiEntityError": BackendRequestError,
         "ModifyResponseException": BackendRequestError,
         "SensitiveDataRouteException": BackendRequestError,
@@ -51,6 +55,7 @@ KINDS: Mapping[str, type[BackendError]] = MappingProxyType(
         "OpenAIError": BackendUnavailableError,
         "MockException": BackendUnavailableError,
         "MidStreamFallbackError": BackendReplyError,
+        "ToolLoopMaxRoundsExceeded": BackendReplyError,
         "APIResponseValidationError": BackendReplyError,
         "JSONSchemaValidationError": BackendReplyError,
     }
@@ -60,25 +65,55 @@ KINDS: Mapping[str, type[BackendError]] = MappingProxyType(
 LOCAL = frozenset({"UnsupportedParamsError", "LiteLLMUnknownProvider", "ModelNotMappedError"})
 """Raised by LiteLLM itself before anything is sent."""
 
+VAGUE = frozenset({"InternalServerError", "APIConnectionError", "APIError", "OpenAIError"})
+"""Also raised for a 200 whose body can't be read; only the causes tell."""
+
+_SHORTEST_KEY = 6
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 _KEYS = re.compile(r"\b(sk|gsk|pk|key|AIza)[-_A-Za-z0-9*]{12,}")
 
 
-def fault(error: Exception, *, model: str, seconds: float, secret: str | None = None) -> BackendError:
-    """The BackendError for `error`: one line, without key, saying whether the request was sent."""
+def fault(error: Exception, *, model: str, seconds: float, reached: bool = False) -> BackendError:
+    """The BackendError for `error`: one line, without key, saying whether anything was sent.
+
+    `reached`: an earlier attempt of the same call may have reached the model.
+    """
+    if isinstance(error, ImportError):
+        return BackendRequestError(
+            f"{model}: LiteLLM lacks a module: {error}", model=model, sent=False, seconds=seconds
+        )
+    sent = reached or not (refused(error) or name_of(error) in LOCAL)
+    return kind_of(error)(f"{model}: {line(error)}", model=model, sent=sent, seconds=seconds)
+
+
+def timed(error: GovernorError, seconds: float) -> GovernorError:
+    """Our own error, with the time the call took."""
     if isinstance(error, BackendError):
         error.seconds = seconds
-        return error
-    unread = any(isinstance(cause, ValueError | httpx.RemoteProtocolError) for cause in causes(error))
-    kind = kind_of(error)
-    if kind is BackendUnavailableError and unread and not refused(error):
-        kind = BackendReplyError
-    sent = not (refused(error) or name_of(error) in LOCAL)
-    return kind(f"{model}: {line(error, secret)}", model=model, sent=sent, seconds=seconds)
+    return error
 
 
 def kind_of(error: BaseException) -> type[BackendError]:
     """Ours for LiteLLM's class; what LiteLLM let through unmapped counts as an unreadable reply."""
-    return KINDS.get(name_of(error), BackendReplyError)
+    name = name_of(error)
+    kind = KINDS.get(name, BackendReplyError)
+    status = next((c.response.status_code for c in causes(error) if isinstance(c, httpx.HTTPStatusError)), None)
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return BackendAuthError
+    if name in VAGUE:
+        return _vague(error, status)
+    unread = any(isinstance(cause, ValueError | TypeError | KeyError) for cause in causes(error))
+    if kind is BackendRequestError and status is None and unread:
+        return BackendReplyError
+    return kind
+
+
+def _vague(error: BaseException, status: int | None) -> type[BackendError]:
+    if status is not None:
+        return BackendUnavailableError if status >= HTTPStatus.INTERNAL_SERVER_ERROR else BackendRequestError
+    lost = [cause for cause in causes(error) if isinstance(cause, httpx.TransportError)]
+    cut = any("complete message body" in str(cause) for cause in lost)
+    return BackendUnavailableError if lost and not cut else BackendReplyError
 
 
 def name_of(error: BaseException) -> str:
@@ -102,10 +137,15 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or current.__context__
 
 
-def line(error: BaseException, secret: str | None) -> str:
-    """The error's first line, shortened, with anything like a key taken out."""
+def line(error: BaseException) -> str:
+    """The error's first line, shortened, with every known key and anything like one taken out."""
     text = str(error).strip() or type(error).__name__
-    first = text.splitlines()[0][:400]
-    if secret:
+    first = text.splitlines()[0]
+    for secret in sorted(_secrets(), key=len, reverse=True):
         first = first.replace(secret, "***")
-    return _KEYS.sub("***", first)
+    return _KEYS.sub("***", first)[:400]
+
+
+def _secrets() -> set[str]:
+    """Values of environment variables that are named like keys; short ones would blot out ordinary words."""
+    return {value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_KEY}

@@ -58,6 +58,23 @@ def _tool_call(item: Any) -> ToolCall:
     return ToolCall(id=item.id or "", name=item.function.name or "", arguments=item.function.arguments or "")
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the server itself said at the end of a stream, as opposed to what LiteLLM made up for it.
+
+    LiteLLM ends every stream with a finish reason and a usage; where the server sent none they are invented.
+    """
+
+    finished: bool
+    counted: bool
+
+    @classmethod
+    def of(cls, stream: Any) -> Evidence:
+        """Read from LiteLLM's CustomStreamWrapper after its last chunk."""
+        counted = any(getattr(chunk, "usage", None) is not None for chunk in stream.chunks)
+        return cls(stream.received_finish_reason is not None, counted)
+
+
 @dataclass(slots=True)
 class Assembly:
     """Collects the chunks of one stream: `add` gives what may be shown, `whole` ends with the Reply."""
@@ -87,18 +104,19 @@ class Assembly:
             self._tools(choice.delta.tool_calls or ())
             yield from self._shown(choice.delta)
 
-    def whole(self) -> Reply:
+    def whole(self, evidence: Evidence) -> Reply:
         """The reply. Raises BackendReplyError if the stream broke off before it was finished."""
-        if not self.finish:
+        usage = self.usage if evidence.counted else None
+        if not evidence.finished:
             text = f"{self.call.rung.model}: the stream broke off before the reply was finished"
-            raise BackendReplyError(text, model=self.call.rung.model, usage=self.usage)
+            raise BackendReplyError(text, model=self.call.rung.model, usage=usage)
         return Reply(
             text="".join(self.text),
             thinking="".join(self.thinking),
             tool_calls=tuple(ToolCall(id=i, name=n, arguments=a) for i, n, a in self.tools.values()),
-            finish_reason=self.finish,
-            usage=self.usage or Usage(),
-            usage_known=self.usage is not None,
+            finish_reason=self.finish or "stop",
+            usage=usage or Usage(),
+            usage_known=usage is not None,
             logprobs=tuple(self.logprobs) or None,
             model=self.model or self.call.rung.model,
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from tenacity import RetryCallState, retry_if_exception, wait_exponential_jitter
+from tenacity import RetryCallState, retry_if_exception, wait_exponential, wait_random
 
 from governor.errors import BackendRateLimitError, BackendTimeoutError, BackendUnavailableError
 from governor_litellm.faults import kind_of
@@ -28,9 +28,12 @@ class RetryPolicy:
     jitter: float = 0.5
     clock: Callable[[], float] = time.monotonic
 
-    def arguments(self, deadline: float) -> dict[str, Any]:
-        """What tenacity's Retrying and AsyncRetrying are both made with; `deadline` is on `clock`."""
-        backoff = wait_exponential_jitter(initial=self.first, max=self.longest, jitter=self.jitter)
+    def arguments(self, deadline: float, failed: Callable[[BaseException], None]) -> dict[str, Any]:
+        """What tenacity's Retrying and AsyncRetrying are both made with.
+
+        `deadline` is on `clock`; `failed` is told of each fault that is followed by another attempt.
+        """
+        backoff = wait_exponential(multiplier=self.first, max=self.longest) + wait_random(0, self.jitter)
 
         def wait(state: RetryCallState) -> float:
             asked = retry_after(error_of(state))
@@ -39,7 +42,13 @@ class RetryPolicy:
         def stop(state: RetryCallState) -> bool:
             return self.clock() + state.upcoming_sleep >= deadline
 
-        return {"wait": wait, "stop": stop, "retry": retry_if_exception(transient), "reraise": True}
+        def tell(state: RetryCallState) -> None:
+            error = error_of(state)
+            if error is not None:
+                failed(error)
+
+        transport = retry_if_exception(transient)
+        return {"wait": wait, "stop": stop, "retry": transport, "before_sleep": tell, "reraise": True}
 
 
 def transient(error: BaseException) -> bool:

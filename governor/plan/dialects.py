@@ -244,7 +244,6 @@ DIALECTS: tuple[Dialect, ...] = (
     replace(_RESPONSES_ONLY, models=_openai("gpt-5.?-pro*"), efforts=("medium", "high", "xhigh")),
     replace(_RESPONSES_ONLY, models=_openai("gpt-5*codex*", "o1-pro*", "o3-pro*", "o?-*deep-research*")),
     *_CHAT,
-    replace(_OPENAI, models=_openai("gpt-[6-9]*")),
     *(_responses(row) for row in _CHAT),
     replace(_responses(_OPENAI), models=("openai/responses/*",)),
     replace(_ALWAYS_ON, models=_claude("fable-5", "mythos-", "opus-5-5", "sonnet-5-5")),
