@@ -14,6 +14,10 @@ from governor.plan.messages import messages_of
 from governor.records import Call
 
 
+NO_RETRIES = {"InternalServerErrorRetries": 0}
+"""A zero in `num_retries` gives way to an application's `litellm.num_retries`; a policy, even one of zeros, does not."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
     """How one model is reached: its server, the environment variable that holds its key, and its dialect.
@@ -90,6 +94,7 @@ def arguments(call: Call, target: Target) -> dict[str, Any]:
         **({"extra_body": extra} if extra else {}),
         "max_retries": 0,
         "num_retries": 0,
+        "retry_policy": dict(NO_RETRIES),
         "drop_params": False,
     }
 
