@@ -13,9 +13,8 @@ from governor.plan.effort import allows, can_continue, merged, wire
 from governor.plan.messages import messages_of
 from governor.records import Call
 
-
 NO_RETRIES = {"InternalServerErrorRetries": 0}
-"""A zero in `num_retries` gives way to an application's `litellm.num_retries`; a policy, even one of zeros, does not."""
+"""Zero `num_retries` gives way to an application's `litellm.num_retries`; a policy of zeros does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,7 +122,8 @@ def test_a_streamed_tool_call_is_put_together(server: StubServer) -> None:
 )
 async def test_a_broken_stream_is_an_error_and_is_not_sent_again(server: StubServer, broken: Answer) -> None:
     server.then(broken, broken)
-    ours, seen = backend(server), []
+    ours = backend(server)
+    seen: list[Delta | Reply] = []
     with pytest.raises(BackendReplyError):
         seen.extend(ours.stream(call()))
     with pytest.raises(BackendReplyError):

@@ -50,13 +50,15 @@ def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"{name}_API_KEY", "test-key")
 
 
-def send(url: str, model: str = "openai/m", timeout: float = 5.0, **options: Any) -> Reply:
-    ours = LiteLLMBackend({model: {"api_base": url}}, **{"retries": QUICK, **options})
+def send(
+    url: str, model: str = "openai/m", timeout: float = 5.0, retries: RetryPolicy = QUICK, **options: Any
+) -> Reply:
+    ours = LiteLLMBackend({model: {"api_base": url}}, retries=retries, **options)
     return ours.call(request(model, timeout))
 
 
-async def asend(url: str, model: str = "openai/m", *, within: float = 5.0, **options: Any) -> Reply:
-    ours = LiteLLMBackend({model: {"api_base": url}}, **{"retries": QUICK, **options})
+async def asend(url: str, model: str = "openai/m", *, within: float = 5.0, retries: RetryPolicy = QUICK) -> Reply:
+    ours = LiteLLMBackend({model: {"api_base": url}}, retries=retries)
     return await ours.acall(request(model, within))
 
 
