@@ -78,10 +78,10 @@ def fault(error: Exception, *, model: str, seconds: float, reached: bool = False
 
     `reached`: an earlier attempt of the same call may have reached the model.
     """
-    if isinstance(error, ImportError):
-        return BackendRequestError(
-            f"{model}: LiteLLM lacks a module: {error}", model=model, sent=False, seconds=seconds
-        )
+    missing = next((cause for cause in causes(error) if isinstance(cause, ImportError)), None)
+    if missing is not None:
+        text = f"{model}: LiteLLM lacks a module it needs for this model: {missing}"
+        return BackendRequestError(text, model=model, sent=False, seconds=seconds)
     sent = reached or not (refused(error) or name_of(error) in LOCAL)
     return kind_of(error)(f"{model}: {line(error)}", model=model, sent=sent, seconds=seconds)
 

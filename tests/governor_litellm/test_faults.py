@@ -271,3 +271,12 @@ def test_retry_after_takes_seconds_and_dates() -> None:
 def test_long_errors_become_one_short_line() -> None:
     assert line(ValueError("a" * 900 + "\nb")) == "a" * 400
     assert line(ValueError("")) == "ValueError"
+
+
+def test_a_module_that_litellm_lacks_is_named(litellm: Any) -> None:
+    wrapped = litellm.APIConnectionError(message="OpenAIException", model="m", llm_provider="openai")
+    wrapped.__cause__ = ModuleNotFoundError("No module named 'mcp'")
+    told = fault(wrapped, model="m", seconds=0.0)
+    assert isinstance(told, BackendRequestError)
+    assert "No module named 'mcp'" in str(told)
+    assert told.sent is False
