@@ -1,0 +1,1 @@
+"""Belief + policy + money left -> the next attempt: which rung, in which mode, or none."""

@@ -1,0 +1,131 @@
+"""How an attempt may follow from the one before: what failed, which rungs stay open, in which mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from governor.plan.bounds import bound_rung, over
+from governor.protocols import Situation, Terms
+from governor.records import STOCHASTIC_FAILURES, Attempt, BacktrackMode, Failure, Forecast, Rung
+
+MAX_TRIES = 2
+"""Of one rung on one step, continuations not counted: even a stochastic failure is not chased further."""
+
+MAX_CONTINUATIONS = 2
+
+_FATAL = ("BackendAuthError", "BackendRequestError")
+_ANSWERLESS: frozenset[Failure] = frozenset({"truncated", "empty", "refusal", "fault"})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`modes` maps the ladder positions that may be tried now to their mode; `closed` says why others may not."""
+
+    modes: dict[int, BacktrackMode]
+    closed: tuple[str, ...]
+
+
+def failure_of(attempt: Attempt) -> Failure:
+    """What went wrong: a cut reply is truncated whatever the verifier calls it; empty = nothing did."""
+    if attempt.reply is None:
+        return "fault"
+    verdict = attempt.verdict
+    if verdict is not None and verdict.decision == "accept":
+        return ""
+    if attempt.reply.truncated:
+        return "truncated"
+    if verdict is None:
+        return ""
+    return verdict.failure or ("wrong" if verdict.decision == "reject" else "")
+
+
+def held(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Attempts whose answer could be shipped: whole, and not refused or empty."""
+    return [a for a in attempts if a.reply is not None and failure_of(a) not in _ANSWERLESS]
+
+
+def options(situation: Situation, forecasts: Sequence[Forecast]) -> Options:
+    """The rungs that may be tried now. Never one whose failure would repeat, nor one that does not fit what is left."""
+    modes: dict[int, BacktrackMode] = {}
+    closed: list[str] = []
+    # Only a rung's own bound is priced in here; messages may still grow by feedback, which the loop reserves for.
+    late: list[tuple[float, int, BacktrackMode]] = []
+    for at, (rung, forecast) in enumerate(zip(situation.terms.ladder, forecasts, strict=True)):
+        mode = mode_of(rung, situation)
+        why = _closed(rung, mode, situation)
+        if why or mode is None:
+            closed.append(f"{rung.id}: {why}")
+        elif situation.seconds_left is not None and forecast.seconds > situation.seconds_left:
+            late.append((forecast.seconds, at, mode))
+        else:
+            modes[at] = mode
+    if not modes and late and not held(situation.attempts):
+        # Times are forecast, not known, and a call is cut at the deadline anyway: the quickest rung may try.
+        _, at, mode = min(late)
+        return Options({at: mode}, tuple(closed))
+    ladder = situation.terms.ladder
+    closed.extend(f"{ladder[at].id}: too slow for the {situation.seconds_left:.1f} s left" for _, at, _ in late)
+    return Options(modes, tuple(closed))
+
+
+def mode_of(rung: Rung, situation: Situation) -> BacktrackMode | None:
+    """How this rung would follow from the last attempt; None where the policy allows none of the ways."""
+    if not situation.attempts:
+        return "first"
+    last = situation.attempts[-1]
+    allowed = situation.terms.modes
+    if "continue" in allowed and _continues(rung, last, situation):
+        return "continue"
+    if "more" in allowed and is_more(rung, last.rung):
+        return "more"
+    if "feedback" in allowed and last.verdict is not None and last.verdict.feedback:
+        return "feedback"
+    return "fresh" if "fresh" in allowed else None
+
+
+def is_more(rung: Rung, than: Rung) -> bool:
+    """Same model with more room to think or to answer."""
+    return rung.model == than.model and (
+        rung.max_tokens > than.max_tokens or rung.thinking_tokens > than.thinking_tokens
+    )
+
+
+def _continues(rung: Rung, last: Attempt, situation: Situation) -> bool:
+    if rung.id != last.rung.id or rung.id not in situation.terms.continues or failure_of(last) != "truncated":
+        return False
+    continued = sum(a.mode == "continue" for a in situation.attempts if a.rung.id == rung.id)
+    return continued < MAX_CONTINUATIONS
+
+
+def _closed(rung: Rung, mode: BacktrackMode | None, situation: Situation) -> str:
+    """Why the rung may not be tried; empty if it may."""
+    return (
+        _used_up(rung, mode, situation.attempts)
+        or ("" if mode else "the policy's modes allow no way to it")
+        or _unaffordable(rung, situation)
+    )
+
+
+def _used_up(rung: Rung, mode: BacktrackMode | None, attempts: Sequence[Attempt]) -> str:
+    tries = 0
+    for attempt in attempts:
+        if attempt.rung.model == rung.model and attempt.error.startswith(_FATAL):
+            return f"{rung.model} refused the request"
+        if attempt.rung.id == rung.id:
+            tries += attempt.mode != "continue"
+            if failure_of(attempt) not in STOCHASTIC_FAILURES:
+                return "tried"
+    return "tried twice" if tries >= MAX_TRIES and mode != "continue" else ""
+
+
+def _unaffordable(rung: Rung, situation: Situation) -> str:
+    terms: Terms = situation.terms
+    if terms.call is None and situation.left is None:
+        return ""
+    most = bound_rung(situation.step, rung)
+    if terms.call is not None and (passed := over(most, terms.call)):
+        return f"over the limit of a call ({passed})"
+    if situation.left is not None and (passed := over(most, situation.left)):
+        return f"over what is left ({passed})"
+    return ""

@@ -1,0 +1,106 @@
+"""Hard upper bounds of a call: what a reservation must hold so that spend can never pass a limit."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from governor.records import Amount, Call, Limit, Message, Price, Rung, Step
+
+MESSAGE_TOKENS = 16
+"""Role marks and separators of one message in any known chat template."""
+
+FIXED_TOKENS = 64
+"""Beginning-of-text marks and the generation prompt."""
+
+MEDIA_TOKENS = 16_384
+"""Of one part that is not text and is given by reference (an image URL): its size can't be seen from here."""
+
+
+def bound(call: Call) -> Amount:
+    """The most one call can use.
+
+    No byte-level tokenizer makes more tokens than bytes, so input tokens <= UTF-8 bytes of all texts plus
+    the template's marks. Output is the rung's `max_tokens`; a continuation (`call.prefix`) may only use the
+    answer reserve, and its backend must be sent that limit. Price: the dearer of fresh and cached input.
+    """
+    rung = call.rung
+    given = _input_bound(call.messages, call.tools, call.response_schema, rung) + _bytes(call.prefix)
+    output = rung.answer_tokens if call.prefix else rung.max_tokens
+    return _amount(rung.price, given, output, call.timeout)
+
+
+def bound_rung(step: Step, rung: Rung) -> Amount:
+    """The most one first call of this rung can use on this step. Each sample is a call of its own."""
+    return _amount(rung.price, input_bound(step, rung), rung.max_tokens, rung.timeout)
+
+
+def input_bound(step: Step, rung: Rung) -> int:
+    """The most input tokens that a first call of this rung can have."""
+    return _input_bound(step.messages, step.tools, step.response_schema, rung)
+
+
+def over(amount: Amount, allowed: Limit | Amount) -> str:
+    """The first dimension in which `amount` passes what is allowed, as words; empty if it fits."""
+    for name in ("tokens", "micros", "millis", "calls"):
+        ceiling: int | None = getattr(allowed, name)
+        asked: int = getattr(amount, name)
+        if ceiling is not None and asked > ceiling:
+            return f"up to {asked} {name} where {ceiling} are allowed"
+    return ""
+
+
+def _amount(price: Price, given: int, output: int, timeout: float) -> Amount:
+    dearest = max(price.input, price.input if price.cached_input is None else price.cached_input)
+    return Amount(
+        tokens=given + output,
+        micros=math.ceil(given * dearest + output * price.output),
+        millis=math.ceil(timeout * 1000),
+        calls=1,
+    )
+
+
+def _input_bound(
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]],
+    schema: Mapping[str, Any] | None,
+    rung: Rung,
+) -> int:
+    total = FIXED_TOKENS + sum(map(_message_bound, messages))
+    total += sum(_json_bytes(tool) + MESSAGE_TOKENS for tool in tools)
+    if schema is not None:
+        total += _json_bytes(schema) + MESSAGE_TOKENS
+    if rung.instruction:  # may become a message of its own
+        total += _bytes(rung.instruction) + MESSAGE_TOKENS
+    return total
+
+
+def _message_bound(message: Message) -> int:
+    content = message.get("content")
+    if isinstance(content, str) and len(message) == 2:
+        return _bytes(content) + MESSAGE_TOKENS
+    return _json_bytes(message) + MESSAGE_TOKENS + MEDIA_TOKENS * _media(content)
+
+
+def _media(content: object) -> int:
+    if isinstance(content, str) or not isinstance(content, Iterable):
+        return 0
+    return sum(1 for part in content if isinstance(part, Mapping) and part.get("type", "text") != "text")
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _json_bytes(value: object) -> int:
+    """Bytes of the value as JSON, at least those of any template that shows its keys and values."""
+    return _bytes(json.dumps(value, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: object) -> object:
+    """Read-only mappings and other containers as JSON can hold them."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, (set, frozenset)) else str(value)
