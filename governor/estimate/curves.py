@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -109,7 +110,7 @@ def _normal_cdf(z: Floats) -> Floats:
 def _abilities(ladder: tuple[Rung, ...]) -> tuple[Floats, Floats]:
     """Means and standard deviations of the rungs' abilities. Means never fall along the ladder."""
     means, variances = [0.0], [_SPREAD_FIRST**2]
-    for below, rung in zip(ladder, ladder[1:], strict=False):
+    for below, rung in pairwise(ladder):
         means.append(means[-1] + _step(below, rung))
         variances.append(variances[-1] + _SPREAD_STEP**2)
     return np.array(means[: len(ladder)]), np.sqrt(variances[: len(ladder)])

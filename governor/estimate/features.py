@@ -32,6 +32,7 @@ _SIGN = re.compile(
     r"|(?<=\\)[A-Za-z]+|(?<=`)``|)"
 )
 _LOWER_WORDS = bytes(code | 32 if chr(code).isalpha() else 32 for code in range(128)) + bytes(128)
+_OPERATOR = " \t\n-+*/×÷^%("  # noqa: RUF001 - the multiplication sign is meant
 _ATTEMPTS = ("attempts", "failed_attempts", "previous_attempts", "retries")
 _TOOL_ERRORS = ("tool_errors",)
 _RETRIEVAL = ("retrieval_chars", "retrieved_chars", "context_chars")
@@ -265,10 +266,12 @@ def _count_odd(scan: _Scan, token: str, count: int) -> None:
     first = token[0]
     if first.isdigit():
         scan.numbers += count
-        whole = token.partition(".")[0]
-        scan.longest_number = max(scan.longest_number, float(sum(map(str.isdigit, whole))))
-        if not (token[-1].isdigit() or token[-1] in ".,"):
-            scan.operations += count
+        if not token[-1].isdigit():
+            number = token.rstrip(".,")
+            token = number.rstrip(_OPERATOR)
+            if token != number:
+                scan.operations += count
+        scan.longest_number = max(scan.longest_number, float(len(token.partition(".")[0].replace(",", ""))))
     elif first == "\n":
         scan.lines += count
         if token[-1] in "-*•.)":
@@ -287,7 +290,8 @@ def _scripts(text: str) -> list[float]:
         counts[_LATIN], counts[_DIGIT] = float(marks.count(_LATIN)), float(marks.count(_DIGIT))
         return counts
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    return np.bincount(_CLASS[codes], minlength=_DIGIT + 1).astype(float).tolist()
+    histogram: list[float] = np.bincount(_CLASS[codes], minlength=_DIGIT + 1).astype(float).tolist()
+    return histogram
 
 
 def _schema_shape(schema: object, depth: int = 0) -> tuple[float, float]:
@@ -299,7 +303,9 @@ def _schema_shape(schema: object, depth: int = 0) -> tuple[float, float]:
         if isinstance(properties, Mapping):
             inner = [_schema_shape(part, depth + 1) for part in properties.values()]
             return max((d for d, _ in inner), default=float(depth)), len(inner) + sum(n for _, n in inner)
-        branches: list[object] = [part for key, part in schema.items() if key in {"items", "schema", "json_schema", "$defs"}]
+        branches: list[object] = [
+            part for key, part in schema.items() if key in {"items", "schema", "json_schema", "$defs"}
+        ]
         for key in ("anyOf", "oneOf", "allOf"):
             branches.extend(schema.get(key, ()))
         inner = [_schema_shape(part, depth) for part in branches]

@@ -58,11 +58,13 @@ _WORDS: dict[int, str] = {
     SHORT: "briefly concise short single word brief answer reply respond",
 }
 _SIGNS: dict[int, str] = {
-    SIGN: "= ^ < > + * × ÷ ≤ ≥ ≠ ≈ √ ∑ ∏ ∫ ∂ ± ∞ ∈ ∉ ⊂ ∪ ∩ ∀ ∃ ∇ → ⇒ ≡ $ %",
+    SIGN: "= ^ < > + * × ÷ ≤ ≥ ≠ ≈ √ ∑ ∏ ∫ ∂ ± ∞ ∈ ∉ ⊂ ∪ ∩ ∀ ∃ ∇ → ⇒ ≡ $ %",  # noqa: RUF001 - signs as such
     MARK: "? \uff1f \u061f",
     BRACKET: "{ } ; [ ] | & @ # ~",
     FENCE: "```",
 }
 
-LEXICON: dict[str, int] = {token: kind for table in (_WORDS, _SIGNS) for kind, row in table.items() for token in row.split()}
+LEXICON: dict[str, int] = {
+    token: kind for table in (_WORDS, _SIGNS) for kind, row in table.items() for token in row.split()
+}
 """Lower-case token -> kind."""

@@ -95,8 +95,9 @@ def _of_any_language(seen: Features) -> list[tuple[float, str]]:
     """Digits, signs and code look alike in every language."""
     shares: list[tuple[float, str]] = []
     if seen.operations:
-        size = seen.longest_number - 1.5
-        shares.append((min(0.55 * size, 2.2), f"arithmetic on numbers of {seen.longest_number:.0f} digits"))
+        size = min(0.55 * (seen.longest_number - 1.5), 2.2) - (0.6 if seen.longest_number < 2 else 0.0)
+        digits = f"{seen.longest_number:.0f} digit{'s' if seen.longest_number > 1 else ''}"
+        shares.append((size, f"arithmetic on numbers of {digits}"))
         if seen.operations > 1:
             shares.append((min(0.3 * math.log2(seen.operations), 1.2), f"{seen.operations:.0f} operations in a row"))
     elif seen.numbers > 1:

@@ -99,7 +99,7 @@ def _second(odds: Odds, weights: Floats, after: Floats, mass: Floats, held: Floa
     for answer in held:
         best = np.maximum(best, (after * answer) @ odds.reject.T)
     value = after @ odds.good.T - price * mass[:, None] * odds.cost + _ship(best, gone, odds.harm)
-    np.fill_diagonal(value, -np.inf)
+    value.flat[:: len(mass) + 1] = -np.inf  # never the same arm again
     return value
 
 

@@ -1,0 +1,95 @@
+"""What the dial means: the price lambda of one unit of cost, a unit being the dearest rung's expected cost."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from governor.estimate.curves import GRID, Curves, Floats
+from governor.estimate.latent import normal_weights
+from governor.plan.exact import index_policy, value_of
+from governor.plan.odds import Odds
+from governor.records import Forecast
+
+SCALE = 0.5
+"""Lambda at dial 0.5: the dearest rung's whole cost is then worth half a correct answer."""
+
+_STEPS = 10
+_COARSE = 4  # quarters of a unit of latent difficulty
+_SHARES = 20  # costs in twentieths of the dearest
+
+
+def price_at(dial: float) -> float:
+    """Lambda for a dial position: 0 at 0, rising, infinite (cheapest admissible) at 1.
+
+    `scale * dial / (1 - dial)` until a recorded frontier says which dial saves which share of the cost.
+    """
+    if not 0.0 <= dial <= 1.0:
+        raise ValueError(f"dial must lie between 0 and 1, not {dial}")
+    return math.inf if dial == 1.0 else SCALE * dial / (1.0 - dial)
+
+
+def relative_costs(forecasts: tuple[Forecast, ...]) -> Floats:
+    """Expected cost of each rung in units of the dearest: money, or tokens where no rung has a price."""
+    costs = np.array([forecast.micros for forecast in forecasts])
+    dearest = float(costs.max(initial=0.0))
+    if dearest <= 0.0:
+        costs = np.array([forecast.output_tokens for forecast in forecasts])
+        dearest = float(costs.max(initial=0.0))
+    return costs / dearest if dearest > 0.0 else costs
+
+
+def price_keeping(keep: float, odds: Odds, weights: Floats, attempts: int) -> float:
+    """The largest lambda at which the planner's own policy is still correct `keep` times as often as the top rung.
+
+    Quality is P(the shipped answer is correct) under the belief, escalations included and exactly evaluated;
+    the top rung is the last of the ladder, asked once. 0 if not even a price of nothing keeps it.
+    """
+    top = odds.good.shape[0] - 1
+    wanted = keep * _correct(odds, top, weights)
+
+    def keeps(dial: float) -> bool:
+        price = price_at(dial)
+        worth = value_of(index_policy(price), odds, weights, price, attempts=attempts, answer=True)
+        return worth.quality >= wanted - 1e-9
+
+    low, high = 0.0, 1.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if keeps(middle) else (low, middle)
+    return price_at(low)
+
+
+def price_keeping_about(
+    keep: float, curves: Curves, costs: Floats, prior: Floats, rates: tuple[float, float], harm: float, attempts: int
+) -> float:
+    """`price_keeping` for the step's kind: belief and costs are rounded first, so that like steps share one answer."""
+    mean = float(GRID @ prior)
+    sd = math.sqrt(max(float((GRID - mean) ** 2 @ prior), 0.0))
+    centre = round(mean * _COARSE) / _COARSE
+    width = max(round(sd * _COARSE), 1) / _COARSE
+    rounded = tuple(max(round(cost * _SHARES), 1) / _SHARES for cost in costs.tolist())
+    return _solved(keep, curves, rounded, centre, width, *rates, harm, attempts)
+
+
+@lru_cache(maxsize=4096)
+def _solved(
+    keep: float,
+    curves: Curves,
+    costs: tuple[float, ...],
+    mean: float,
+    sd: float,
+    sensitivity: float,
+    false_accept: float,
+    harm: float,
+    attempts: int,
+) -> float:
+    odds = Odds.of(curves.success, np.array(costs), sensitivity, false_accept, harm)
+    return price_keeping(keep, odds, normal_weights(mean, sd), attempts)
+
+
+def _correct(odds: Odds, arm: int, weights: Floats) -> float:
+    accepted_correct = (odds.good[arm] + odds.harm * (1.0 - odds.reject[arm])) / (1.0 + odds.harm)
+    return float((accepted_correct + odds.kept[arm]) @ weights)
