@@ -19,6 +19,9 @@ SCALE = 0.5
 _STEPS = 10
 _COARSE = 4  # quarters of a unit of latent difficulty
 _SHARES = 20  # costs in twentieths of the dearest
+_SLACK = 1e-9
+_LOWER = 0.7
+_LEAST = 1e-3  # a lower price changes no decision worth making
 
 
 def price_at(dial: float) -> float:
@@ -47,13 +50,10 @@ def price_keeping(keep: float, odds: Odds, weights: Floats, attempts: int) -> fl
     Quality is P(the shipped answer is correct) under the belief, escalations included and exactly evaluated;
     the top rung is the last of the ladder, asked once. 0 if not even a price of nothing keeps it.
     """
-    top = odds.good.shape[0] - 1
-    wanted = keep * _correct(odds, top, weights)
+    wanted = keep * _top_quality(odds, weights)
 
     def keeps(dial: float) -> bool:
-        price = price_at(dial)
-        worth = value_of(index_policy(price), odds, weights, price, attempts=attempts, answer=True)
-        return worth.quality >= wanted - 1e-9
+        return _quality(price_at(dial), odds, weights, attempts) >= wanted - _SLACK
 
     low, high = 0.0, 1.0
     for _ in range(_STEPS):
@@ -65,13 +65,18 @@ def price_keeping(keep: float, odds: Odds, weights: Floats, attempts: int) -> fl
 def price_keeping_about(
     keep: float, curves: Curves, costs: Floats, prior: Floats, rates: tuple[float, float], harm: float, attempts: int
 ) -> float:
-    """`price_keeping` for the step's kind: belief and costs are rounded first, so that like steps share one answer."""
+    """`price_keeping` from the answer for like steps (belief and costs rounded), lowered until this step keeps too."""
     mean = float(GRID @ prior)
     sd = math.sqrt(max(float((GRID - mean) ** 2 @ prior), 0.0))
     centre = round(mean * _COARSE) / _COARSE
     width = max(round(sd * _COARSE), 1) / _COARSE
     rounded = tuple(max(round(cost * _SHARES), 1) / _SHARES for cost in costs.tolist())
-    return _solved(keep, curves, rounded, centre, width, *rates, harm, attempts)
+    price = _solved(keep, curves, rounded, centre, width, *rates, harm, attempts)
+    odds = Odds.of(curves.success, costs, *rates, harm)
+    wanted = keep * _top_quality(odds, prior) - _SLACK
+    while price > _LEAST and _quality(price, odds, prior, attempts) < wanted:
+        price *= _LOWER
+    return price if price > _LEAST else 0.0
 
 
 @lru_cache(maxsize=4096)
@@ -90,6 +95,11 @@ def _solved(
     return price_keeping(keep, odds, normal_weights(mean, sd), attempts)
 
 
-def _correct(odds: Odds, arm: int, weights: Floats) -> float:
-    accepted_correct = (odds.good[arm] + odds.harm * (1.0 - odds.reject[arm])) / (1.0 + odds.harm)
-    return float((accepted_correct + odds.kept[arm]) @ weights)
+def _quality(price: float, odds: Odds, weights: Floats, attempts: int) -> float:
+    return value_of(index_policy(price), odds, weights, price, attempts=attempts, answer=True).quality
+
+
+def _top_quality(odds: Odds, weights: Floats) -> float:
+    """P(correct) of the last rung: accepted or rejected, an always-top policy ships it."""
+    accepted_correct = (odds.good[-1] + odds.harm * (1.0 - odds.reject[-1])) / (1.0 + odds.harm)
+    return float((accepted_correct + odds.kept[-1]) @ weights)

@@ -67,9 +67,10 @@ def choose(odds: Odds, weights: Floats, held: Floats, price: float, attempts_lef
     """The best arm by two-step lookahead, and the index z of each arm.
 
     `weights` (G,) sum to 1; `held` (H, G) is P(correct | difficulty) of every answer already in hand; `price`
-    is lambda. With q, s, f of the design, `z = (q s - L (1-q) f - lambda c + what a rejection leaves more
-    than stopping) / A`: an arm competes only with what it adds to the answer held, in every outcome. At an
-    infinite price the cheapest arm is the best and none pays.
+    is lambda. `z = (q s - L (1-q) f - lambda c) / A`. What decides is the worth: try an arm, and after its
+    rejection the best of shipping an answer, abstaining, or one more arm. An arm competes with the answer held
+    in every outcome, so it is credited with what it adds and no more. At an infinite price the cheapest arm
+    is the best and none pays.
     """
     if math.isinf(price):
         arm = _first_best(-odds.cost, odds.cost)
@@ -83,7 +84,7 @@ def choose(odds: Odds, weights: Floats, held: Floats, price: float, attempts_lef
         best = np.maximum(best, (after @ held.T).max(axis=1))
     net = odds.good @ weights - price * odds.cost
     shipped = _ship(best, mass, odds.harm)
-    index = (net + shipped - mass * stop) / np.maximum(1.0 - mass, TIE)
+    index = net / np.maximum(1.0 - mass, TIE)
     worth = net + shipped
     if attempts_left > 1 and len(mass) > 1:
         worth = net + np.maximum(shipped, _second(odds, weights, after, mass, held, price).max(axis=1))

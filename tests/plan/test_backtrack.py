@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from governor.plan.backtrack import failure_of, held, is_more, mode_of, options
+from governor.protocols import Situation, Terms
+from governor.records import Attempt, BacktrackMode, Forecast, Reply, Rung, Step, Verdict
+
+SMALL = Rung(id="small", model="s", answer_tokens=400)
+MORE = Rung(id="more", model="s", answer_tokens=400, thinking_tokens=1000)
+LARGE = Rung(id="large", model="l")
+CUT = Attempt(
+    number=1,
+    rung=SMALL,
+    mode="first",
+    reply=Reply(text="the start of", finish_reason="length"),
+    verdict=Verdict(decision="reject", verifier="whole", failure="truncated"),
+)
+WRONG = replace(
+    CUT, reply=Reply(text="5"), verdict=Verdict(decision="reject", verifier="v", failure="wrong", feedback="too low")
+)
+
+
+def situation(*attempts: Attempt, **changes: Any) -> Situation:
+    granted = Terms(**{"app": "test", "ladder": (SMALL, MORE, LARGE), "continues": frozenset({"small"}), **changes})
+    return Situation(step=Step(id="s", messages=()), terms=granted, attempts=attempts)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "rung", "changes", "mode"),
+    [
+        ((), SMALL, {}, "first"),
+        ((), SMALL, {"modes": ()}, "first"),
+        ((CUT,), SMALL, {}, "continue"),
+        ((CUT,), MORE, {}, "more"),
+        ((CUT,), LARGE, {}, "fresh"),
+        ((CUT,), SMALL, {"continues": frozenset()}, "fresh"),
+        ((CUT,), SMALL, {"modes": ("more", "fresh")}, "fresh"),
+        ((CUT,), SMALL, {"modes": ("more",)}, None),
+        ((CUT, replace(CUT, mode="continue")), SMALL, {}, "continue"),
+        ((CUT, replace(CUT, mode="continue"), replace(CUT, mode="continue")), SMALL, {}, "fresh"),
+        ((WRONG,), MORE, {}, "more"),
+        ((WRONG,), LARGE, {}, "feedback"),
+        ((WRONG,), LARGE, {"modes": ("fresh",)}, "fresh"),
+        ((WRONG,), LARGE, {"modes": ("more", "continue")}, None),
+    ],
+)
+def test_mode(attempts: tuple[Attempt, ...], rung: Rung, changes: dict[str, Any], mode: BacktrackMode | None) -> None:
+    assert mode_of(rung, situation(*attempts, **changes)) == mode
+
+
+def test_a_continued_rung_is_closed_after_two_continuations() -> None:
+    forecasts = tuple(
+        Forecast(rung=r.id, p_success=0.5, p_accept=0.5, output_tokens=1, micros=1, seconds=1) for r in (SMALL, MORE, LARGE)
+    )
+    cut_again = replace(CUT, mode="continue")
+    assert options(situation(CUT, cut_again), forecasts).modes[0] == "continue"
+    tried = options(situation(CUT, cut_again, cut_again, replace(CUT, mode="fresh")), forecasts)
+    assert 0 not in tried.modes
+    assert tried.closed == ("small: tried twice",)
+
+
+def test_what_failed() -> None:
+    assert failure_of(CUT) == "truncated"
+    assert failure_of(WRONG) == "wrong"
+    assert failure_of(replace(WRONG, reply=None, verdict=None)) == "fault"
+    assert failure_of(replace(WRONG, verdict=None)) == ""
+    assert failure_of(replace(CUT, verdict=Verdict(decision="accept", verifier="v"))) == ""
+    assert failure_of(replace(WRONG, verdict=Verdict(decision="reject", verifier="v"))) == "wrong"
+
+
+def test_only_whole_answers_are_held() -> None:
+    empty = replace(WRONG, verdict=Verdict(decision="reject", verifier="v", failure="empty"))
+    assert held([CUT, WRONG, empty, replace(WRONG, reply=None)]) == [WRONG]
+
+
+def test_more_is_the_same_model_with_more_room() -> None:
+    assert is_more(MORE, SMALL)
+    assert not is_more(SMALL, MORE)
+    assert not is_more(LARGE, SMALL)
+    assert not is_more(replace(SMALL, temperature=1.0), SMALL)
