@@ -314,7 +314,7 @@ def _schema_shape(schema: object, depth: int = 0) -> tuple[float, float]:
 
 
 def _state_number(state: Mapping[str, Any], names: tuple[str, ...]) -> float:
-    return sum(number for name in names if name in state and (number := _number(state[name])) is not None)
+    return sum((number for name in names if name in state and (number := _number(state[name])) is not None), 0.0)
 
 
 def _other_numbers(state: Mapping[str, Any]) -> Mapping[str, float]:

@@ -78,7 +78,7 @@ def unreadable(seen: Features) -> float:
     foreign = _ramp((letters - seen.latin) / letters, 0.2, 0.6)
     known = seen.function_words
     vocabulary = known + seen.easy_words + seen.maths_words + seen.code_words + seen.build_words
-    vocabulary += seen.short_words + seen.constraint_words + seen.hard_words + seen.proof_words
+    vocabulary += seen.short_words + seen.constraint_words + seen.hard_words + seen.proof_words + seen.long_words
     if seen.words <= 6:  # few words: a name or a word or two of the trade is no foreign language
         english = known or vocabulary > 0.3 * seen.words
         strange = 0.0 if english else (0.8 if seen.words >= 3 else 0.4)

@@ -25,7 +25,8 @@ WRONG = replace(
 
 
 def situation(*attempts: Attempt, **changes: Any) -> Situation:
-    granted = Terms(**{"app": "test", "ladder": (SMALL, MORE, LARGE), "continues": frozenset({"small"}), **changes})
+    made: dict[str, Any] = {"app": "test", "ladder": (SMALL, MORE, LARGE), "continues": frozenset({"small"}), **changes}
+    granted = Terms(**made)
     return Situation(step=Step(id="s", messages=()), terms=granted, attempts=attempts)
 
 
@@ -54,7 +55,8 @@ def test_mode(attempts: tuple[Attempt, ...], rung: Rung, changes: dict[str, Any]
 
 def test_a_continued_rung_is_closed_after_two_continuations() -> None:
     forecasts = tuple(
-        Forecast(rung=r.id, p_success=0.5, p_accept=0.5, output_tokens=1, micros=1, seconds=1) for r in (SMALL, MORE, LARGE)
+        Forecast(rung=r.id, p_success=0.5, p_accept=0.5, output_tokens=1, micros=1, seconds=1)
+        for r in (SMALL, MORE, LARGE)
     )
     cut_again = replace(CUT, mode="continue")
     assert options(situation(CUT, cut_again), forecasts).modes[0] == "continue"

@@ -33,7 +33,9 @@ def call(rung: Rung, **changes: Any) -> Call:
 
 
 @given(rungs, messages, st.data())
-def test_no_usage_within_the_token_bounds_costs_more_than_the_bound(rung: Rung, texts: Any, data: st.DataObject) -> None:
+def test_no_usage_within_the_token_bounds_costs_more_than_the_bound(
+    rung: Rung, texts: Any, data: st.DataObject
+) -> None:
     most = bound(call(rung, messages=texts))
     asked = data.draw(st.integers(0, most.tokens - rung.max_tokens))
     cached = data.draw(st.integers(0, asked))

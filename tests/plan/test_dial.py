@@ -15,7 +15,9 @@ from governor.plan.exact import index_policy, value_of
 from governor.plan.odds import Odds, choose
 from governor.records import Forecast, Price, Rung
 
-LADDER = tuple(Rung(id=name, model=name, price=Price(input=p, output=4 * p)) for name, p in (("a", 0.1), ("b", 1), ("c", 5)))
+LADDER = tuple(
+    Rung(id=name, model=name, price=Price(input=p, output=4 * p)) for name, p in (("a", 0.1), ("b", 1), ("c", 5))
+)
 CURVES = curves(LADDER)
 COSTS = np.array([0.02, 0.2, 1.0])
 
@@ -45,7 +47,9 @@ def test_costs_are_relative_to_the_dearest_in_money_or_else_in_tokens() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.floats(0.3, 1.0), st.floats(-2, 2), st.floats(0.4, 1.5), st.floats(0.7, 1.0), st.floats(0.0, 0.2))
-def test_keep_is_kept_and_is_as_thrifty_as_it_can_be(keep: float, mean: float, sd: float, seen: float, passed: float) -> None:
+def test_keep_is_kept_and_is_as_thrifty_as_it_can_be(
+    keep: float, mean: float, sd: float, seen: float, passed: float
+) -> None:
     weights = normal_weights(mean, sd)
     odds = Odds.of(CURVES.success, COSTS, seen, passed, 0.5)
     wanted = keep * float(CURVES.success[-1] @ weights)

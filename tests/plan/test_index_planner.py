@@ -27,7 +27,9 @@ from governor.records import (
 )
 
 SMALL = Rung(id="small", model="s", answer_tokens=400, price=Price(input=0.1, output=0.4))
-SMALL_MORE = Rung(id="small-more", model="s", answer_tokens=400, thinking_tokens=1000, price=Price(input=0.1, output=0.4))
+SMALL_MORE = Rung(
+    id="small-more", model="s", answer_tokens=400, thinking_tokens=1000, price=Price(input=0.1, output=0.4)
+)
 LARGE = Rung(id="large", model="l", price=Price(input=2, output=10))
 TOP = Rung(id="top", model="x", price=Price(input=10, output=50))
 LADDER = (SMALL, SMALL_MORE, LARGE, TOP)
@@ -35,12 +37,14 @@ QUESTION = "A shop sells pens at 3 for 2 euros. How many pens can Ana buy with t
 
 
 def terms(**changes: Any) -> Terms:
-    return Terms(**{"app": "test", "ladder": LADDER, **changes})
+    made: dict[str, Any] = {"app": "test", "ladder": LADDER, **changes}
+    return Terms(**made)
 
 
 def situation(of: Terms | None = None, text: str = QUESTION, **changes: Any) -> Situation:
     step = Step(id="step", messages=({"role": "user", "content": text},))
-    return Situation(step=step, terms=of or terms(), **{"sensitivity": 0.97, "false_accept": 0.05, **changes})
+    made: dict[str, Any] = {"sensitivity": 0.97, "false_accept": 0.05, **changes}
+    return Situation(step=step, terms=of or terms(), **made)
 
 
 def attempt(rung: Rung, failure: str = "wrong", **changes: Any) -> Attempt:
@@ -90,7 +94,7 @@ def climb(where: Situation) -> list[str]:
 
 
 def test_dial_zero_looks_at_value_only_and_dial_one_at_cost_only() -> None:
-    free = {"sensitivity": 1.0, "false_accept": 1.0}
+    free: dict[str, Any] = {"sensitivity": 1.0, "false_accept": 1.0}
     assert plan(situation(terms(dial=0.0), **free)).rung is TOP
     assert plan(situation(terms(dial=1.0), **free)).rung is SMALL
     assert plan(situation(terms(dial=1.0))).rung is SMALL
@@ -108,12 +112,14 @@ def test_a_higher_dial_never_chooses_a_dearer_first_rung() -> None:
 
 def test_hard_steps_start_higher_than_easy_ones() -> None:
     easy = plan(situation(text="What is 3 + 4?"))
-    hard = plan(situation(text="Prove that there are infinitely many primes p such that p divides 2^n - 1. Derive a bound."))
+    hard = plan(
+        situation(text="Prove that there are infinitely many primes p such that p divides 2^n - 1. Derive a bound.")
+    )
     assert LADDER.index(easy.rung) < LADDER.index(hard.rung)
 
 
 def test_without_a_verifier_one_attempt_is_all() -> None:
-    free = {"sensitivity": 1.0, "false_accept": 1.0}
+    free: dict[str, Any] = {"sensitivity": 1.0, "false_accept": 1.0}
     assert "first answer stands" in stop(situation(attempts=(attempt(SMALL, "unsure"),), **free)).reason
     assert isinstance(decide(situation(attempts=(attempt(SMALL, "truncated"),), **free)), Plan)
     assert isinstance(decide(situation(attempts=(attempt(SMALL, "fault"),), **free)), Plan)
@@ -179,8 +185,8 @@ def test_time_removes_slow_rungs_but_leaves_the_quickest() -> None:
 
 def test_max_attempts_end_the_step_and_the_last_one_is_spent_on_value() -> None:
     assert "2 attempts" in stop(situation(terms(max_attempts=2), attempts=(attempt(SMALL), attempt(LARGE)))).reason
-    perfect = {"sensitivity": 1.0, "false_accept": 0.0}
-    hard = {"dial": 0.05, "difficulty": 0.6}
+    perfect: dict[str, Any] = {"sensitivity": 1.0, "false_accept": 0.0}
+    hard: dict[str, Any] = {"dial": 0.05, "difficulty": 0.6}
     assert LADDER.index(plan(situation(terms(max_attempts=1, **hard), **perfect)).rung) > LADDER.index(
         plan(situation(terms(max_attempts=4, **hard), **perfect)).rung
     )
@@ -235,7 +241,11 @@ def test_ties_go_to_the_cheaper_rung() -> None:
 
 
 def test_keep_all_of_the_quality_costs_more_than_keeping_half() -> None:
-    free = {"sensitivity": 1.0, "false_accept": 1.0, "text": "Explain how the cache works and evaluate its design."}
+    free: dict[str, Any] = {
+        "sensitivity": 1.0,
+        "false_accept": 1.0,
+        "text": "Explain how the cache works and evaluate its design.",
+    }
     whole = plan(situation(terms(dial=None, keep=1.0), **free))
     half = plan(situation(terms(dial=None, keep=0.5), **free))
     assert whole.rung is TOP
