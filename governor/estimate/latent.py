@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from governor.estimate.curves import GRID, Curves, Floats, curves, need_after
+from governor.plan.backtrack import failure_of
 from governor.protocols import Situation, Terms
-from governor.records import Attempt, Forecast, Rung
+from governor.records import Attempt, Failure, Forecast, Rung
 
 SENSITIVITY, FALSE_ACCEPT = 0.98, 0.5
 """Assumed of a rejection where the step has no measured verifier: a built-in check of form, which sees half."""
@@ -164,14 +165,8 @@ def _reweighted(weights: Floats, correct: Floats, decision: str, situation: Situ
     return moved
 
 
-def _failed_by(rung: Rung, attempts: Sequence[Attempt], failure: str) -> bool:
-    if not attempts or attempts[-1].rung.id != rung.id:
-        return False
-    last = attempts[-1]
-    if last.verdict is None or last.verdict.decision == "accept":
-        return False
-    cut = failure == "truncated" and last.reply is not None and last.reply.truncated
-    return last.verdict.failure == failure or cut
+def _failed_by(rung: Rung, attempts: Sequence[Attempt], failure: Failure) -> bool:
+    return bool(attempts) and attempts[-1].rung.id == rung.id and failure_of(attempts[-1]) == failure
 
 
 def _micros(rung: Rung, input_tokens: float, output_tokens: float) -> float:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from governor.plan.bounds import bound_rung, over
-from governor.protocols import Situation, Terms
-from governor.records import STOCHASTIC_FAILURES, Attempt, BacktrackMode, Failure, Forecast, Rung
+from governor.plan.bounds import bound, bound_rung, over
+from governor.protocols import Situation
+from governor.records import STOCHASTIC_FAILURES, Amount, Attempt, BacktrackMode, Call, Failure, Forecast, Rung
 
 MAX_TRIES = 2
 """Of one rung on one step, continuations not counted: even a stochastic failure is not chased further."""
 
 MAX_CONTINUATIONS = 2
+
+FEEDBACK_TEXT = 512
+"""Room for the words that are put around a verdict's feedback, in bytes."""
 
 _FATAL = ("BackendAuthError", "BackendRequestError")
 _ANSWERLESS: frozenset[Failure] = frozenset({"truncated", "empty", "refusal", "fault"})
@@ -49,7 +52,6 @@ def options(situation: Situation, forecasts: Sequence[Forecast]) -> Options:
     """The rungs that may be tried now. Never one whose failure would repeat, nor one that does not fit what is left."""
     modes: dict[int, BacktrackMode] = {}
     closed: list[str] = []
-    # Only a rung's own bound is priced in here; messages may still grow by feedback, which the loop reserves for.
     late: list[tuple[float, int, BacktrackMode]] = []
     for at, (rung, forecast) in enumerate(zip(situation.terms.ladder, forecasts, strict=True)):
         mode = mode_of(rung, situation)
@@ -103,7 +105,7 @@ def _closed(rung: Rung, mode: BacktrackMode | None, situation: Situation) -> str
     return (
         _used_up(rung, mode, situation.attempts)
         or ("" if mode else "the policy's modes allow no way to it")
-        or _unaffordable(rung, situation)
+        or _unaffordable(rung, mode or "fresh", situation)
     )
 
 
@@ -119,13 +121,39 @@ def _used_up(rung: Rung, mode: BacktrackMode | None, attempts: Sequence[Attempt]
     return "tried twice" if tries >= MAX_TRIES and mode != "continue" else ""
 
 
-def _unaffordable(rung: Rung, situation: Situation) -> str:
-    terms: Terms = situation.terms
-    if terms.call is None and situation.left is None:
+def _unaffordable(rung: Rung, mode: BacktrackMode, situation: Situation) -> str:
+    call, left = situation.terms.call, situation.left
+    if call is None and left is None:
         return ""
-    most = bound_rung(situation.step, rung)
-    if terms.call is not None and (passed := over(most, terms.call)):
+    most = bound_next(rung, mode, situation)
+    if call is not None and (passed := over(most, call)):
         return f"over the limit of a call ({passed})"
-    if situation.left is not None and (passed := over(most, situation.left)):
+    if left is not None and (passed := over(most, left)):
         return f"over what is left ({passed})"
     return ""
+
+
+def bound_next(rung: Rung, mode: BacktrackMode, situation: Situation) -> Amount:
+    """The most the next call of this rung can use in this mode, what it is told of the last reply included."""
+    step = situation.step
+    reply = situation.attempts[-1].reply if situation.attempts else None
+    if reply is None or mode not in {"continue", "feedback"}:
+        return bound_rung(step, rung)
+    messages, prefix = step.messages, ""
+    if mode == "continue":
+        prefix = reply.thinking + reply.text
+    else:
+        verdict = situation.attempts[-1].verdict
+        told = (verdict.feedback if verdict is not None else "") + " " * FEEDBACK_TEXT
+        messages = (*messages, {"role": "assistant", "content": reply.text}, {"role": "user", "content": told})
+    return bound(
+        Call(
+            step_id=step.id,
+            rung=rung,
+            messages=messages,
+            tools=step.tools,
+            response_schema=step.response_schema,
+            prefix=prefix,
+            timeout=rung.timeout,
+        )
+    )

@@ -115,7 +115,7 @@ def _price(belief: Belief, grid: Grid, odds: Odds, costs: Floats, situation: Sit
     seen = (situation.sensitivity, situation.false_accept)
     known: Curves | None = belief.curves if isinstance(belief, LatentBelief) else None
     if known is not None and known.ladder == terms.ladder:
-        # From the belief before any verdict: the price of a step must not move while it is worked on.
+        # From the belief before any verdict: a rejection must not change what a unit of cost is worth.
         return price_keeping_about(terms.keep, known, costs, grid.prior, seen, terms.harm, terms.max_attempts)
     return price_keeping(terms.keep, odds, grid.weights, terms.max_attempts)
 

@@ -89,7 +89,12 @@ def test_truncation_says_nothing_of_ability_but_more_tokens_are_expected() -> No
         verdict=Verdict(decision="reject", verifier="whole", failure="truncated"),
     )
     before, where = belief(), situation(cut)
-    for after in (before.after(SMALL, "reject", where), before.after(SMALL, "truncated", situation())):
+    unjudged = situation(replace(cut, verdict=None))
+    for after in (
+        before.after(SMALL, "reject", where),
+        before.after(SMALL, "unsure", unjudged),
+        before.after(SMALL, "truncated", situation()),
+    ):
         assert (after.weights == before.weights).all()
         old, new = before.forecasts(where), after.forecasts(where)
         assert new[0].output_tokens > 1.3 * old[0].output_tokens

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from governor.plan.backtrack import failure_of, held, is_more, mode_of, options
+from governor.plan.backtrack import bound_next, failure_of, held, is_more, mode_of, options
+from governor.plan.bounds import bound_rung
 from governor.protocols import Situation, Terms
 from governor.records import Attempt, BacktrackMode, Forecast, Reply, Rung, Step, Verdict
 
@@ -84,3 +85,12 @@ def test_more_is_the_same_model_with_more_room() -> None:
     assert not is_more(SMALL, MORE)
     assert not is_more(LARGE, SMALL)
     assert not is_more(replace(SMALL, temperature=1.0), SMALL)
+
+
+def test_what_the_next_call_is_told_counts_to_its_bound() -> None:
+    fresh = bound_rung(situation().step, SMALL).tokens
+    assert bound_next(SMALL, "fresh", situation(WRONG)).tokens == fresh
+    assert bound_next(SMALL, "feedback", situation(WRONG)).tokens > fresh + len("5") + len("too low")
+    thought = replace(CUT, rung=MORE, reply=Reply(text="so", thinking="half a thought", finish_reason="length"))
+    going_on = bound_next(MORE, "continue", situation(thought)).tokens
+    assert going_on == bound_rung(situation().step, MORE).tokens - MORE.thinking_tokens + len("half a thoughtso")
