@@ -63,7 +63,7 @@ def difficulty(seen: Features) -> Difficulty:
     shares.sort(key=lambda share: -abs(share[0]))
     sd = _SD + (_SD_UNREAD - _SD) * unread + (0.15 if seen.in_context else 0.0)
     return Difficulty(
-        mean=min(max(mean, -_MAX), _MAX),
+        mean=_MAX * math.tanh(mean / _MAX),  # much evidence still orders steps, where a clip would level them
         sd=sd,
         length=_length(seen),
         reasons=tuple(why for _, why in shares[:_REASONS]) or ("a plain request",),
