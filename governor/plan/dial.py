@@ -16,9 +16,9 @@ from governor.records import Forecast
 SCALE = 0.5
 """Lambda at dial 0.5: the dearest rung's whole cost is then worth half a correct answer."""
 
-_STEPS = 10
-_COARSE = 4  # quarters of a unit of latent difficulty
-_SHARES = 20  # costs in twentieths of the dearest
+_STEPS = 9
+_COARSE = 2  # halves of a unit of latent difficulty
+_CHEAPEST = 1e-4  # of the dearest: below it, costs are all alike
 _SLACK = 1e-9
 _LOWER = 0.7
 _LEAST = 1e-3  # a lower price changes no decision worth making
@@ -70,7 +70,7 @@ def price_keeping_about(
     sd = math.sqrt(max(float((GRID - mean) ** 2 @ prior), 0.0))
     centre = round(mean * _COARSE) / _COARSE
     width = max(round(sd * _COARSE), 1) / _COARSE
-    rounded = tuple(max(round(cost * _SHARES), 1) / _SHARES for cost in costs.tolist())
+    rounded = tuple(2.0 ** round(math.log2(max(cost, _CHEAPEST))) for cost in costs.tolist())
     price = _solved(keep, curves, rounded, centre, width, *rates, harm, attempts)
     odds = Odds.of(curves.success, costs, *rates, harm)
     wanted = keep * _top_quality(odds, prior) - _SLACK

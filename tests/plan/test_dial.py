@@ -61,7 +61,7 @@ def test_keep_is_kept_and_is_as_thrifty_as_it_can_be(
     if price > 0:
         assert quality(price) >= wanted - 1e-9
     dial = price / (price + 0.5)
-    assert dial > 1 - 2 / 1024 or quality(price_at(min(dial + 1.01 / 1024, 1.0))) < wanted
+    assert dial > 1 - 2 / 512 or quality(price_at(min(dial + 1.01 / 512, 1.0))) < wanted
 
 
 def test_keeping_less_is_never_dearer() -> None:
