@@ -1,0 +1,1 @@
+"""Reply -> Verdict: checks, their composition, and the sandbox they may need."""

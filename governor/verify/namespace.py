@@ -82,7 +82,7 @@ def _bind(path: str) -> None:
     if old.is_symlink():
         Path(path).symlink_to(old.readlink())
         return
-    Path(path if old.is_dir() else os.path.dirname(path)).mkdir(parents=True, exist_ok=True)
+    (Path(path) if old.is_dir() else Path(path).parent).mkdir(parents=True, exist_ok=True)
     if not old.is_dir():
         Path(path).touch()
     _mount(str(old), path, None, _MS_BIND | _MS_REC)

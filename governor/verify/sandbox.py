@@ -8,6 +8,7 @@ limits alone are *unsandboxed* and refused unless `SandboxLimits.allow_unsandbox
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -15,7 +16,7 @@ import secrets
 import selectors
 import shutil
 import signal
-import subprocess  # noqa: S404  starting a jailed process is what this module is for
+import subprocess
 import sys
 import tempfile
 import time
@@ -239,10 +240,8 @@ def _reason(code: int) -> str:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """End the whole group; in a sandbox the kernel ends what has left the group, too."""
-    try:
+    with contextlib.suppress(ProcessLookupError):  # everything had ended by itself
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # everything had ended by itself
     process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:

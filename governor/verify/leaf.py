@@ -1,0 +1,162 @@
+"""One verifier that is not made of others: what all leaves share, so that each brings only its own check.
+
+A leaf keeps a bill of what it spends, turns its own breakdown into an *unsure* verdict with an error line, and
+never into an accept or reject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from governor.effects import CallModel, Compute, Now, Process
+from governor.errors import BackendError
+from governor.records import Amount, Call, Failure, Reply, Step, Usage, Verdict
+
+_MOST_FEEDBACK = 1_000
+_MOST_ERROR = 300
+
+Bound: TypeAlias = Callable[[Call], Amount]
+
+
+@dataclass(slots=True)
+class Bill:
+    """What one verification has spent so far; `bound` prices calls whose usage stays unknown."""
+
+    bound: Bound
+    usage: Usage = Usage()
+    micros: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+
+    def add(self, call: Call, usage: Usage | None, seconds: float) -> None:
+        """Book one model call; with unknown usage all of its bound, as output of the highest price."""
+        self.calls += 1
+        self.seconds += seconds
+        if usage is None:
+            most = self.bound(call)
+            self.usage += Usage(output_tokens=most.tokens)
+            self.micros += most.micros
+        else:
+            self.usage += usage
+            self.micros += call.rung.price.micros(usage)
+
+
+Work: TypeAlias = Callable[[Step, Call, Reply, Bill], Process[Verdict]]
+"""A leaf's check. It may raise: the leaf turns that into an unsure verdict."""
+
+
+def ask(call: Call, bill: Bill) -> Process[Reply]:
+    """Make a model call on the verifier's bill; BackendError passes on, its cost booked."""
+    try:
+        reply: Reply = yield CallModel(call)
+    except BackendError as cause:
+        if cause.sent:
+            bill.add(call, cause.usage, cause.seconds)
+        raise
+    bill.add(call, reply.usage if reply.usage_known else None, reply.seconds)
+    return reply
+
+
+def compute(name: str, work: Callable[[], Any], bill: Bill) -> Process[Any]:
+    """Have `work` done outside the loop, its seconds on the bill."""
+    started: float = yield Now()
+    try:
+        result = yield Compute(name, work)
+    except Exception:
+        bill.seconds += (yield Now()) - started
+        raise
+    bill.seconds += (yield Now()) - started
+    return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """A Verifier made of a check and its rates.
+
+    `price` bounds one model call, `spend` one whole verification of a reply to a call.
+    """
+
+    name: str
+    sensitivity: float
+    false_accept: float
+    work: Work
+    price: Bound
+    spend: Bound = field(default=lambda _: Amount())
+    wants_logprobs: bool = False
+    needs_whole_answer: bool = True
+
+    def bound(self, call: Call) -> Amount:
+        return self.spend(call)
+
+    def verify(self, step: Step, call: Call, reply: Reply) -> Process[Verdict]:
+        bill = Bill(self.price)
+        try:
+            verdict = yield from self.work(step, call, reply, bill)
+        except Exception as cause:  # noqa: BLE001  whatever broke, the verdict is unsure and says so
+            verdict = Verdict(decision="unsure", verifier=self.name, error=one_line(cause))
+        return _billed(_told(verdict, self.name, reply), bill)
+
+
+def pure(check: Callable[[Step, Reply], Verdict]) -> Work:
+    """A check without effects as a leaf's work."""
+
+    def work(step: Step, call: Call, reply: Reply, bill: Bill) -> Process[Verdict]:
+        del call, bill
+        yield from ()
+        return check(step, reply)
+
+    return work
+
+
+def accept(score: float | None = None) -> Verdict:
+    """An accepting verdict; the leaf adds its name and bill."""
+    return Verdict(decision="accept", verifier="", score=score)
+
+
+def reject(failure: Failure, feedback: str, score: float | None = None) -> Verdict:
+    """A rejecting verdict with feedback that a model can act on."""
+    return Verdict(decision="reject", verifier="", failure=failure, feedback=feedback, score=score)
+
+
+def unsure(feedback: str = "", score: float | None = None) -> Verdict:
+    """A verdict that decides nothing, without anything being broken."""
+    return Verdict(decision="unsure", verifier="", feedback=feedback, score=score)
+
+
+def decided(passed: bool, failure: Failure, feedback: str, score: float | None = None) -> Verdict:
+    """Accept when `passed`, else reject with this failure and feedback."""
+    return accept(score) if passed else reject(failure, feedback, score)
+
+
+def one_line(cause: BaseException) -> str:
+    """An error as one line for a person."""
+    text = " ".join(f"{type(cause).__name__}: {cause}".split())
+    return shortened(text, _MOST_ERROR)
+
+
+def shortened(text: str, most: int) -> str:
+    """Text cut to `most` characters, with an ellipsis where something is missing."""
+    return text if len(text) <= most else text[: most - 1] + "\u2026"
+
+
+def _told(verdict: Verdict, name: str, reply: Reply) -> Verdict:
+    """The verdict under the leaf's name. An unreadable answer that was cut off failed for being cut off."""
+    cut = reply.truncated and verdict.decision == "reject" and verdict.failure == "format"
+    return replace(
+        verdict,
+        verifier=verdict.verifier or name,
+        failure="truncated" if cut else verdict.failure,
+        feedback=shortened(verdict.feedback, _MOST_FEEDBACK),
+    )
+
+
+def _billed(verdict: Verdict, bill: Bill) -> Verdict:
+    return replace(
+        verdict,
+        usage=verdict.usage + bill.usage,
+        micros=verdict.micros + bill.micros,
+        calls=verdict.calls + bill.calls,
+        seconds=verdict.seconds + bill.seconds,
+    )
