@@ -25,6 +25,14 @@ _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] =
     ast.FloorDiv: lambda left, right: Fraction(left // right),
     ast.Mod: operator.mod,
 }
+_FLOATS: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Pow: math.pow,
+}
+_ROUNDING = 1e-12
+_RESIDUE_TERMS = "residues need whole numbers with + - * and constant powers only"
 
 
 class ArithmeticTextError(ValueError):
@@ -47,9 +55,9 @@ class Expression:
         """Value modulo `modulus`, never computing the value: for integers with + - * ** only."""
         return _residue(self.body, modulus)
 
-    def magnitude(self) -> float:
-        """Value in floating point."""
-        return _magnitude(self.body)
+    def magnitude(self) -> tuple[float, float]:
+        """Value in floating point, and the largest error that its rounding can have; operations as `residue`."""
+        return _magnitude(self.body, absolute=False), _magnitude(self.body, absolute=True) * _ROUNDING
 
 
 def parse(text: str) -> Expression:
@@ -68,7 +76,7 @@ def parse(text: str) -> Expression:
 def _names(node: ast.expr) -> set[str]:
     """Variables of the tree; raises for any node that is not arithmetic."""
     match node:
-        case ast.Constant(value=int() | float()) if not isinstance(node.value, bool):
+        case ast.Constant(value=int() | float()) if not isinstance(node.value, bool) and abs(node.value) != math.inf:
             return set()
         case ast.Name():
             return {node.id}
@@ -130,37 +138,30 @@ def _residue(node: ast.expr, modulus: int) -> int:
         case ast.BinOp(op=ast.Pow(), right=ast.Constant(value=int())) if node.right.value >= 0:
             return pow(_residue(node.left, modulus), node.right.value, modulus)
         case _:
-            raise ArithmeticTextError("residues need whole numbers with + - * and constant powers only")
+            raise ArithmeticTextError(_RESIDUE_TERMS)
 
 
-def _magnitude(node: ast.expr) -> float:
+def _magnitude(node: ast.expr, *, absolute: bool) -> float:
+    """Value in floating point; `absolute` adds where the expression subtracts, for the size of rounding errors."""
     match node:
-        case ast.Constant(value=int() | float()):
-            return float(node.value)
+        case ast.Constant(value=int()):
+            return _float(lambda: float(node.value))
         case ast.UnaryOp():
-            inner = _magnitude(node.operand)
-            return -inner if isinstance(node.op, ast.USub) else inner
-        case ast.BinOp():
-            return _float_operation(type(node.op), _magnitude(node.left), _magnitude(node.right))
+            inner = _magnitude(node.operand, absolute=absolute)
+            return -inner if isinstance(node.op, ast.USub) and not absolute else inner
+        case ast.BinOp() if type(node.op) in _FLOATS:
+            left, right = _magnitude(node.left, absolute=absolute), _magnitude(node.right, absolute=absolute)
+            kind = ast.Add if absolute and isinstance(node.op, ast.Sub) else type(node.op)
+            return _float(lambda: _FLOATS[kind](left, right))
         case _:
-            raise ArithmeticTextError(f"'{ast.unparse(node)}' has no magnitude")
+            raise ArithmeticTextError(_RESIDUE_TERMS)
 
 
-def _float_operation(kind: type[ast.operator], left: float, right: float) -> float:
+def _float(work: Callable[[], float]) -> float:
     try:
-        value = math.pow(left, right) if kind is ast.Pow else float(_FLOATS[kind](left, right))
+        value = work()
     except (OverflowError, ValueError) as cause:
         raise ArithmeticTextError("the value is too large") from cause
     if not math.isfinite(value):
         raise ArithmeticTextError("the value is too large")
     return value
-
-
-_FLOATS: dict[type[ast.operator], Callable[[float, float], float]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-}
