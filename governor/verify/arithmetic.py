@@ -48,7 +48,7 @@ class Expression:
     names: frozenset[str]
 
     def value(self, variables: Mapping[str, Fraction] | None = None) -> Fraction:
-        """Exact value; ArithmeticTextError for an unknown variable or a huge value, ZeroDivisionError as in arithmetic."""
+        """Exact value; ArithmeticTextError for an unknown variable or a huge value, ZeroDivisionError as usual."""
         return _value(self.body, variables or {})
 
     def residue(self, modulus: int) -> int:
@@ -76,7 +76,7 @@ def parse(text: str) -> Expression:
 def _names(node: ast.expr) -> set[str]:
     """Variables of the tree; raises for any node that is not arithmetic."""
     match node:
-        case ast.Constant(value=int() | float()) if not isinstance(node.value, bool) and abs(node.value) != math.inf:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool) and number != math.inf:
             return set()
         case ast.Name():
             return {node.id}
@@ -123,8 +123,8 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
 
 def _residue(node: ast.expr, modulus: int) -> int:
     match node:
-        case ast.Constant(value=int()):
-            return node.value % modulus
+        case ast.Constant(value=int() as number):
+            return number % modulus
         case ast.UnaryOp(op=ast.USub()):
             return -_residue(node.operand, modulus) % modulus
         case ast.UnaryOp(op=ast.UAdd()):
@@ -135,8 +135,8 @@ def _residue(node: ast.expr, modulus: int) -> int:
             return (_residue(node.left, modulus) - _residue(node.right, modulus)) % modulus
         case ast.BinOp(op=ast.Mult()):
             return (_residue(node.left, modulus) * _residue(node.right, modulus)) % modulus
-        case ast.BinOp(op=ast.Pow(), right=ast.Constant(value=int())) if node.right.value >= 0:
-            return pow(_residue(node.left, modulus), node.right.value, modulus)
+        case ast.BinOp(op=ast.Pow(), right=ast.Constant(value=int() as exponent)) if exponent >= 0:
+            return pow(_residue(node.left, modulus), exponent, modulus)
         case _:
             raise ArithmeticTextError(_RESIDUE_TERMS)
 
@@ -144,8 +144,8 @@ def _residue(node: ast.expr, modulus: int) -> int:
 def _magnitude(node: ast.expr, *, absolute: bool) -> float:
     """Value in floating point; `absolute` adds where the expression subtracts, for the size of rounding errors."""
     match node:
-        case ast.Constant(value=int()):
-            return _float(lambda: float(node.value))
+        case ast.Constant(value=int() as number):
+            return _float(lambda: float(number))
         case ast.UnaryOp():
             inner = _magnitude(node.operand, absolute=absolute)
             return -inner if isinstance(node.op, ast.USub) and not absolute else inner

@@ -17,7 +17,7 @@ _PHRASES = (
     r"\bas an ai(?: language)? (?:model|assistant)?,? ?i (?:can'?t|cannot|don'?t|am not|am unable)",
     # German, Dutch
     r"\btut mir leid,? (?:aber )?(?:ich|das|dabei|damit) .{0,40}\b(?:nicht|kein)",
-    r"\bich kann (?:dir |ihnen |ihr )?(?:dabei |damit |hierbei |das )?(?:leider )?nicht (?:helfen|beantworten|weiterhelfen)",
+    r"\bich kann (?:dir |ihnen )?(?:dabei |damit |hierbei |das )?(?:leider )?nicht (?:weiter)?(?:helfen|beantworten)",
     r"\bspijt me,? (?:maar )?(?:ik|dat|daar) .{0,40}\bniet",
     # French, Spanish, Portuguese, Italian
     r"\bd[ée]sol[ée]e?,? (?:mais )?je ne (?:peux|suis|puis)",

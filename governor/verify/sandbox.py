@@ -297,5 +297,3 @@ def _transfer(selector: selectors.BaseSelector, key: selectors.SelectorKey, view
     if not chunk:
         selector.unregister(pipe)
     return view
-
-
