@@ -1,1 +1,13 @@
-"""Reply -> Verdict: checks, their composition, and the sandbox they may need."""
+"""Reply -> Verdict: checks, their composition, and the sandbox that some of them need.
+
+registry  spec -> verifier              spec, kinds, options   what a spec may say
+text, structure, quantity, maths, code, samples, judge, custom   the checks
+combine   all, any, then                leaf, meter   what every check shares: verdicts and what they cost
+answer    finds answers in text         sandbox, namespace, harness   run code that nobody vouches for
+"""
+
+from governor.verify.registry import build_verifier, known_verifiers, problems_of
+from governor.verify.sandbox import SandboxLimits
+from governor.verify.spec import SpecProblem
+
+__all__ = ["SandboxLimits", "SpecProblem", "build_verifier", "known_verifiers", "problems_of"]

@@ -21,10 +21,10 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from governor.effects import Process
+from governor.effects import Compute, Process
 from governor.records import Call, Reply, Step, Verdict
 from governor.verify import answer
-from governor.verify.leaf import Bill, Leaf, accept, compute, reject, shortened
+from governor.verify.leaf import Leaf, accept, reject, shortened
 from governor.verify.options import Options, Rates, Site, leaf, wall
 from governor.verify.sandbox import SandboxLimits, SandboxResult, run
 
@@ -100,12 +100,12 @@ def python_tests(options: PythonTestsOptions, site: Site) -> Leaf:
     if options.wall_seconds is not None:
         limits = replace(limits, wall_seconds=options.wall_seconds)
 
-    def work(step: Step, call: Call, reply: Reply, bill: Bill) -> Process[Verdict]:
+    def work(step: Step, call: Call, reply: Reply) -> Process[Verdict]:
         del step, call
         code = answer.find_code(reply.text)
         if code is None:
             return reject("format", "The answer holds no code. Put it in a ```python block.")
-        report: TestReport = yield from compute("python_tests", partial(run_tests, code, tests, limits), bill)
+        report: TestReport = yield Compute("python_tests", partial(run_tests, code, tests, limits))
         if report.failed is None and not report.error:
             return accept(1.0)
         feedback = _feedback(report, tests, hidden=options.hidden)

@@ -1,74 +1,24 @@
 """One verifier that is not made of others: what all leaves share, so that each brings only its own check.
 
-A leaf keeps a bill of what it spends, turns its own breakdown into an *unsure* verdict with an error line, and
-never into an accept or reject.
+A leaf states what it spent, and turns its own breakdown into an *unsure* verdict with an error line, never into
+an accept or reject.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from governor.effects import CallModel, Compute, Now, Process
-from governor.errors import BackendError
-from governor.records import Amount, Call, Failure, Reply, Step, Usage, Verdict
+from governor.effects import Process
+from governor.records import Amount, Call, Failure, Reply, Step, Verdict
+from governor.verify.meter import Bill, Bound, metered
 
 _MOST_FEEDBACK = 1_000
 _MOST_ERROR = 300
 
-Bound: TypeAlias = Callable[[Call], Amount]
-
-
-@dataclass(slots=True)
-class Bill:
-    """What one verification has spent so far; `bound` prices calls whose usage stays unknown."""
-
-    bound: Bound
-    usage: Usage = Usage()
-    micros: int = 0
-    calls: int = 0
-    seconds: float = 0.0
-
-    def add(self, call: Call, usage: Usage | None, seconds: float) -> None:
-        """Book one model call; with unknown usage all of its bound, as output of the highest price."""
-        self.calls += 1
-        self.seconds += seconds
-        if usage is None:
-            most = self.bound(call)
-            self.usage += Usage(output_tokens=most.tokens)
-            self.micros += most.micros
-        else:
-            self.usage += usage
-            self.micros += call.rung.price.micros(usage)
-
-
-Work: TypeAlias = Callable[[Step, Call, Reply, Bill], Process[Verdict]]
+Work: TypeAlias = Callable[[Step, Call, Reply], Process[Verdict]]
 """A leaf's check. It may raise: the leaf turns that into an unsure verdict."""
-
-
-def ask(call: Call, bill: Bill) -> Process[Reply]:
-    """Make a model call on the verifier's bill; BackendError passes on, its cost booked."""
-    try:
-        reply: Reply = yield CallModel(call)
-    except BackendError as cause:
-        if cause.sent:
-            bill.add(call, cause.usage, cause.seconds)
-        raise
-    bill.add(call, reply.usage if reply.usage_known else None, reply.seconds)
-    return reply
-
-
-def compute(name: str, work: Callable[[], Any], bill: Bill) -> Process[Any]:
-    """Have `work` done outside the loop, its seconds on the bill."""
-    started: float = yield Now()
-    try:
-        result = yield Compute(name, work)
-    except Exception:
-        bill.seconds += (yield Now()) - started
-        raise
-    bill.seconds += (yield Now()) - started
-    return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,17 +43,17 @@ class Leaf:
     def verify(self, step: Step, call: Call, reply: Reply) -> Process[Verdict]:
         bill = Bill(self.price)
         try:
-            verdict = yield from self.work(step, call, reply, bill)
+            verdict = yield from metered(self.work(step, call, reply), bill)
         except Exception as cause:  # noqa: BLE001  whatever broke, the verdict is unsure and says so
             verdict = Verdict(decision="unsure", verifier=self.name, error=one_line(cause))
-        return _billed(_told(verdict, self.name, reply), bill)
+        return bill.onto(_told(verdict, self.name, reply))
 
 
 def pure(check: Callable[[Step, Reply], Verdict]) -> Work:
     """A check without effects as a leaf's work."""
 
-    def work(step: Step, call: Call, reply: Reply, bill: Bill) -> Process[Verdict]:
-        del call, bill
+    def work(step: Step, call: Call, reply: Reply) -> Process[Verdict]:
+        del call
         yield from ()
         return check(step, reply)
 
@@ -149,14 +99,4 @@ def _told(verdict: Verdict, name: str, reply: Reply) -> Verdict:
         verifier=verdict.verifier or name,
         failure="truncated" if cut else verdict.failure,
         feedback=shortened(verdict.feedback, _MOST_FEEDBACK),
-    )
-
-
-def _billed(verdict: Verdict, bill: Bill) -> Verdict:
-    return replace(
-        verdict,
-        usage=verdict.usage + bill.usage,
-        micros=verdict.micros + bill.micros,
-        calls=verdict.calls + bill.calls,
-        seconds=verdict.seconds + bill.seconds,
     )

@@ -18,11 +18,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from governor.effects import Process
+from governor.effects import Compute, Process
 from governor.errors import MissingExtraError, VerifierError
 from governor.records import Call, Reply, Step, Verdict
 from governor.verify import answer
-from governor.verify.leaf import Bill, Leaf, compute, decided, reject
+from governor.verify.leaf import Leaf, decided, reject
 from governor.verify.options import Options, Rates, Site, leaf, wall
 
 _MOST_CHARACTERS = 2_000
@@ -45,13 +45,13 @@ def maths(options: MathsOptions, site: Site) -> Leaf:
     if find_spec("math_verify") is None:
         raise MissingExtraError("the verifier 'maths'", "maths")
 
-    def work(step: Step, call: Call, reply: Reply, bill: Bill) -> Process[Verdict]:
+    def work(step: Step, call: Call, reply: Reply) -> Process[Verdict]:
         del step, call
         given = answer.final_answer(reply.text)
         if not given:
             return reject("format", "The answer is empty. End with 'Answer:' and the result.")
         job = partial(shared_worker().equal, options.reference, given[:_MOST_CHARACTERS], options.wall_seconds)
-        equal = yield from compute("maths", job, bill)
+        equal = yield Compute("maths", job)
         return decided(bool(equal), "wrong", "The result is not right. Check each step.")
 
     spend = wall(options.wall_seconds + _START_SECONDS)

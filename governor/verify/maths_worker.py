@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import Any
 
-from math_verify import parse, verify
+from math_verify import parse, verify  # pyright: ignore[reportMissingImports]  the extra 'maths'
 
 _MEMORY_BYTES = 2 << 30
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from governor.errors import VerifierError
 from governor.records import Amount, Call, Rung, Usage
-from governor.verify.leaf import Bound, Leaf, Work
+from governor.verify.leaf import Leaf, Work
+from governor.verify.meter import Bound
 from governor.verify.sandbox import SandboxLimits
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -76,12 +78,17 @@ def byte_bound(call: Call) -> Amount:
 
     64 tokens and 16 a message allow for a chat template. Used where the caller gives no better bound.
     """
-    sent = [*map(str, map(dict, call.messages)), *map(str, map(dict, call.tools)), call.prefix]
-    schema = "" if call.response_schema is None else str(dict(call.response_schema))
-    text = sum(len(part.encode(errors="replace")) for part in [*sent, schema, call.rung.instruction or ""])
+    said = [part for message in call.messages for part in map(_written, message.values())]
+    added = [call.prefix, call.rung.instruction or "", *map(_written, [*call.tools, call.response_schema or ""])]
+    text = sum(len(part.encode(errors="replace")) for part in [*said, *added])
     usage = Usage(input_tokens=text + 64 + 16 * len(call.messages), output_tokens=call.rung.max_tokens)
     micros = call.rung.price.micros(usage)
     return Amount(tokens=usage.total_tokens, micros=micros, millis=round(call.timeout * 1000), calls=1)
+
+
+def _written(value: Any) -> str:
+    """Text as it stands, anything else as JSON with escapes, as chat templates write tools and tool calls."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def wall(seconds: float) -> Bound:
