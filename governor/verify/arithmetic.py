@@ -64,7 +64,7 @@ def parse(text: str) -> Expression:
     """Read an expression; ArithmeticTextError says what is not known in it."""
     if len(text) > _MOST_CHARACTERS:
         raise ArithmeticTextError(f"an expression may have {_MOST_CHARACTERS} characters")
-    source = re.sub(r"(?<=[\d)])\s*(?=[A-Za-z(])", "*", text.replace("^", "**").replace("\u2212", "-"))
+    source = re.sub(r"(?<=[\d)])\s*(?=[A-Za-z(])(?![eE][-+]?\d)", "*", text.replace("^", "**").replace("\u2212", "-"))
     source = source.replace("\u00d7", "*").replace("\u00b7", "*").replace("\u00f7", "/")
     try:
         body = ast.parse(source.strip(), mode="eval").body

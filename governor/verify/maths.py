@@ -69,6 +69,7 @@ class MathsWorker:
         self._command = command or [sys.executable, "-I", str(script)]
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._life = -1
         self._turn = threading.Lock()
 
     @property
@@ -91,6 +92,7 @@ class MathsWorker:
         if process is not None:
             process.kill()
             process.wait()
+            os.close(self._life)
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
@@ -117,9 +119,11 @@ class MathsWorker:
         self._process.stdin.flush()
 
     def _start(self) -> None:
+        theirs, self._life = os.pipe()
         # A clean environment: the algebra works on text from a model and needs no keys.
         self._process = subprocess.Popen(  # noqa: S603  a fixed command
-            self._command,
+            [*self._command, str(theirs)],
+            pass_fds=[theirs],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -127,6 +131,7 @@ class MathsWorker:
             encoding="utf-8",
             env={"PATH": os.defpath, "LANG": "C.UTF-8"},
         )
+        os.close(theirs)
         self._answers = queue.SimpleQueue()
         threading.Thread(target=_forward, args=(self._process, self._answers), daemon=True).start()
 

@@ -1,21 +1,25 @@
 """Compares mathematical answers in a process of its own, because symbolic algebra may never end.
 
 Reads one JSON line `{"reference", "answer"}` at a time from stdin and writes one line `{"equal"}` or
-`{"error"}`. Ends when stdin does, even in the middle of a comparison: its parent has gone then.
+`{"error"}`. Its argument is the reading end of a pipe that the parent never writes to: when the parent goes, the
+kernel ends this process by SIGIO, even amid arithmetic on huge numbers that lets no other thread run.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import queue
+import resource
+import select
 import sys
-import threading
+from importlib import import_module
 from typing import Any
 
-from math_verify import parse, verify  # pyright: ignore[reportMissingImports]  the extra 'maths'
-
 _MEMORY_BYTES = 2 << 30
+
+# Untyped, and its extra need not be installed where types are checked.
+_library: Any = import_module("math_verify")
 
 
 def equal(reference: str, given: str) -> bool:
@@ -24,39 +28,37 @@ def equal(reference: str, given: str) -> bool:
     if not wanted:
         raise ValueError("the reference is no mathematical expression")
     found = _read(given)
-    # The parent limits the time; the library's own alarm would only work in a main thread.
-    return bool(found) and bool(verify(wanted, found, timeout_seconds=None))
+    # The parent limits the time, and ends what the library's own alarm could not.
+    return bool(found) and bool(_library.verify(wanted, found, timeout_seconds=None))
 
 
 def _read(text: str) -> list[Any]:
     """Parsed forms of one answer: as LaTeX, and where that says nothing as it stands."""
-    found: list[Any] = parse(f"${text}$", parsing_timeout=None)
-    return found or list(parse(text, parsing_timeout=None))
+    found: list[Any] = _library.parse(f"${text}$", parsing_timeout=None)
+    return found or list(_library.parse(text, parsing_timeout=None))
 
 
 def _bound_memory() -> None:
-    try:
-        import resource
-    except ImportError:  # no such limits on this platform
-        return
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     wanted = _MEMORY_BYTES if most == resource.RLIM_INFINITY else min(_MEMORY_BYTES, most)
     resource.setrlimit(resource.RLIMIT_AS, (wanted, most))
 
 
+def _end_with_parent(life: int) -> None:
+    """Have the closing of the parent's end of the pipe `life` end this process (default action of SIGIO, signal(7))."""
+    fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
+    gone, _, _ = select.select([life], [], [], 0)
+    if gone:
+        sys.exit("the parent has gone")
+
+
 def main() -> None:
     """Serve until stdin ends."""
     _bound_memory()
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def listen() -> None:
-        for line in sys.stdin:
-            lines.put(line)
-        os._exit(0)
-
-    threading.Thread(target=listen, daemon=True).start()
-    while True:
-        job = json.loads(lines.get())
+    _end_with_parent(int(sys.argv[1]))
+    for line in sys.stdin:
+        job = json.loads(line)
         try:
             result: dict[str, Any] = {"equal": equal(job["reference"], job["answer"])}
         except Exception as cause:  # noqa: BLE001  any failure of the algebra is the asker's to hear of

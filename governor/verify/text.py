@@ -113,16 +113,12 @@ def chosen_option(text: str, options: tuple[str, ...]) -> str | None:
 
 
 def _mention(text: str, options: tuple[str, ...], *, last: bool) -> str | None:
-    """The first or last option in the text; where two start alike, the longer one."""
-    found: list[tuple[int, int, str]] = []
-    for option in options:
-        # "a" is a word in English: as an option it must stand as a capital.
-        exact = len(option) == 1 and option.isalpha()
-        pattern = rf"(?<!\w){re.escape(option)}(?!\w)"
-        spots = [match.start() for match in re.finditer(pattern, text, 0 if exact else re.IGNORECASE)]
-        if spots:
-            found.append((spots[-1] if last else -spots[0], len(option), option))
-    return max(found)[2] if found else None
+    """The first or last option in the text; where one option is part of another, the longer counts."""
+    longest_first = sorted(options, key=len, reverse=True)
+    # "a" is a word in English: as an option a letter must stand as it is written.
+    words = (f"((?-i:{re.escape(option)}))" if len(option) == 1 else f"({re.escape(option)})" for option in longest_first)
+    found = list(re.finditer(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)", text, re.IGNORECASE))
+    return longest_first[(found[-1 if last else 0].lastindex or 1) - 1] if found else None
 
 
 class ContainsOptions(Options):

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from governor.records import Reply, ToolCall
+from governor.verify.refusal import refuses
+from governor.verify.text import chosen_option
+from tests.verify.driver import judged, reply
+
+TOOL_CALL = ToolCall(id="1", name="f", arguments="{}")
+
+
+@pytest.mark.parametrize(
+    ("given", "failure"),
+    [
+        (reply("42"), ""),
+        (reply("cut he", finish_reason="length"), "truncated"),
+        (reply(""), "empty"),
+        (reply(" \n\u200b\ufeff"), "empty"),
+        (reply("<think>much thought</think>"), "empty"),
+        (reply("", thinking="much thought"), "empty"),
+        (reply("", tool_calls=(TOOL_CALL,)), ""),
+        (reply("some", finish_reason="content_filter"), "refusal"),
+        (reply("I'm sorry, but I can't help with that."), "refusal"),
+    ],
+)
+def test_complete(given: Reply, failure: str) -> None:
+    verdict = judged("complete", given)
+    assert (verdict.decision, verdict.failure) == ("reject" if failure else "accept", failure)
+    assert bool(verdict.feedback) == bool(failure)
+
+
+def test_complete_can_let_apologies_pass_and_ask_for_length() -> None:
+    sorry = "I'm sorry, but I cannot give you a refund after 30 days."
+    assert judged("complete", sorry).failure == "refusal"
+    assert judged({"complete": {"refusals": False}}, sorry).decision == "accept"
+    assert judged({"complete": 10}, "short").failure == "empty"
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "I\u2019m sorry, but I can\u2019t assist with that request.",
+        "As an AI language model, I cannot provide medical advice.",
+        "I am unable to help with this.",
+        "Es tut mir leid, aber ich kann dabei nicht helfen.",
+        "Ich kann Ihnen dabei leider nicht helfen.",
+        "Je suis d\u00e9sol\u00e9, mais je ne peux pas r\u00e9pondre.",
+        "Lo siento, pero no puedo ayudarte con eso.",
+        "Desculpe, mas n\u00e3o posso ajudar com isso.",
+        "Mi dispiace, ma non posso aiutarti.",
+        "Het spijt me, maar ik kan je daar niet bij helpen.",
+        "\u0418\u0437\u0432\u0438\u043d\u0438\u0442\u0435, \u043d\u043e \u044f \u043d\u0435 \u043c\u043e\u0433\u0443 \u043f\u043e\u043c\u043e\u0447\u044c.",
+        "\u62b1\u6b49\uff0c\u6211\u65e0\u6cd5\u56de\u7b54\u8fd9\u4e2a\u95ee\u9898\u3002",
+        "\u7533\u3057\u8a33\u3042\u308a\u307e\u305b\u3093\u304c\u3001\u304a\u7b54\u3048\u3067\u304d\u307e\u305b\u3093\u3002",
+        "\uc8c4\uc1a1\ud558\uc9c0\ub9cc \ub3c4\uc640\ub4dc\ub9b4 \uc218 \uc5c6\uc2b5\ub2c8\ub2e4.",
+        "\u0639\u0630\u0631\u0627\u060c \u0644\u0627 \u0623\u0633\u062a\u0637\u064a\u0639 \u0627\u0644\u0645\u0633\u0627\u0639\u062f\u0629.",
+    ],
+)
+def test_refusals_are_known_in_many_languages(phrase: str) -> None:
+    assert refuses(phrase)
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "I'm sorry for the delay. The answer is 42.",
+        "A square can't have three sides, so the answer is no.",
+        "Tut mir leid f\u00fcr das Missverst\u00e4ndnis: es sind 42.",
+        "You cannot divide by zero, therefore I conclude there is no solution.",
+        "42 " * 200 + "I'm sorry, but I can't help",
+    ],
+)
+def test_answers_are_not_taken_for_refusals(phrase: str) -> None:
+    assert not refuses(phrase)
+
+
+@pytest.mark.parametrize(
+    ("spec", "text", "decision"),
+    [
+        ({"regex": r"\d+"}, "it is 42", "accept"),
+        ({"regex": r"\d+", "mode": "fullmatch"}, "it is 42", "reject"),
+        ({"regex": {"pattern": r"\d+", "mode": "fullmatch", "on": "answer"}}, "So.\nAnswer: 42", "accept"),
+        ({"regex": "YES", "ignore_case": True}, "yes", "accept"),
+        ({"regex": "YES"}, "yes", "reject"),
+        ({"regex": "end", "max_chars": 5}, "123456 end", "reject"),
+        ({"regex": "secret"}, "<think>secret</think>open", "reject"),
+        ({"choice": ["yes", "no"]}, "Answer: Yes.", "accept"),
+        ({"choice": ["yes", "no"]}, "I know not what", "reject"),
+        ({"choice": ["A", "B"]}, "a banana", "reject"),
+        ({"choice": ["A", "B"]}, "The correct answer is (B)", "accept"),
+        ({"choice": [1, 2]}, "Answer: 2", "accept"),
+        ({"choice": ["yes", "no"]}, "First yes.\nAnswer: maybe", "reject"),
+        ({"contains": "Paris"}, "in paris", "accept"),
+        ({"contains": "Paris", "ignore_case": False}, "in paris", "reject"),
+        ({"contains": ["a1", "b1"]}, "a1", "reject"),
+        ({"contains": ["a1", "b1"], "mode": "any"}, "a1", "accept"),
+        ({"contains": {"text": "a1", "absent": ["zz"]}}, "a1 zz", "reject"),
+    ],
+)
+def test_text_checks(spec: Any, text: str, decision: str) -> None:
+    verdict = judged(spec, text)
+    assert verdict.decision == decision
+    assert verdict.verifier in str(spec)
+
+
+def test_the_longer_option_wins_and_the_last_mention_counts() -> None:
+    assert chosen_option("I'd say New York", ("York", "New York")) == "New York"
+    assert chosen_option("Not London but Paris", ("London", "Paris")) == "Paris"
+    assert chosen_option("Answer: London, not Paris", ("London", "Paris")) == "London"
+
+
+def test_an_unreadable_answer_that_was_cut_off_failed_for_being_cut_off() -> None:
+    verdict = judged({"regex": "end$"}, reply("no en", finish_reason="length"))
+    assert (verdict.decision, verdict.failure) == ("reject", "truncated")
