@@ -93,7 +93,7 @@ def opinion_verdict(opinion: Reply, threshold: float) -> Verdict:
     feedback = str(found.value.get("feedback") or "")
     if isinstance(score, bool) or not isinstance(score, int | float | None) or not 0 <= (score or 0) <= 1:
         return unsure("the judge's score can't be read")
-    if score is not None and word in {"accept", "reject"} and (word == "accept") != (score >= threshold):
+    if score is not None and word in ("accept", "reject") and (word == "accept") != (score >= threshold):
         return unsure("the judge's verdict and score contradict each other", score)
     match word:
         case "accept":

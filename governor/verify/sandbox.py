@@ -14,7 +14,6 @@ import json
 import os
 import secrets
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 from typing import IO, Any, Literal
 
 from governor.errors import SandboxError
@@ -120,7 +120,7 @@ def available() -> Isolation | None:
 
 def works(way: Isolation) -> bool:
     """Whether a trivial program runs under this way of isolation."""
-    if not sys.platform.startswith("linux") or (way == "bubblewrap" and shutil.which("bwrap") is None):
+    if not sys.platform.startswith("linux") or (way == "bubblewrap" and which("bwrap") is None):
         return False
     try:
         result = _run(_PROBE, "", SandboxLimits(wall_seconds=5.0), way)

@@ -116,7 +116,9 @@ def _mention(text: str, options: tuple[str, ...], *, last: bool) -> str | None:
     """The first or last option in the text; where one option is part of another, the longer counts."""
     longest_first = sorted(options, key=len, reverse=True)
     # "a" is a word in English: as an option a letter must stand as it is written.
-    words = (f"((?-i:{re.escape(option)}))" if len(option) == 1 else f"({re.escape(option)})" for option in longest_first)
+    words = (
+        f"((?-i:{re.escape(option)}))" if len(option) == 1 else f"({re.escape(option)})" for option in longest_first
+    )
     found = list(re.finditer(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)", text, re.IGNORECASE))
     return longest_first[(found[-1 if last else 0].lastindex or 1) - 1] if found else None
 

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from governor.effects import CallModel, Compute, Effect, Now
@@ -41,7 +42,7 @@ class Driver:
 
     def run(self, verifier: Verifier, given: Reply, step: Step = STEP, call: Call | None = None) -> Verdict:
         process = verifier.verify(step, call or call_of(step), given)
-        resume: Callable[[], Effect] = lambda: next(process)
+        resume: Callable[[], Effect] = partial(next, process)
         while True:
             try:
                 effect = resume()

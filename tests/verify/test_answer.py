@@ -90,7 +90,7 @@ def test_the_answer_s_number(text: str, value: int | None) -> None:
     [
         ('{"a": 1}', {"a": 1}),
         ('Here you are:\n```json\n{"a": 1}\n```\nBye', {"a": 1}),
-        ('~~~\n[1, 2]\n~~~', [1, 2]),
+        ("~~~\n[1, 2]\n~~~", [1, 2]),
         ('It is {"a": {"b": "}"}} as asked', {"a": {"b": "}"}}),
         ('{broken and then {"a": 1}', {"a": 1}),
         ('[1] or rather {"long": "er"}', {"long": "er"}),

@@ -111,7 +111,12 @@ def _ended(pid: int) -> bool:
 
 @pytest.mark.parametrize(
     ("text", "decision"),
-    [("So it is \\boxed{\\frac{2}{4}}", "accept"), ("Answer: 0.5", "accept"), ("Answer: 0.4", "reject"), ("", "reject")],
+    [
+        ("So it is \\boxed{\\frac{2}{4}}", "accept"),
+        ("Answer: 0.5", "accept"),
+        ("Answer: 0.4", "reject"),
+        ("", "reject"),
+    ],
 )
 def test_the_verifier(worker: MathsWorker, text: str, decision: str) -> None:
     del worker

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  programs under test stay on one line
 from __future__ import annotations
 
 from typing import Any
@@ -9,11 +10,10 @@ from hypothesis import strategies as st
 from governor.errors import SandboxError
 from governor.records import Verdict
 from governor.verify import code, sandbox
-from governor.verify.code import Pair, decoded, parsed_tests, same
+from governor.verify.code import Pair, decoded, parsed_tests, run_tests, same
 from governor.verify.harness import encoder
 from governor.verify.sandbox import SandboxLimits
-from tests.verify.driver import Driver, built, call_of, judged, reply
-from tests.verify.driver import STEP
+from tests.verify.driver import STEP, Driver, built, call_of, judged, reply
 
 pytestmark = pytest.mark.sandbox
 RIGHT = "def add(a, b):\n    return a + b\n"
@@ -84,9 +84,9 @@ def test_broken_code_hears_why(program: str, said: str) -> None:
         "import builtins\nbuiltins.exec = builtins.eval = lambda *a, **k: 3\ndef add(a, b): return 0",
         "import builtins\nbuiltins.type = lambda *a: int\nbuiltins.isinstance = lambda *a: True\ndef add(a, b): return 0",
         "import builtins\nbuiltins.BaseException = builtins.Exception = ZeroDivisionError\ndef add(a, b): return 0",
-        "import json\njson.dumps = lambda *a, **k: '{\"fault\": \"\", \"results\": [{}, {}, {}]}'\ndef add(a, b): return 0",
+        'import json\njson.dumps = lambda *a, **k: \'{"fault": "", "results": [{}, {}, {}]}\'\ndef add(a, b): return 0',
         "import os\nos.write = lambda *a: 0\nos._exit = lambda *a: None\ndef add(a, b): return 0",
-        "import os\nfor fd in range(64):\n    try: os.write(fd, b'{\"fault\": \"\", \"results\": [{}, {}, {}]}')\n"
+        'import os\nfor fd in range(64):\n    try: os.write(fd, b\'{"fault": "", "results": [{}, {}, {}]}\')\n'
         "    except OSError: pass\ndef add(a, b): return 0",
         "import os\nif os.fork(): os._exit(0)\ndef add(a, b): return 0",
         "import atexit, os\natexit.register(os._exit, 0)\ndef add(a, b): return 0",
@@ -136,16 +136,17 @@ def test_hidden_tests_leak_nothing(leak: str) -> None:
 def test_the_expected_value_is_not_inside_the_sandbox() -> None:
     snoop = (
         "import gc, sys\n"
-        "def add(a, b):\n"
-        "    frame, seen = sys._getframe(), []\n"
-        "    while frame: seen.append(repr(frame.f_locals)); frame = frame.f_back\n"
-        "    return ' '.join(seen)[:9000]\n"
+        "def seen(wanted):\n"
+        "    frame, texts = sys._getframe(1), []\n"
+        "    while frame:\n"
+        "        texts += [repr(frame.f_locals), repr(frame.f_code.co_consts)]\n"
+        "        frame = frame.f_back\n"
+        "    texts += [thing for thing in gc.get_objects() if type(thing) is str]\n"
+        "    return sum(wanted in text for text in texts)\n"
+        "def add(a, b): return [seen(str(2 * a + 2 * b - a - b)), seen(str(b)) > 0]\n"
     )
-    verdict = verdict_of(snoop, ["assert add(4000, 4242) == 8242"])
-    assert "got" in verdict.feedback
-    process = built({"python_tests": ["assert add(4000, 4242) == 8242"]})
-    assert "8242" not in str(parsed_tests(("assert add(4000, 4242) == 8242",), "")[0].source)
-    assert process.sensitivity == 0.99
+    report = run_tests(snoop, parsed_tests(("assert add(4000, 4242) == 8242",), ""), SandboxLimits(wall_seconds=5))
+    assert report.error == "got [0, True]"
 
 
 def test_without_a_sandbox_the_verdict_is_unsure(monkeypatch: pytest.MonkeyPatch) -> None:

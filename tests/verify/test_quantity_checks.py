@@ -75,7 +75,20 @@ def test_expressions_have_their_exact_value(a: int, b: int, c: int, sign: str) -
 
 @pytest.mark.parametrize(
     "text",
-    ["__import__('os')", "f(1)", "[1]", "1 if x else 2", "x.y", "'a' * 9", "1 <", "", "True", "1e999", "lambda: 1", "x := 1"],
+    [
+        "__import__('os')",
+        "f(1)",
+        "[1]",
+        "1 if x else 2",
+        "x.y",
+        "'a' * 9",
+        "1 <",
+        "",
+        "True",
+        "1e999",
+        "lambda: 1",
+        "x := 1",
+    ],
 )
 def test_only_arithmetic_is_read(text: str) -> None:
     with pytest.raises(ArithmeticTextError):

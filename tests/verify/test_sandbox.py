@@ -1,5 +1,7 @@
 """What the sandbox holds back, shown under each way of isolation that works on the machine."""
 
+# ruff: noqa: E501  programs under test stay on one line
+
 from __future__ import annotations
 
 import os
@@ -53,7 +55,9 @@ def test_the_end_of_a_program_is_told(way: Isolation, program: str, reason: str)
 
 
 def test_no_network_not_even_to_this_machine(way: Isolation) -> None:
-    connect = "import socket, sys\nsocket.create_connection(('127.0.0.1', int(sys.stdin.read())), timeout=2)\nprint('in')"
+    connect = (
+        "import socket, sys\nsocket.create_connection(('127.0.0.1', int(sys.stdin.read())), timeout=2)\nprint('in')"
+    )
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
         with socket.create_connection(("127.0.0.1", int(port)), timeout=2):
@@ -73,12 +77,12 @@ def test_nothing_outside_the_scratch_folder_can_be_written(way: Isolation, place
 
 
 def test_the_scratch_folder_is_its_own_bounded_and_gone_afterwards(way: Isolation) -> None:
-    before = set(os.listdir("/tmp"))
+    before = set(Path("/tmp").iterdir())
     program = "import os, tempfile\nprint(os.getcwd())\nopen('a', 'w').write('x')\nprint(tempfile.mkdtemp())\nopen('/tmp/b', 'w')"
     result = run(way, program)
     assert result.ok, result.stderr
     assert result.stdout.startswith("/tmp\n/tmp/")
-    assert not {name for name in set(os.listdir("/tmp")) - before if name in {"a", "b"} or name.startswith("governor-")}
+    assert not {path for path in set(Path("/tmp").iterdir()) - before if path.name[:9] in {"a", "b", "governor-"}}
     small = SandboxLimits(scratch_bytes=1 << 20)
     filler = "for n in range(9):\n    open(f'/tmp/{n}', 'wb').write(b'x' * 400_000)"
     assert "No space left" in run(way, filler, small).stderr
@@ -87,7 +91,14 @@ def test_the_scratch_folder_is_its_own_bounded_and_gone_afterwards(way: Isolatio
 def test_files_of_the_person_who_runs_governor_are_not_there(way: Isolation, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("hunter2")
-    places = [str(secret), str(Path(__file__)), os.path.expanduser("~/.bashrc"), "/etc/passwd", "/etc/shadow", "/proc/1"]
+    places = [
+        str(secret),
+        str(Path(__file__)),
+        str(Path.home() / ".bashrc"),
+        "/etc/passwd",
+        "/etc/shadow",
+        "/proc/1",
+    ]
     result = run(way, f"import os\nprint([place for place in {places!r} if os.path.exists(place)])")
     assert result.stdout == "[]\n"
 
@@ -246,9 +257,12 @@ def test_a_way_that_does_not_start_does_not_work(monkeypatch: pytest.MonkeyPatch
     def broken(_: SandboxLimits) -> list[str]:
         return ["/bin/false"]
 
+    def absent(_: str) -> None:
+        return None
+
     monkeypatch.setitem(sandbox._COMMANDS, "namespaces", broken)
     assert not sandbox.works("namespaces")
-    monkeypatch.setattr(sandbox.shutil, "which", lambda _: None)
+    monkeypatch.setattr(sandbox, "which", absent)
     assert not sandbox.works("bubblewrap")
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  phrases are written in their own scripts
 from __future__ import annotations
 
 from typing import Any
@@ -47,16 +48,16 @@ def test_complete_can_let_apologies_pass_and_ask_for_length() -> None:
         "I am unable to help with this.",
         "Es tut mir leid, aber ich kann dabei nicht helfen.",
         "Ich kann Ihnen dabei leider nicht helfen.",
-        "Je suis d\u00e9sol\u00e9, mais je ne peux pas r\u00e9pondre.",
+        "Je suis désolé, mais je ne peux pas répondre.",
         "Lo siento, pero no puedo ayudarte con eso.",
-        "Desculpe, mas n\u00e3o posso ajudar com isso.",
+        "Desculpe, mas não posso ajudar com isso.",
         "Mi dispiace, ma non posso aiutarti.",
         "Het spijt me, maar ik kan je daar niet bij helpen.",
-        "\u0418\u0437\u0432\u0438\u043d\u0438\u0442\u0435, \u043d\u043e \u044f \u043d\u0435 \u043c\u043e\u0433\u0443 \u043f\u043e\u043c\u043e\u0447\u044c.",
-        "\u62b1\u6b49\uff0c\u6211\u65e0\u6cd5\u56de\u7b54\u8fd9\u4e2a\u95ee\u9898\u3002",
-        "\u7533\u3057\u8a33\u3042\u308a\u307e\u305b\u3093\u304c\u3001\u304a\u7b54\u3048\u3067\u304d\u307e\u305b\u3093\u3002",
-        "\uc8c4\uc1a1\ud558\uc9c0\ub9cc \ub3c4\uc640\ub4dc\ub9b4 \uc218 \uc5c6\uc2b5\ub2c8\ub2e4.",
-        "\u0639\u0630\u0631\u0627\u060c \u0644\u0627 \u0623\u0633\u062a\u0637\u064a\u0639 \u0627\u0644\u0645\u0633\u0627\u0639\u062f\u0629.",
+        "Извините, но я не могу помочь.",
+        "抱歉，我无法回答这个问题。",
+        "申し訳ありませんが、お答えできません。",
+        "죄송하지만 도와드릴 수 없습니다.",
+        "عذرا، لا أستطيع المساعدة.",
     ],
 )
 def test_refusals_are_known_in_many_languages(phrase: str) -> None:
@@ -68,7 +69,7 @@ def test_refusals_are_known_in_many_languages(phrase: str) -> None:
     [
         "I'm sorry for the delay. The answer is 42.",
         "A square can't have three sides, so the answer is no.",
-        "Tut mir leid f\u00fcr das Missverst\u00e4ndnis: es sind 42.",
+        "Tut mir leid für das Missverständnis: es sind 42.",
         "You cannot divide by zero, therefore I conclude there is no solution.",
         "42 " * 200 + "I'm sorry, but I can't help",
     ],
