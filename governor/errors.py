@@ -135,7 +135,8 @@ class BudgetExceededError(LedgerError):
     """The amount does not fit a limit.
 
     `scope` names the limit that refused, `dimension` is tokens, micros, millis or calls, `limit` its
-    ceiling, `left` what every dimension still allows (a dimension without a limit is None).
+    ceiling, `left` what could still be held under all the reservation's limits together, per dimension
+    (`sys.maxsize` in a dimension that no limit bounds; None where the store can't say).
     """
 
     def __init__(self, scope: str, dimension: str, limit: int, asked: int, left: Amount | None = None) -> None:

@@ -185,11 +185,15 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """Sums of one scope: `spent` (settled) and `reserved` (open holds)."""
+    """Sums of one scope: `spent` (settled, or expired at its bound) and `reserved` (open holds).
+
+    `overshoot` is the part of `spent` by which settlements passed what was held for them.
+    """
 
     scope: str
     spent: Amount = Amount()
     reserved: Amount = Amount()
+    overshoot: Amount = Amount()
 
 
 class Ledger(Protocol):

@@ -1,0 +1,70 @@
+"""Where budgets live: reserve -> extend -> settle or refund, atomically over every limit of a reservation.
+
+`open_ledger` opens any store by its URI; `governor.testing.LedgerContract` proves it; docs/ledger.md explains it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import cast
+
+from governor.errors import LedgerError
+from governor.ledger.book import BookLedger
+from governor.protocols import Ledger
+
+__all__ = ["open_ledger"]
+
+Clock = Callable[[], float]
+Opener = Callable[[str, Clock, float], Ledger]
+
+
+def open_ledger(uri: str, *, clock: Clock = time.time, ttl: float = 900.0) -> Ledger:
+    """Open the budget store that `uri` names.
+
+    `memory://` keeps sums in this process. `sqlite:///relative.db` and `sqlite:////absolute.db` (percent-encoded)
+    keep them in one file that many processes may share; `?synchronous=full` waits for the disk at every commit,
+    `?timeout=SECONDS` says how long to wait for another process (5). Other schemes are looked up among the entry
+    points `governor.ledgers`: a callable (uri, *, clock, ttl) -> Ledger.
+
+    `clock` gives seconds since the epoch; a reservation untouched for `ttl` seconds counts as spent at its bound.
+    Raises LedgerError for a URI that can't be used, LedgerUnavailableError for a store that can't.
+    """
+    if ttl <= 0:
+        raise LedgerError(f"ledger '{uri}': ttl must be positive, not {ttl}")
+    scheme, separator, _ = uri.partition("://")
+    if not separator:
+        raise LedgerError(f"ledger '{uri}' is not a URI: write memory:// or sqlite:///path/to/file.db")
+    builtin = _BUILTIN.get(scheme)
+    if builtin is not None:
+        return builtin(uri, clock, ttl)
+    return cast("Ledger", _plugin(scheme).load()(uri, clock=clock, ttl=ttl))
+
+
+def _plugin(scheme: str) -> EntryPoint:
+    found = {point.name: point for point in entry_points(group="governor.ledgers")}
+    if scheme in found:
+        return found[scheme]
+    known = sorted({*_BUILTIN, *found})
+    close = difflib.get_close_matches(scheme, known, n=1)
+    hint = f"did you mean {close[0]}://?" if close else f"known are {', '.join(known)}"
+    raise LedgerError(f"unknown ledger scheme '{scheme}://': {hint}")
+
+
+def _open_memory(uri: str, clock: Clock, ttl: float) -> Ledger:
+    from governor.ledger.memory import MemoryStore
+
+    if uri != "memory://":
+        raise LedgerError(f"ledger '{uri}': memory:// takes no path and no options")
+    return BookLedger(MemoryStore(), clock, ttl)
+
+
+def _open_sqlite(uri: str, clock: Clock, ttl: float) -> Ledger:
+    from governor.ledger.sqlite import open_store
+
+    return BookLedger(open_store(uri), clock, ttl)
+
+
+_BUILTIN: dict[str, Opener] = {"memory": _open_memory, "sqlite": _open_sqlite}

@@ -1,0 +1,251 @@
+"""sqlite:///path - one file, shared by threads and processes of one machine.
+
+WAL with `synchronous=NORMAL`: a commit survives the death of any process at once, without waiting for the disk.
+A power cut may undo the last commits since the latest checkpoint (never the file's integrity): reservations and
+settlements of those seconds. `?synchronous=full` waits for the disk at every commit and closes that gap, at
+the price of one fsync an operation. Source: sqlite.org/pragma.html#pragma_synchronous and sqlite.org/wal.html.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import sqlite3
+import time
+import weakref
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from governor.errors import LedgerError, LedgerUnavailableError
+from governor.ledger.admission import DIMENSIONS, Posting, scopes
+from governor.protocols import Balance, Reservation
+from governor.records import Amount, Limit
+
+APPLICATION = 0x476F764C  # "GovL", PRAGMA application_id: tells a ledger from any other database
+VERSION = 1
+
+_SUMS = [f"{part}_{dimension}" for part in ("spent", "reserved", "overshoot") for dimension in DIMENSIONS]
+_SCHEMA = f"""
+CREATE TABLE scopes (scope TEXT PRIMARY KEY, {", ".join(f"{name} INTEGER NOT NULL" for name in _SUMS)}) WITHOUT ROWID;
+CREATE TABLE reservations (
+    key TEXT PRIMARY KEY, state TEXT NOT NULL, {", ".join(f"{name} INTEGER NOT NULL" for name in DIMENSIONS)},
+    limits TEXT NOT NULL, touched REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX open_leases ON reservations (touched) WHERE state = 'open';
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {VERSION};
+"""
+# The texts below join constant column names only; every value is bound.
+_BALANCE = f"SELECT {', '.join(_SUMS)} FROM scopes WHERE scope = ?"  # noqa: S608 - constant column names
+_ADD = (
+    f"INSERT INTO scopes (scope, {', '.join(_SUMS)}) VALUES (?{', ?' * len(_SUMS)}) "  # noqa: S608 - as above
+    f"ON CONFLICT (scope) DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in _SUMS)}"
+)
+_COLUMNS = "key, state, tokens, micros, millis, calls, limits"
+_FIND = f"SELECT {_COLUMNS} FROM reservations WHERE key = ?"  # noqa: S608 - as above
+_OVERDUE = f"SELECT {_COLUMNS} FROM reservations WHERE state = 'open' AND touched <= ?"  # noqa: S608 - as above
+_KEEP = (
+    "INSERT INTO reservations (key, state, tokens, micros, millis, calls, limits, touched) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET state = excluded.state, "
+    "tokens = excluded.tokens, micros = excluded.micros, millis = excluded.millis, calls = excluded.calls, "
+    "touched = excluded.touched"
+)
+
+_REASONS = (
+    ("SQLITE_BUSY", "another process kept it locked"),
+    ("SQLITE_FULL", "the disk is full: free some space"),
+    ("SQLITE_NOTADB", "the file is not an SQLite database: choose another path"),
+    ("SQLITE_CORRUPT", "the file is damaged: restore it from a backup, or start a new one"),
+    ("SQLITE_READONLY", "the file or its folder is not writable: mend its permissions"),
+    ("SQLITE_CANTOPEN", "the file can't be opened: its folder must exist and be writable"),
+    ("SQLITE_IOERR", "the disk can't be read or written (full, or a file size limit)"),
+)
+
+
+def open_store(uri: str) -> SqliteStore:
+    """The store that a URI like `sqlite:///folder/file.db?synchronous=full&timeout=2` names; LedgerError if none."""
+    parts = urlsplit(uri)
+    path = unquote(parts.path.removeprefix("/"))
+    if parts.netloc:
+        raise LedgerError(f"ledger '{uri}': did you mean sqlite:///{parts.netloc}{parts.path}? (three slashes)")
+    if parts.fragment or path in ("", ":memory:"):
+        hint = "write # as %23" if parts.fragment else "for sums in memory use memory://"
+        raise LedgerError(f"ledger '{uri}' names no file: write sqlite:///path/to/file.db ({hint})")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    synchronous = options.pop("synchronous", "normal").lower()
+    timeout = options.pop("timeout", "5")
+    for option in options:
+        close = difflib.get_close_matches(option, ("synchronous", "timeout"), n=1)
+        hint = f"did you mean {close[0]}?" if close else "known are synchronous, timeout"
+        raise LedgerError(f"ledger '{uri}': unknown option '{option}': {hint}")
+    if synchronous not in ("normal", "full"):
+        raise LedgerError(f"ledger '{uri}': synchronous is normal or full, not '{synchronous}'")
+    if not re.fullmatch(r"\d+(\.\d+)?", timeout):
+        raise LedgerError(f"ledger '{uri}': timeout must be seconds, not '{timeout}'")
+    return SqliteStore(Path(path), synchronous=synchronous, timeout=float(timeout))
+
+
+class SqliteStore:
+    """Implements Store and its Books over one connection a process, taken by one thread at a time."""
+
+    def __init__(self, path: Path, *, synchronous: str = "normal", timeout: float = 5.0) -> None:
+        self._path = path.absolute()
+        self._synchronous = synchronous
+        self._timeout = timeout
+        self._lock = Lock()
+        self._inherited: list[sqlite3.Connection] = []
+        self._connection: sqlite3.Connection | None = None
+        self._closed = False
+        _STORES.add(self)
+        with self._lock, self._explained():
+            self._connection = self._open()
+
+    @contextmanager
+    def transaction(self) -> Generator[_SqliteBooks, None, None]:
+        with self._lock, self._explained():
+            connection = self._connection or self._open()
+            self._connection = connection
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield _SqliteBooks(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def after_fork(self) -> None:
+        """A child must neither use nor close its parent's connection (sqlite.org/howtocorrupt.html, 2.6)."""
+        self._lock = Lock()
+        if self._connection is not None:
+            self._inherited.append(self._connection)
+            self._connection = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._closed:
+            raise LedgerUnavailableError(f"ledger {self._path}: it was closed")
+        connection = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        known = self._version(connection)
+        self._use_wal(connection)
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        if not known:
+            connection.execute("BEGIN IMMEDIATE")
+            if not self._version(connection):  # another process may have been first
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+            connection.execute("COMMIT")
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+        empty = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+        if application != APPLICATION and not empty:
+            raise LedgerUnavailableError(
+                f"ledger {self._path}: the database belongs to another program, choose another path"
+            )
+        if version > VERSION:
+            raise LedgerUnavailableError(
+                f"ledger {self._path}: written by a newer version (schema {version}, known is {VERSION}): "
+                "upgrade compute-governor"
+            )
+        return version
+
+    def _use_wal(self, connection: sqlite3.Connection) -> None:
+        """Switches to WAL; SQLite does not wait for this lock by itself."""
+        end = time.monotonic() + self._timeout
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as cause:
+                if not _name(cause).startswith("SQLITE_BUSY") or time.monotonic() > end:
+                    raise
+                time.sleep(0.005)
+            else:
+                return
+
+    @contextmanager
+    def _explained(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except sqlite3.Error as cause:
+            raise LedgerUnavailableError(f"ledger {self._path}: {_reason(cause)}") from cause
+
+
+class _SqliteBooks:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._execute = connection.execute
+
+    def find(self, key: str) -> Reservation | None:
+        row = self._execute(_FIND, (key,)).fetchone()
+        return _reservation(row) if row else None
+
+    def balance(self, scope: str) -> Balance:
+        row = self._execute(_BALANCE, (scope,)).fetchone()
+        if row is None:
+            return Balance(scope=scope)
+        return Balance(scope=scope, spent=Amount(*row[0:4]), reserved=Amount(*row[4:8]), overshoot=Amount(*row[8:12]))
+
+    def overdue(self, since: float) -> list[Reservation]:
+        return [_reservation(row) for row in self._execute(_OVERDUE, (since,)).fetchall()]
+
+    def post(self, posting: Posting, touched: float) -> None:
+        after = posting.after
+        limits = json.dumps([[limit.scope, *_figures(limit)] for limit in after.limits])
+        self._execute(_KEEP, (after.key, after.state, *_figures(after.amount), limits, touched))
+        sums = (*_figures(posting.spent), *_figures(posting.reserved), *_figures(posting.overshoot))
+        for scope in scopes(after.limits):
+            self._execute(_ADD, (scope, *sums))
+
+
+def _figures(value: Amount | Limit) -> tuple[int | None, ...]:
+    return (value.tokens, value.micros, value.millis, value.calls)
+
+
+def _reservation(row: tuple[Any, ...]) -> Reservation:
+    limits = tuple(Limit(*limit) for limit in json.loads(row[6]))
+    return Reservation(key=row[0], state=row[1], amount=Amount(*row[2:6]), limits=limits)
+
+
+def _name(cause: sqlite3.Error) -> str:
+    return getattr(cause, "sqlite_errorname", None) or ""
+
+
+def _reason(cause: sqlite3.Error) -> str:
+    name = _name(cause)
+    for prefix, reason in _REASONS:
+        if name.startswith(prefix):
+            return reason
+    return str(cause)
+
+
+_STORES: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in _STORES:
+        store.after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # absent on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork)
