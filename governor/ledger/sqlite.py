@@ -99,7 +99,6 @@ class SqliteStore:
         self._synchronous = synchronous
         self._timeout = timeout
         self._lock = Lock()
-        self._inherited: list[sqlite3.Connection] = []
         self._connection: sqlite3.Connection | None = None
         self._closed = False
         _STORES.add(self)
@@ -123,16 +122,21 @@ class SqliteStore:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._drop()
 
-    def after_fork(self) -> None:
-        """A child must neither use nor close its parent's connection (sqlite.org/howtocorrupt.html, 2.6)."""
-        self._lock = Lock()
-        if self._connection is not None:
-            self._inherited.append(self._connection)
-            self._connection = None
+    def rest(self) -> None:
+        """Lets go of the connection and keeps everyone out until `wake`."""
+        self._lock.acquire()
+        self._drop()
+
+    def wake(self) -> None:
+        """Lets operations in again; the next one opens a connection."""
+        self._lock.release()
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _open(self) -> sqlite3.Connection:
         if self._closed:
@@ -239,13 +243,26 @@ def _reason(cause: sqlite3.Error) -> str:
     return str(cause)
 
 
+# SQLite forbids a child to use, or even close, a connection of its parent, and its bookkeeping of file locks is
+# per process but survives a fork (sqlite.org/howtocorrupt.html, 2.6). So no connection lives through one: all
+# are closed before, under their locks, and each side opens its own on its next operation.
 _STORES: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
+_FORKING = Lock()
+_HELD: list[SqliteStore] = []
+
+
+def _before_fork() -> None:
+    _FORKING.acquire()
+    for store in list(_STORES):
+        store.rest()
+        _HELD.append(store)
 
 
 def _after_fork() -> None:
-    for store in _STORES:
-        store.after_fork()
+    while _HELD:
+        _HELD.pop().wake()
+    _FORKING.release()
 
 
 if hasattr(os, "register_at_fork"):  # absent on Windows, which has no fork
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
