@@ -41,6 +41,7 @@ from governor.effects import (
     Settle,
 )
 from governor.errors import BackendUnavailableError, BudgetExceededError, LedgerError, RecordError
+from governor.protocols import Reservation
 from governor.records import Amount, Call
 from governor.telemetry.codec import Unrecordable, decode, decode_error, encode, encode_error
 from governor.telemetry.holds import Holds
@@ -191,8 +192,14 @@ class _Step:
             return (yield effect)
         if isinstance(effect, Settle | Refund):
             return (yield from self._close(effect))
-        at, self._at = self._at, self._at + 1
-        line = self._former_line(at, effect)
+        at = self._at
+        line = self._former.get(at)
+        if line is not None and not _is_of(line, effect):
+            if self._paid_for_later() and isinstance(effect, Now | Compute | Emit):
+                return (yield effect)  # the loop cleans up: it was stopped before it had caught up with its former life
+            self._forget_from(at, effect, line)
+            line = None
+        self._at = at + 1
         if line is None:
             return (yield from self._live(at, effect))
         return (yield from self._again(at, effect, line))
@@ -249,6 +256,10 @@ class _Step:
         return result
 
     def _close(self, effect: Settle | Refund) -> Process[Any]:
+        if self._paid_for_later():
+            # Stopped before it had caught up: the reservation waits for the next life, or for its lease.
+            spent = effect.spent if isinstance(effect, Settle) else Amount()
+            return Reservation(key=effect.key, amount=spent, state="open")
         total = self._holds.closing(effect)
         if total is not None and not self._closing_noted:
             self._journal.append(self._id, {"closing": encode(total)}, durable=True)
@@ -287,19 +298,17 @@ class _Step:
             return  # not an answer of model or ledger: it is asked again, a sent call counts as interrupted
         self._note(at, effect, no=form)
 
-    def _former_line(self, at: int, effect: Recorded) -> dict[str, Any] | None:
-        line = self._former.get(at)
-        if line is None:
-            return None
-        name, what = _NAMES[type(effect)], _what(effect)
-        if line["effect"] == name and (name == "reserve" or line["what"] == what):
-            return line
-        rest = {place: kept for place, kept in self._former.items() if place >= at}
-        if any(kept["effect"] == "call" for kept in rest.values()):
-            self._journal.diverged(self._id, at, f"{name} {what}", f"{line['effect']} {line['what']}")
+    def _forget_from(self, at: int, effect: Recorded, line: dict[str, Any]) -> None:
+        """The loop took another way. Where nothing paid for lies on the old one, the old one is void."""
+        if self._paid_for_later():
+            now = f"{_NAMES[type(effect)]} {_what(effect)}"
+            self._journal.diverged(self._id, at, now, f"{line['effect']} {line['what']}")
         self._journal.append(self._id, {"void": at})
         self._former = {place: kept for place, kept in self._former.items() if place < at}
-        return None
+
+    def _paid_for_later(self) -> bool:
+        """Whether former lives sent calls that this one has not come to yet."""
+        return any(place >= self._at and line["effect"] == "call" for place, line in self._former.items())
 
 
 def _run(process: Process[Any], perform: Perform) -> Any:
@@ -336,6 +345,12 @@ async def _await(process: Process[Any], perform: Perform, first: Awaitable[Any] 
 
 def _only(effect: Effect) -> Process[Any]:
     return (yield effect)
+
+
+def _is_of(line: dict[str, Any], effect: Recorded) -> bool:
+    """Whether a line was written for this effect; a reservation's limits may name another period by now."""
+    name = _NAMES[type(effect)]
+    return bool(line["effect"] == name and (name == "reserve" or line["what"] == _what(effect)))
 
 
 def _interrupted(effect: Recorded) -> Exception:

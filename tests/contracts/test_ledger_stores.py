@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,13 @@ from governor.testing import LedgerContract
 
 
 class TestMemory(LedgerContract):
+    @pytest.fixture(autouse=True)
+    def _threads_change_often(self) -> Iterator[None]:
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        yield
+        sys.setswitchinterval(usual)
+
     def make_ledger(self, clock: Callable[[], float], ttl: float) -> Ledger:
         return open_ledger("memory://", clock=clock, ttl=ttl)
 

@@ -81,6 +81,7 @@ def loop(step: Step = STEP, limits: tuple[Limit, ...] = LIMITS) -> Process[Outco
         raise  # killed: nobody is left to perform anything
     except BaseException:
         yield Exit(error="stopped")
+        yield Now()
         yield Settle(key, spent + under_way)
         raise
     yield Settle(key, spent)
@@ -103,6 +104,7 @@ class World:
     ledger: Ledger
     stop: tuple[int, str, type[BaseException]] | None = None
     seconds: float = 100.0
+    scope: str = "app"
     performed: int = 0
     paid: list[int] = field(default_factory=list)
     emitted: list[int | str] = field(default_factory=list)
@@ -138,6 +140,8 @@ class World:
             case Refund(key):
                 return self.ledger.refund(key)
             case CallModel(call):
+                balance = self.ledger.balance(self.scope)
+                assert balance.spent.tokens + balance.reserved.tokens >= 100 * call.attempt, "called without a hold"
                 self.paid.append(call.attempt)
                 return self._reply(call.attempt)
             case Compute(_, work):

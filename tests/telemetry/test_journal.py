@@ -178,12 +178,12 @@ def test_a_resumed_step_stays_in_the_period_in_which_it_began(tmp_path: Path) ->
     ledger = open_ledger("memory://")
     today, tomorrow = (Limit("app@1", tokens=999),), (Limit("app@2", tokens=999),)
     journal = Journal.open(tmp_path / "j")
-    world = World(ledger, (7, "after", Killed))
+    world = World(ledger, (7, "after", Killed), scope="app@1")
     with pytest.raises(Killed):
         drive(loop(limits=today), journal.performer(STEP.id, world.perform))
     journal.close()
     journal = Journal.open(tmp_path / "j")
-    outcome = drive(loop(limits=tomorrow), journal.performer(STEP.id, World(ledger).perform))
+    outcome = drive(loop(limits=tomorrow), journal.performer(STEP.id, World(ledger, scope="app@1").perform))
     journal.close()
     assert ledger.balance("app@1").spent == outcome.spent
     assert ledger.balance("app@2").spent == Amount()

@@ -70,6 +70,23 @@ def test_a_short_write_goes_on_or_is_taken_back(tmp_path: Path, monkeypatch: pyt
     file.close()
 
 
+def test_a_line_waits_while_another_process_writes_one(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    code = (
+        "import fcntl, os, sys, time; file = os.open(sys.argv[1], os.O_RDWR | os.O_APPEND | os.O_CREAT);"
+        "fcntl.lockf(file, fcntl.LOCK_EX); os.write(file, b'half of '); print('locked', flush=True);"
+        "time.sleep(0.3); os.write(file, b'a line\\n')"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "locked\n"
+    file = LineFile(path)
+    file.append(b"mine")
+    assert list(file.lines()) == [b"half of a line", b"mine"]
+    file.close()
+    other.communicate()
+
+
 def test_a_full_device_is_one_clear_line() -> None:
     file = LineFile(Path("/dev/full"))
     with pytest.raises(RecordError, match="/dev/full: line not written: the disk is full: free some space"):
