@@ -226,7 +226,7 @@ def test_newer_and_missing_files_are_errors(tmp_path: Path) -> None:
 
 def test_reading_and_writing_records_imports_nothing_heavy() -> None:
     code = (
-        "import sys, governor.telemetry.records;"
+        "import sys, governor.telemetry.records, governor.telemetry.journal, governor.telemetry.spans;"
         "assert not {'opentelemetry', 'numpy', 'pydantic', 'jsonschema'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
