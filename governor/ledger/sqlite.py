@@ -150,7 +150,9 @@ class SqliteStore:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")  # one snapshot: another process may be creating the schema
         known = self._version(connection)
+        connection.execute("COMMIT")
         self._use_wal(connection)
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         if not known:

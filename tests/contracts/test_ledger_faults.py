@@ -31,12 +31,21 @@ def uri(tmp_path: Path) -> str:
 
 def test_four_processes_of_a_hundred_attempts_admit_exactly_the_floor(uri: str) -> None:
     workers = [start("race", uri, f"w{number}", 100) for number in range(4)]
-    admitted = [int(worker.communicate()[0]) for worker in workers]
+    printed = [worker.communicate()[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * 4
+    admitted = [int(text) for text in printed]
     assert sum(admitted) == 1_000 // 7
     ledger = open_ledger(uri)
     assert ledger.balance("app").reserved == Amount(tokens=1_000 // 7 * 7)
     assert [ledger.balance(f"step:w{number}").reserved.tokens for number in range(4)] == [7 * n for n in admitted]
     ledger.close()
+
+
+@pytest.mark.parametrize("round_", range(5))
+def test_processes_may_make_one_ledger_at_the_same_time(uri: str, round_: int) -> None:
+    workers = [start("race", uri, f"w{number}", 1 + round_) for number in range(4)]
+    printed = [worker.communicate()[0] for worker in workers]
+    assert printed == [f"{1 + round_}\n"] * 4
 
 
 @pytest.mark.parametrize("seed", range(12))
