@@ -82,7 +82,7 @@ class Engine:
             if self._closed:
                 raise BackendUnavailableError("the local model was shut down", sent=False)
             self._running.add(run)
-        # Not a daemon: the interpreter waits for it when it exits, and the deadline bounds that wait.
+        # Not a daemon, which could be cut off inside the server: the interpreter waits for it at exit.
         run.thread = threading.Thread(target=self._run, args=(run, body), name="governor-local")
         run.thread.start()
         try:
@@ -121,10 +121,11 @@ class _Generation:
         self.stopped = threading.Event()
         self._deliver = deliver
         self._deadline = deadline
+        self._asker = threading.current_thread()
 
     def take(self, chunk: Chunk) -> bool:
         """Called by the server for each chunk; True stops it."""
-        if self.stopped.is_set() or self._late:
+        if self.stopped.is_set() or self._late or self._abandoned:
             return True
         self._deliver(chunk)
         return False
@@ -132,13 +133,18 @@ class _Generation:
     def finish(self, end: Exception | None) -> None:
         if end is None and self._late:
             end = TimeoutError()
-        elif end is None and self.stopped.is_set():
+        elif end is None and (self.stopped.is_set() or self._abandoned):
             end = BackendUnavailableError("the local model was shut down")
         self._deliver(end)
 
     @property
     def _late(self) -> bool:
         return time.monotonic() > self._deadline
+
+    @property
+    def _abandoned(self) -> bool:
+        """True when the interpreter is on its way out and a stream was left half-read."""
+        return not (self._asker.is_alive() or threading.main_thread().is_alive())
 
 
 def _start(path: Path, options: Options) -> Any:

@@ -28,7 +28,7 @@ class ModelFile:
     name: str
     path: Path | None
     bytes: int
-    state: Literal["present", "absent"]
+    state: Literal["present", "absent", "damaged"]
     digest: Literal["known", "recorded", "unknown"]
     licence: str
     pullable: bool
@@ -55,7 +55,7 @@ def pull(name: str, folder: Path | None = None, progress: Progress | None = None
     """
     known = _BY_NAME.get(name.removeprefix(PREFIX))
     if known is None:
-        raise ModelFileError(f"no model '{name}' to pull: {_hint(name, _pullable())}")
+        raise ModelFileError(f"no model '{name}' to pull: {_hint(name, pullable_names())}")
     if known.origin == "none":
         raise ModelFileError(
             f"'{known.name}' can't be pulled: put {known.file} into {cache_folder()} or $GOVERNOR_MODELS"
@@ -64,6 +64,11 @@ def pull(name: str, folder: Path | None = None, progress: Progress | None = None
     if target.is_file() and _is_right(target, known):
         return target
     return fetch(known, target, progress or (lambda done, total: None))
+
+
+def pullable_names() -> list[str]:
+    """The names that `pull` takes."""
+    return [known.name for known in KNOWN if known.origin != "none"]
 
 
 def list_models() -> tuple[ModelFile, ...]:
@@ -75,14 +80,19 @@ def list_models() -> tuple[ModelFile, ...]:
 
 def _listed(name: str, path: Path | None, known: Known | None) -> ModelFile:
     licence = known.licence if known else ""
-    if path is not None and not licence:
-        licence = read_header(path).licence
+    state: Literal["present", "absent", "damaged"] = "present" if path else "absent"
+    if path is not None:
+        try:
+            licence = licence or read_header(path).licence
+            _check_size(path, known)
+        except ModelFileError:
+            state = "damaged"
     recorded = path is not None and _record(path)
     return ModelFile(
         name=name,
         path=path,
         bytes=path.stat().st_size if path else 0,
-        state="present" if path else "absent",
+        state=state,
         digest="known" if known and known.sha256 else "recorded" if recorded else "unknown",
         licence=licence,
         pullable=known is not None and known.origin != "none",
@@ -114,12 +124,16 @@ def _named_file(name: str) -> Path:
 
 
 def _check(path: Path, known: Known | None) -> None:
+    _check_size(path, known)
+    if not read_header(path).chat_template:
+        raise ModelFileError(f"{path} is a base model without a chat template: choose its instruct version")
+
+
+def _check_size(path: Path, known: Known | None) -> None:
     size, expected = path.stat().st_size, (known and known.bytes) or _record(path).get("bytes")
     if expected and size != expected:
         mend = f"governor models pull {known.name}" if known else "copy it again"
         raise ModelFileError(f"{path} has {size:,} of {expected:,} bytes: {mend}")
-    if not read_header(path).chat_template:
-        raise ModelFileError(f"{path} is a base model without a chat template: choose its instruct version")
 
 
 def _is_right(path: Path, known: Known) -> bool:
@@ -134,10 +148,6 @@ def _record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def _pullable() -> list[str]:
-    return [known.name for known in KNOWN if known.origin != "none"]
 
 
 def _hint(name: str, names: list[str]) -> str:
