@@ -134,10 +134,10 @@ class _Run:
         except BackendError as fault:
             fault.model, fault.seconds = self.call.rung.model, self.seconds
             raise
-        except ValueError as fault:
-            raise self._error(BackendRequestError, str(fault), sent=False) from fault
-        except RuntimeError as fault:
-            raise self._error(BackendUnavailableError, str(fault)) from fault
+        except (ValueError, RuntimeError) as fault:  # what C++ exceptions become
+            # Before the first chunk it was the request that the server could not make sense of.
+            kind = BackendUnavailableError if self.transcript.begun else BackendRequestError
+            raise self._error(kind, str(fault), sent=self.transcript.begun) from fault
 
     def _error(self, kind: type[BackendError], message: str, *, sent: bool = True) -> BackendError:
         model, usage = self.call.rung.model, self.transcript.usage

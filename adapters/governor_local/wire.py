@@ -98,11 +98,13 @@ class Transcript:
     cached_tokens: int = 0
     output_tokens: int = 0
     thinking_tokens: int = 0
+    begun: bool = False
 
     def feed(self, chunk: Mapping[str, Any]) -> Delta | None:
         """Take one chunk; the text it adds, if any. Raises BackendError for a chunk that tells a fault."""
         if "error" in chunk:
             raise self._fault(chunk["error"])
+        self.begun = True
         self._count(chunk)
         choices = chunk.get("choices")
         return self._choice(choices[0]) if choices else None
@@ -170,4 +172,4 @@ class Transcript:
             )
         if error.get("code") == 500:
             return BackendUnavailableError(f"{model}: {message}", model=model, usage=self.usage)
-        return BackendRequestError(f"{model}: {message}", model=model, sent=self.input_tokens > 0, usage=self.usage)
+        return BackendRequestError(f"{model}: {message}", model=model, sent=self.begun, usage=self.usage)

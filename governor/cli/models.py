@@ -99,6 +99,7 @@ def _bar(name: str) -> Generator[Callable[[int, int | None], None], None, None]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"pulling {name}", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

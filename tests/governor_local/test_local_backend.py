@@ -1,0 +1,337 @@
+"""The backend on a real model: SmolLM2-135M."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from governor.errors import (
+    BackendRequestError,
+    BackendTimeoutError,
+    BackendUnavailableError,
+    MissingExtraError,
+    ModelFileError,
+)
+from governor.protocols import Backend, Delta
+from governor.records import Reply
+from governor_local import LocalBackend
+from governor_local.engine import Engine, Item, Options, available_threads
+from governor_local.registry import find_model
+from governor_local.wire import Transcript, request_of
+from tests.governor_local.calls import RAIN, STORY, ask
+
+pytestmark = pytest.mark.model
+
+THINKING_TEMPLATE = (
+    "{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{%- if m.reasoning_content %}{{ '<think>\\n' + m.reasoning_content + '\\n</think>\\n\\n' }}{%- endif %}"
+    "{{ m.content + '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}"
+    "{%- else %}{{ '<think>\\n' }}{%- endif %}{%- endif %}"
+)
+"""Gives SmolLM2 the thinking frame of Qwen3: the model does not reason, but the server's cap must hold all the same."""
+
+TOOL_TEMPLATE = (
+    "{%- if tools %}{{ '<|im_start|>system\\nTools: ' + (tools | tojson) + '<|im_end|>\\n' }}{%- endif %}"
+    "{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{{ m.content or '' }}"
+    "{%- for call in m.tool_calls or [] %}"
+    '{{ \'<tool_call>\\n{"name": "\' + call.function.name + \'", "arguments": \' }}'
+    "{{ call.function.arguments | tojson }}{{ '}\\n</tool_call>' }}{%- endfor %}"
+    "{{ '<|im_end|>\\n' }}{%- endfor %}{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+"""Gives it the tool calls of Hermes and Qwen."""
+
+
+def generating() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "governor-local"]
+
+
+def idle_within(seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while generating() and time.monotonic() < end:
+        time.sleep(0.01)
+    return not generating()
+
+
+def test_a_local_backend_is_a_backend(backend: LocalBackend) -> None:
+    served: Backend = backend
+    assert served.continues(ask("Hi").rung)
+
+
+def test_a_reply_has_text_end_and_exact_usage(backend: LocalBackend) -> None:
+    reply = backend.call(ask("Say hello.", tokens=60))
+    assert reply.text
+    assert reply.finish_reason == "stop"
+    assert reply.model == "local/smollm2-135m"
+    assert reply.usage_known
+    assert 25 < reply.usage.input_tokens < 45  # two words in SmolLM2's chat template
+    assert 0 < reply.usage.output_tokens < 60
+    assert 0 < reply.seconds < 60
+
+
+@pytest.mark.parametrize("budget", [1, 2, 7, 33])
+def test_the_output_limit_cuts_at_the_token(backend: LocalBackend, budget: int) -> None:
+    reply = backend.call(ask(STORY, tokens=budget))
+    assert (reply.usage.output_tokens, reply.finish_reason, reply.truncated) == (budget, "length", True)
+
+
+def test_greedy_calls_repeat_themselves(backend: LocalBackend) -> None:
+    assert len({backend.call(ask(RAIN)).text for _ in range(3)}) == 1
+
+
+def test_seeds_choose_the_sample(backend: LocalBackend) -> None:
+    def sampled(seed: int, sample: int = 0) -> str:
+        return backend.call(ask(STORY, tokens=20, seed=seed, sample=sample, rung={"temperature": 1.0})).text
+
+    assert sampled(1) == sampled(1)
+    assert len({sampled(1, sample) for sample in range(4)}) > 1
+
+
+def test_parallel_calls_give_what_each_gives_alone(backend: LocalBackend) -> None:
+    prompts = [RAIN, STORY, "List ten fruits.", "Count to fifty."]
+    alone = {prompt: backend.call(ask(prompt, tokens=30)).text for prompt in prompts}
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        together = list(pool.map(lambda prompt: backend.call(ask(prompt, tokens=30)).text, prompts))
+    assert together == [alone[prompt] for prompt in prompts]
+
+
+def test_logprobs_are_natural_logs_of_the_chosen_tokens(backend: LocalBackend) -> None:
+    call = ask("What is the capital of France?", tokens=12, logprobs=True)
+    reply, plain = backend.call(call), backend.call(replace(call, logprobs=False))
+    assert plain.logprobs is None
+    assert reply.text == plain.text
+    assert reply.logprobs is not None
+    assert len(reply.logprobs) in (reply.usage.output_tokens, reply.usage.output_tokens - 1)  # the end mark has none
+    assert all(value <= 0 for value in reply.logprobs)
+    assert min(reply.logprobs) < -0.01
+
+
+@pytest.mark.parametrize("cut", [5, 13, 30])
+def test_a_cut_answer_is_gone_on_from_token_by_token(backend: LocalBackend, cut: int) -> None:
+    whole = backend.call(ask(RAIN, tokens=60))
+    start = backend.call(ask(RAIN, tokens=cut))
+    rest = backend.call(ask(RAIN, tokens=60 - cut, prefix=start.text))
+    assert start.truncated
+    assert start.text + rest.text == whole.text
+    assert start.usage.output_tokens + rest.usage.output_tokens == whole.usage.output_tokens
+    assert rest.usage.cached_tokens >= rest.usage.input_tokens - 2  # nothing is paid twice
+
+
+def test_a_schema_binds_the_answer(backend: LocalBackend) -> None:
+    properties = {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer", "maximum": 99}}
+    schema = {"type": "object", "properties": properties, "required": ["name", "age"], "additionalProperties": False}
+    person = json.loads(backend.call(ask("Invent a person.", tokens=100, response_schema=schema)).text)
+    assert set(person) == {"name", "age"}
+    assert isinstance(person["age"], int)
+
+
+def test_a_tool_call_is_read_from_the_stream(smollm2: str) -> None:
+    name = {"type": "string", "enum": ["Paris", "Rome"]}
+    function = {
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": name}, "required": ["city"]},
+    }
+    call = ask("Weather in Paris?", tokens=80, tools=({"type": "function", "function": function},))
+    transcript, received = Transcript(call), SimpleQueue[Item]()
+    engine = Engine(find_model(smollm2), Options(threads=1, slots=1, chat_template=TOOL_TEMPLATE))
+    # Required, which the protocol has no word for: of itself a model this small calls nothing.
+    with engine.generation(request_of(call) | {"tool_choice": "required"}, received.put, time.monotonic() + 60):
+        while isinstance(item := received.get(), dict):
+            transcript.feed(item)
+    engine.close()
+    assert item is None
+    reply = transcript.reply(0.0)
+    assert reply.finish_reason == "tool_calls"
+    (tool,) = reply.tool_calls
+    assert tool.id
+    assert (tool.name, set(json.loads(tool.arguments))) == ("get_weather", {"city"})
+
+
+def test_a_stream_ends_with_the_reply_its_deltas_add_up_to(backend: LocalBackend) -> None:
+    *deltas, reply = backend.stream(ask(RAIN))
+    assert isinstance(reply, Reply)
+    assert len(deltas) > 10
+    assert "".join(delta.text for delta in deltas if isinstance(delta, Delta)) == reply.text
+
+
+async def test_async_calls_run_side_by_side_and_equal_the_sync_ones(backend: LocalBackend) -> None:
+    calls = [ask(prompt, tokens=20) for prompt in (RAIN, STORY, "List ten fruits.")]
+    replies = await asyncio.gather(*(backend.acall(call) for call in calls))
+    assert [reply.text for reply in replies] == [backend.call(call).text for call in calls]
+    streamed = [item async for item in backend.astream(calls[0])]
+    assert "".join(item.text for item in streamed[:-1]) == replies[0].text
+
+
+def test_a_deadline_ends_the_call_and_the_generation(backend: LocalBackend) -> None:
+    started = time.monotonic()
+    with pytest.raises(BackendTimeoutError, match=r"local/smollm2-135m: no whole answer within 0\.4 s") as caught:
+        backend.call(ask(STORY, tokens=3000, timeout=0.4))
+    assert time.monotonic() - started < 2
+    assert caught.value.sent
+    assert caught.value.usage is not None
+    assert caught.value.usage.total_tokens > 0
+    assert idle_within(5)
+
+
+async def test_an_async_deadline_does_the_same(backend: LocalBackend) -> None:
+    with pytest.raises(BackendTimeoutError):
+        await backend.acall(ask(STORY, tokens=3000, timeout=0.4))
+    assert await asyncio.to_thread(idle_within, 5)
+
+
+async def test_a_cancelled_call_stops_generating(backend: LocalBackend) -> None:
+    task = asyncio.create_task(backend.acall(ask(STORY, tokens=3000)))
+    await asyncio.sleep(0.3)
+    assert generating()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(idle_within, 5)
+
+
+def test_a_stream_left_half_read_stops_generating(backend: LocalBackend) -> None:
+    stream: Iterator[Delta | Reply] = backend.stream(ask(STORY, tokens=3000))
+    assert isinstance(next(stream), Delta)
+    del stream
+    assert idle_within(5)
+
+
+def test_a_call_without_a_free_slot_waits_for_one_or_for_its_deadline(smollm2: str) -> None:
+    backend = LocalBackend(threads=1, slots=1)
+    backend.load(smollm2)
+    stream = backend.stream(ask(STORY, tokens=3000))
+    next(stream)
+    with pytest.raises(BackendTimeoutError):
+        backend.call(ask("Hi", tokens=2, timeout=0.3))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(backend.call, ask("Hi", tokens=2))
+        time.sleep(0.3)
+        assert not waiting.done()
+        del stream
+        assert waiting.result().usage.output_tokens == 2
+    backend.close()
+    assert not generating()
+
+
+def test_a_prompt_over_the_context_is_refused_with_both_numbers(backend: LocalBackend) -> None:
+    with pytest.raises(BackendRequestError, match=r"the prompt has 5\d\d\d tokens and the context 4096") as caught:
+        backend.call(ask("word " * 5000))
+    assert not caught.value.sent
+
+
+def test_a_request_the_server_refuses_is_told(backend: LocalBackend) -> None:
+    with pytest.raises(BackendRequestError, match="unrecognized type") as caught:
+        backend.call(ask("Hi", response_schema={"type": "nonsense"}))
+    assert not caught.value.sent
+    assert caught.value.seconds > 0
+    with pytest.raises(BackendRequestError):
+        backend.call(replace(ask("Hi"), messages=({"content": "no role"},)))
+
+
+def test_the_context_that_is_stated_holds(smollm2: str) -> None:
+    backend = LocalBackend({smollm2: {"context_window": 256}}, threads=1, slots=1)
+    reply = backend.call(ask(STORY, tokens=1000))
+    backend.close()
+    assert reply.truncated
+    assert reply.usage.total_tokens == 256
+
+
+def test_a_context_beyond_the_models_own_is_refused(smollm2: str) -> None:
+    backend = LocalBackend({smollm2: {"context_window": 10_000}})
+    with pytest.raises(ModelFileError, match="holds 8192 tokens: a context_window of 10000 is too much"):
+        backend.call(ask("Hi"))
+
+
+def test_a_thought_is_capped_and_kept_apart(smollm2: str) -> None:
+    backend = LocalBackend({"smollm2-135m": {"chat_template": THINKING_TEMPLATE}}, threads=1, slots=1)
+    question = "What is 2+3? Explain."
+    for budget in (10, 30):
+        reply = backend.call(ask(question, tokens=20, thinking=budget))
+        assert reply.thinking
+        assert "think>" not in reply.thinking + reply.text
+        assert 0 < reply.usage.thinking_tokens <= budget
+    without = backend.call(ask(question, tokens=20))
+    assert (without.thinking, without.usage.thinking_tokens) == ("", 0)
+    whole = backend.call(ask(question, tokens=-20, thinking=60))
+    start = backend.call(ask(question, tokens=-40, thinking=60))
+    rest = backend.call(ask(question, tokens=-40, thinking=60, prefix=f"<think>\n{start.thinking}"))
+    assert start.text == rest.text == ""
+    assert start.thinking + rest.thinking == whole.thinking
+    backend.close()
+
+
+def test_a_model_is_loaded_once_however_many_ask(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Path] = []
+
+    class Counted(Engine):
+        def __init__(self, path: Path, options: Options) -> None:
+            loaded.append(path)
+            super().__init__(path, options)
+
+    monkeypatch.setattr("governor_local.backend.Engine", Counted)
+    backend = LocalBackend(threads=1)
+    with ThreadPoolExecutor(4) as pool:
+        replies = list(pool.map(lambda _: backend.call(ask("Hi", tokens=2)), range(4)))
+    assert len(replies) == 4
+    assert loaded == [find_model(smollm2)]
+    assert backend.load(smollm2) == 0.0
+    backend.close()
+
+
+def test_closing_stops_what_runs_and_refuses_what_comes(smollm2: str) -> None:
+    backend = LocalBackend(threads=1, slots=2)
+    backend.load(smollm2)
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(backend.call, ask(STORY, tokens=3000)) for _ in range(4)]
+        time.sleep(0.5)
+        backend.close()
+        for future in running:
+            with pytest.raises(BackendUnavailableError, match="shut down"):
+                future.result()
+    assert not generating()
+    backend.close()
+    with pytest.raises(BackendUnavailableError, match="closed") as caught:
+        backend.call(ask("Hi"))
+    assert not caught.value.sent
+
+
+def test_a_file_that_lost_its_last_byte_is_refused_when_it_is_loaded(smollm2: str, tmp_path: Path) -> None:
+    path = tmp_path / "short.gguf"
+    shutil.copyfile(find_model(smollm2), path)
+    with path.open("r+b") as stream:
+        stream.truncate(path.stat().st_size - 1)
+    with pytest.raises(ModelFileError, match="can't be loaded: damaged"):
+        LocalBackend(threads=1).call(ask("Hi", rung={"model": f"local/{path}"}))
+
+
+def test_an_unknown_model_is_told_with_what_there_is() -> None:
+    with pytest.raises(ModelFileError, match="did you mean 'smollm2-135m'"):
+        LocalBackend().call(ask("Hi", rung={"model": "local/smollm-135m"}))
+
+
+def test_without_the_server_the_extra_is_named(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    with pytest.raises(MissingExtraError, match=r"compute-governor\[local\]"):
+        LocalBackend().load(smollm2)
+
+
+def test_threads_come_from_the_environment_and_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOVERNOR_THREADS", "3")
+    assert available_threads() == 3
+    monkeypatch.setenv("GOVERNOR_THREADS", "many")
+    with pytest.raises(ModelFileError, match="GOVERNOR_THREADS is 'many'"):
+        available_threads()
+    monkeypatch.delenv("GOVERNOR_THREADS")
+    assert 1 <= available_threads() <= 8

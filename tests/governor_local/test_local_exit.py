@@ -1,0 +1,78 @@
+"""What a process with a local model does at its end: exits at once, says nothing, and listens to Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+START = """
+import asyncio, sys, threading, time
+from governor_local import LocalBackend
+from tests.governor_local.calls import STORY, ask
+backend = LocalBackend(threads=1)
+backend.load("smollm2-135m")
+print("ready", flush=True)
+"""
+
+
+def started(code: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "adapters")))}
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", START + code]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, errors = process.communicate(timeout=20)
+    return process.returncode, out.strip(), errors.strip()
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("smollm2")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "backend.call(ask('Hi', tokens=5))",
+        "cycle = [backend]; cycle.append(cycle); backend.call(ask('Hi', tokens=5))",
+        "backend.call(ask('Hi', tokens=5)); backend.close()",
+        "stream = backend.stream(ask(STORY, tokens=3000)); next(stream)",
+    ],
+    ids=["idle", "cycle", "closed", "half-read"],
+)
+def test_a_process_ends_at_once_and_silently(code: str) -> None:
+    process = started(code)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    since = time.monotonic()
+    assert ended(process) == (0, "", "")
+    assert time.monotonic() - since < 10
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("smollm2")
+def test_ctrl_c_reaches_python_while_the_model_runs() -> None:
+    process = started("""
+stream = backend.stream(ask(STORY, tokens=3000))
+print(next(stream) and "running", flush=True)
+backend.call(ask(STORY, tokens=3000))
+""")
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "running\n"]
+    process.send_signal(signal.SIGINT)
+    code, _, errors = ended(process)
+    assert code == -signal.SIGINT
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+
+
+def test_importing_the_adapter_loads_nothing_heavy() -> None:
+    heavy = {"xllamacpp", "huggingface_hub", "pydantic", "numpy"}
+    code = f"import sys, governor_local.registry; print(sorted({heavy} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "adapters")))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "[]"
