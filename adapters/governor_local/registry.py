@@ -49,9 +49,9 @@ def find_model(name: str) -> Path:
 def pull(name: str, folder: Path | None = None, progress: Progress | None = None) -> Path:
     """Get a known model into `folder` (default: the cache folder) and check it against its digest.
 
-    A file that is there and right is left alone. The file appears whole or not at all; a download from the
-    hub that was cut off is resumed. `progress` is called with bytes so far and bytes in all (None: unknown).
-    Raises ModelFileError for an unknown name, no network, a refusing index, a full disk or a wrong digest.
+    A file that is there and right is left alone. The file appears whole or not at all; a connection to the hub
+    that breaks off is taken up again where it broke. `progress` is called with bytes so far and bytes in all (None:
+    unknown). Raises ModelFileError for an unknown name, no network, a refusing index, a full disk or a wrong digest.
     """
     known = _BY_NAME.get(name.removeprefix(PREFIX))
     if known is None:

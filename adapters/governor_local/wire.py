@@ -170,6 +170,7 @@ class Transcript:
                 f"the prompt has {error['n_prompt_tokens']} tokens and the context {error['n_ctx']}:"
                 " shorten it or raise the model's context_window"
             )
-        if error.get("code") == 500:
-            return BackendUnavailableError(f"{model}: {message}", model=model, usage=self.usage)
+        if error.get("code") == 500:  # after the first token: output that the template's parser can't read
+            kind = BackendReplyError if self.output_tokens else BackendUnavailableError
+            return kind(f"{model}: {message}", model=model, usage=self.usage)
         return BackendRequestError(f"{model}: {message}", model=model, sent=self.begun, usage=self.usage)

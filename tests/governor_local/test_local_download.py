@@ -151,6 +151,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._start(0)
 
     def do_GET(self) -> None:
+        if "/resolve/" not in self.path:  # the client asks for more than the file, now and then
+            self.send_error(404)
+            return
         first = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
         self.server.ranges.append(self.headers.get("Range", ""))
         self._start(first)

@@ -121,3 +121,7 @@ def test_the_servers_faults_are_told_by_kind() -> None:
     assert not refused.value.sent
     with pytest.raises(BackendUnavailableError, match="boom"):
         Transcript(ask("Hi")).feed({"error": {"code": 500, "message": "boom"}})
+    begun = Transcript(ask("Hi"))
+    begun.feed({**chunk(content="<tool"), "timings": {"predicted_n": 1}})
+    with pytest.raises(BackendReplyError, match="does not match"):
+        begun.feed({"error": {"code": 500, "message": "the output does not match the format"}})
