@@ -157,10 +157,10 @@ class _Engines:
 
     def get(self, name: str) -> Engine:
         with self._lock:
-            if self._closed:
-                raise BackendUnavailableError(f"{PREFIX}{name}: the local backend is closed", sent=False)
             loading = self._loading.setdefault(name, threading.Lock())
         with loading:
+            if self._closed:
+                raise BackendUnavailableError(f"{PREFIX}{name}: the local backend is closed", sent=False)
             if name not in self._loaded:
                 self._loaded[name] = Engine(find_model(name), self._options.get(name, self._base))
             return self._loaded[name]
@@ -172,12 +172,12 @@ class _Engines:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            loading = tuple(self._loading.values())
-        for lock in loading:
-            with lock:  # one that is just being loaded is closed too
-                pass
-        while self._loaded:
-            self._loaded.popitem()[1].close()
+            loading = tuple(self._loading.items())
+        for name, lock in loading:
+            with lock:  # one that is just being loaded is waited for, and closed too
+                engine = self._loaded.pop(name, None)
+            if engine is not None:
+                engine.close()
 
 
 def _next(received: SimpleQueue[Item], seconds: float) -> Chunk | None:
