@@ -30,7 +30,8 @@ class Terms:
 
     Either `dial` (0 quality first .. 1 thrift) or `keep` (share of the top rung's quality to keep, at the
     lowest cost) is set. `harm` is L of the allocation objective, the loss of a wrong accepted answer.
-    `call` limits each single model request, `limits` are the ledger's scopes (step, session, app). `share` is the governed share of sessions (1 = all, 0 = shadow). `modes` lists allowed backtracks.
+    `call` limits each single model request, `limits` are the ledger's scopes (step, session, app). `share` is
+    the governed share of sessions (1 = all, 0 = shadow). `modes` lists allowed backtracks.
     """
 
     app: str

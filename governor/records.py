@@ -24,6 +24,9 @@ Arm = Literal["governed", "shadow", "control"]
 STOCHASTIC_FAILURES: frozenset[Failure] = frozenset({"truncated", "fault"})
 """Failures that say nothing about the rung's ability: only after these may the same rung be asked again."""
 
+ANSWERLESS_FAILURES: frozenset[Failure] = frozenset({"truncated", "empty", "refusal", "fault"})
+"""Failures that leave no answer to ship."""
+
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -287,6 +290,25 @@ class Attempt:
     error: str = ""
     reason: str = ""
     forecasts: tuple[Forecast, ...] = ()
+
+    @property
+    def failure(self) -> Failure:
+        """What went wrong; empty = nothing did. A cut reply that was not accepted is truncated, whatever else it is."""
+        if self.reply is None:
+            return "fault"
+        verdict = self.verdict
+        if verdict is not None and verdict.decision == "accept":
+            return ""
+        if self.reply.truncated:
+            return "truncated"
+        if verdict is None:
+            return ""
+        return verdict.failure or ("wrong" if verdict.decision == "reject" else "")
+
+    @property
+    def shippable(self) -> bool:
+        """Whether there is an answer that could be shipped, if nothing better comes: whole, not refused or empty."""
+        return self.reply is not None and self.failure not in ANSWERLESS_FAILURES
 
     @property
     def spent(self) -> Amount:

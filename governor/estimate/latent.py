@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from governor.estimate.curves import GRID, Curves, Floats, curves, need_after
-from governor.plan.backtrack import failure_of
 from governor.protocols import Situation, Terms
 from governor.records import Attempt, Failure, Forecast, Rung
 
@@ -166,7 +165,7 @@ def _reweighted(weights: Floats, correct: Floats, decision: str, situation: Situ
 
 
 def _failed_by(rung: Rung, attempts: Sequence[Attempt], failure: Failure) -> bool:
-    return bool(attempts) and attempts[-1].rung.id == rung.id and failure_of(attempts[-1]) == failure
+    return bool(attempts) and attempts[-1].rung.id == rung.id and attempts[-1].failure == failure
 
 
 def _micros(rung: Rung, input_tokens: float, output_tokens: float) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from governor.plan.bounds import bound, bound_rung, over
 from governor.protocols import Situation
-from governor.records import STOCHASTIC_FAILURES, Amount, Attempt, BacktrackMode, Call, Failure, Forecast, Rung
+from governor.records import STOCHASTIC_FAILURES, Amount, Attempt, BacktrackMode, Call, Forecast, Rung
 
 MAX_TRIES = 2
 """Of one rung on one step, continuations not counted: even a stochastic failure is not chased further."""
@@ -18,7 +18,6 @@ FEEDBACK_TEXT = 512
 """Room for the words that are put around a verdict's feedback, in bytes."""
 
 _FATAL = ("BackendAuthError", "BackendRequestError")
-_ANSWERLESS: frozenset[Failure] = frozenset({"truncated", "empty", "refusal", "fault"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +26,6 @@ class Options:
 
     modes: dict[int, BacktrackMode]
     closed: tuple[str, ...]
-
-
-def failure_of(attempt: Attempt) -> Failure:
-    """What went wrong: a cut reply is truncated whatever the verifier calls it; empty = nothing did."""
-    if attempt.reply is None:
-        return "fault"
-    verdict = attempt.verdict
-    if verdict is not None and verdict.decision == "accept":
-        return ""
-    if attempt.reply.truncated:
-        return "truncated"
-    if verdict is None:
-        return ""
-    return verdict.failure or ("wrong" if verdict.decision == "reject" else "")
-
-
-def held(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Attempts whose answer could be shipped: whole, and not refused or empty."""
-    return [a for a in attempts if a.reply is not None and failure_of(a) not in _ANSWERLESS]
 
 
 def options(situation: Situation, forecasts: Sequence[Forecast]) -> Options:
@@ -62,7 +42,7 @@ def options(situation: Situation, forecasts: Sequence[Forecast]) -> Options:
             late.append((forecast.seconds, at, mode))
         else:
             modes[at] = mode
-    if not modes and late and not held(situation.attempts):
+    if not modes and late and not any(a.shippable for a in situation.attempts):
         # Times are forecast, not known, and a call is cut at the deadline anyway: the quickest rung may try.
         _, at, mode = min(late)
         return Options({at: mode}, tuple(closed))
@@ -94,7 +74,7 @@ def is_more(rung: Rung, than: Rung) -> bool:
 
 
 def _continues(rung: Rung, last: Attempt, situation: Situation) -> bool:
-    if rung.id != last.rung.id or rung.id not in situation.terms.continues or failure_of(last) != "truncated":
+    if rung.id != last.rung.id or rung.id not in situation.terms.continues or last.failure != "truncated":
         return False
     continued = sum(a.mode == "continue" for a in situation.attempts if a.rung.id == rung.id)
     return continued < MAX_CONTINUATIONS
@@ -116,8 +96,10 @@ def _used_up(rung: Rung, mode: BacktrackMode | None, attempts: Sequence[Attempt]
             return f"{rung.model} refused the request"
         if attempt.rung.id == rung.id:
             tries += attempt.mode != "continue"
-            if failure_of(attempt) not in STOCHASTIC_FAILURES:
+            if attempt.failure not in STOCHASTIC_FAILURES:
                 return "tried"
+            if attempt.failure == "truncated" and mode != "continue":
+                return "its limit cut the reply, and would again"
     return "tried twice" if tries >= MAX_TRIES and mode != "continue" else ""
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from governor.estimate.curves import Curves, Floats
 from governor.estimate.latent import Grid, LatentBelief, rates
-from governor.plan.backtrack import failure_of, held, options
+from governor.plan.backtrack import options
 from governor.plan.dial import price_at, price_keeping, price_keeping_about, relative_costs
 from governor.plan.odds import Choice, Odds, choose
 from governor.protocols import Belief, Situation
@@ -62,7 +62,7 @@ def _over(situation: Situation) -> str:
         verdict = attempts[-1].verdict
         if verdict is not None and verdict.decision == "accept":
             return f"accepted by {verdict.verifier or 'the verifier'}"
-        if _unverified(situation) and failure_of(attempts[-1]) == "":
+        if _unverified(situation) and attempts[-1].failure == "":
             return "no verifier applies: the first answer stands"
     if len(attempts) >= terms.max_attempts:
         return f"all {terms.max_attempts} attempts are used"
@@ -124,7 +124,7 @@ def _held_answers(grid: Grid, situation: Situation) -> Floats:
     """P(correct | difficulty) of every answer in hand: of a rejected one what the verifier's misses leave."""
     ids = [rung.id for rung in situation.terms.ladder]
     rows: list[Floats] = []
-    for attempt in held(situation.attempts):
+    for attempt in (one for one in situation.attempts if one.shippable):
         if attempt.rung.id not in ids:
             continue
         correct = grid.answer[ids.index(attempt.rung.id)]

@@ -92,7 +92,7 @@ def attempt_attributes(attempt: Attempt) -> Attributes:
             "governor.reason": attempt.reason,
             "governor.calls": attempt.calls,
             "governor.micros": attempt.micros,
-            "governor.verdict": attempt.verdict.decision if attempt.verdict else "",
+            "error.type": attempt.error.partition(":")[0],
         }
     )
 

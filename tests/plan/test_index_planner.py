@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from governor.estimate import RuleEstimator
-from governor.plan.backtrack import failure_of
 from governor.plan.index import IndexPlanner
 from governor.protocols import Belief, Situation, Terms
 from governor.records import (
@@ -282,7 +281,7 @@ def test_any_course_of_events_ends_and_repeats_no_correlated_failure(
             break
         assert decided.mode == "first" if not where.attempts else decided.mode in modes
         earlier = [done for done in where.attempts if done.rung == decided.rung]
-        assert all(failure_of(done) in STOCHASTIC_FAILURES for done in earlier)
+        assert all(done.failure in STOCHASTIC_FAILURES for done in earlier)
         where = replace(where, attempts=(*where.attempts, attempt(decided.rung, failure, mode=decided.mode)))
     assert len(where.attempts) <= most
 
