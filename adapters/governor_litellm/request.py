@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from governor.errors import BackendAuthError, BackendRequestError, PolicyError, Problem
+from governor.plan.bounds import output_bound
 from governor.plan.dialects import Dialect, dialect_for
 from governor.plan.effort import allows, can_continue, merged, wire
 from governor.plan.messages import messages_of
@@ -86,6 +87,7 @@ def arguments(call: Call, target: Target) -> dict[str, Any]:
         extra = merged(extra, _resumed(call, target))
     return {
         **params,
+        "max_tokens": output_bound(call),
         "model": target.routed,
         "messages": messages_of(call, dialect),
         **_asked(call, dialect),

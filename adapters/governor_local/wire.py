@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from governor.errors import BackendError, BackendReplyError, BackendRequestError, BackendUnavailableError
+from governor.plan import thought
+from governor.plan.bounds import output_bound
+from governor.plan.messages import messages_of
 from governor.protocols import Delta
 from governor.records import Call, Reply, ToolCall, Usage
 
-THOUGHT, THOUGHT_END = "<think>", "</think>"
 _SEED_RANGE = 1 << 32
 
 
@@ -23,13 +25,13 @@ def request_of(call: Call) -> dict[str, Any]:
 
     Without a temperature the model answers greedily. `thinking_tokens` is a hard cap on models whose chat
     template knows thinking (the server ends the thought there) and part of `max_tokens` on others; 0 turns
-    thinking off where the template can. Each sample of a call has its own seed.
+    thinking off where the template can.
     """
-    rung, resumes_answer = call.rung, bool(call.prefix) and not _is_thought(call.prefix)
-    thinks = rung.thinking_tokens > 0 and not resumes_answer
+    rung = call.rung
+    thinks = rung.thinking_tokens > 0 and (not call.prefix or thought.is_open(call.prefix))
     body: dict[str, Any] = {
-        "messages": [_with_thought(message) for message in _messages(call)],
-        "max_tokens": rung.answer_tokens if resumes_answer else rung.max_tokens,
+        "messages": [_with_thought(message) for message in messages_of(call)],
+        "max_tokens": output_bound(call),
         "temperature": rung.temperature or 0.0,
         "chat_template_kwargs": _template_options(rung.effort, thinks=thinks),
         "stream": True,
@@ -40,7 +42,7 @@ def request_of(call: Call) -> dict[str, Any]:
     if thinks:
         body["thinking_budget_tokens"] = rung.thinking_tokens
     if call.seed is not None:
-        body["seed"] = (call.seed + call.sample) % _SEED_RANGE
+        body["seed"] = call.seed % _SEED_RANGE
     if call.logprobs:
         body |= {"logprobs": True, "top_logprobs": 1}  # 0 switches them off
     if call.tools:
@@ -56,32 +58,13 @@ def _template_options(effort: str | None, *, thinks: bool) -> dict[str, Any]:
     return options | {"reasoning_effort": effort} if effort not in (None, "none") else options
 
 
-def _messages(call: Call) -> list[dict[str, Any]]:
-    """The step's messages with the rung's instruction in the system message and the prefix at the end."""
-    messages = [dict(message) for message in call.messages]
-    if call.rung.instruction:
-        first = messages[0] if messages and messages[0].get("role") == "system" else None
-        if first is None:
-            messages.insert(0, {"role": "system", "content": call.rung.instruction})
-        else:
-            first["content"] = f"{first.get('content') or ''}\n\n{call.rung.instruction}".strip()
-    if call.prefix:
-        messages.append({"role": "assistant", "content": call.prefix})
-    return messages
-
-
-def _is_thought(prefix: str) -> bool:
-    """Whether the text to go on from ends inside a thought."""
-    return prefix.lstrip().startswith(THOUGHT) and THOUGHT_END not in prefix
-
-
 def _with_thought(message: dict[str, Any]) -> dict[str, Any]:
     """An assistant message whose thought stands where chat templates look for it."""
     content = message.get("content")
-    if message.get("role") != "assistant" or not isinstance(content, str) or not content.lstrip().startswith(THOUGHT):
+    if message.get("role") != "assistant" or not isinstance(content, str):
         return message
-    thought, _, answer = content.lstrip().removeprefix(THOUGHT).removeprefix("\n").partition(THOUGHT_END)
-    return message | {"content": answer.removeprefix("\n\n"), "reasoning_content": thought}
+    thinking, answer = thought.read(content)
+    return message | {"content": answer, "reasoning_content": thinking} if thinking else message
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from governor.plan import thought
 from governor.records import Amount, Call, Limit, Message, Price, Rung, Step
 
 MESSAGE_TOKENS = 16
@@ -23,13 +24,18 @@ def bound(call: Call) -> Amount:
     """The most one call can use.
 
     No byte-level tokenizer makes more tokens than bytes, so input tokens <= UTF-8 bytes of all texts plus
-    the template's marks. Output is the rung's `max_tokens`; a continuation (`call.prefix`) may only use the
-    answer reserve, and its backend must be sent that limit. Price: the dearer of fresh and cached input.
+    the template's marks. Output: see `output_bound`, which backends must send. Price: the dearer of fresh and
+    cached input.
     """
     rung = call.rung
     given = _input_bound(call.messages, call.tools, call.response_schema, rung) + _bytes(call.prefix)
-    output = rung.answer_tokens if call.prefix else rung.max_tokens
-    return _amount(rung.price, given, output, call.timeout)
+    return _amount(rung.price, given, output_bound(call), call.timeout)
+
+
+def output_bound(call: Call) -> int:
+    """The most output tokens of one call: one that goes on with an answer may only use the answer reserve."""
+    resumes_answer = bool(call.prefix) and not thought.is_open(call.prefix)
+    return call.rung.answer_tokens if resumes_answer else call.rung.max_tokens
 
 
 def bound_rung(step: Step, rung: Rung) -> Amount:

@@ -91,11 +91,11 @@ def test_greedy_calls_repeat_themselves(backend: LocalBackend) -> None:
 
 
 def test_seeds_choose_the_sample(backend: LocalBackend) -> None:
-    def sampled(seed: int, sample: int = 0) -> str:
-        return backend.call(ask(STORY, tokens=20, seed=seed, sample=sample, rung={"temperature": 1.0})).text
+    def sampled(seed: int) -> str:
+        return backend.call(ask(STORY, tokens=20, seed=seed, rung={"temperature": 1.0})).text
 
     assert sampled(1) == sampled(1)
-    assert len({sampled(1, sample) for sample in range(4)}) > 1
+    assert len({sampled(seed) for seed in range(4)}) > 1
 
 
 def test_parallel_calls_give_what_each_gives_alone(backend: LocalBackend) -> None:
