@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from governor.policy.schema import Backtrack, Budget, Canary, Limits, Match, Policy, Rule, RungSpec
 from governor.protocols import Terms
-from governor.records import Limit, Step
+from governor.records import Limit, Rung, Step
 
 DEFAULT_DIAL = 0.3
 
@@ -98,7 +98,7 @@ def _ready(policy: Policy, rule: Rule, name: str) -> _Ready:
     return _Ready(
         conditions=tuple(_conditions(rule.match)),
         terms=_terms(policy, rule, budget, _reason(rule.match, name)),
-        step=budget.step,
+        step=_untimed(budget.step),
         session=budget.session,
         app=budget.app,
         per=budget.app.per if budget.app else "",
@@ -116,7 +116,8 @@ def _over(base: Any, own: Budget | Backtrack | None) -> Any:
 def _terms(policy: Policy, rule: Rule, budget: Budget, reason: str) -> Terms:
     backtrack: Backtrack = _over(policy.backtrack, rule.backtrack)
     own = rule.ladder or policy.ladder
-    ladder = tuple(policy.rungs[entry.id if isinstance(entry, RungSpec) else entry] for entry in own)
+    longest = budget.call.seconds if budget.call else None
+    ladder = tuple(_hurried(policy.rungs[e.id if isinstance(e, RungSpec) else e], longest) for e in own)
     ids = {rung.id for rung in ladder}
     dial, keep = _aim(policy, rule)
     mode = rule.mode or policy.mode
@@ -134,11 +135,25 @@ def _terms(policy: Policy, rule: Rule, budget: Budget, reason: str) -> Terms:
         fail=policy.fail,
         modes=backtrack.modes,
         max_attempts=backtrack.max_attempts,
-        deadline=policy.deadline if rule.deadline is None else rule.deadline,
+        deadline=_earlier(policy.deadline if rule.deadline is None else rule.deadline, _step_seconds(budget)),
         baseline=policy.baseline if policy.baseline in ids else ladder[-1].id,
         difficulty=rule.difficulty,
         reason=reason,
     )
+
+
+def _hurried(rung: Rung, longest: float | None) -> Rung:
+    """The rung with the time limit of a single call: a call is cut there, so that the rung need not be left out."""
+    return rung if longest is None or rung.timeout <= longest else replace(rung, timeout=longest)
+
+
+def _step_seconds(budget: Budget) -> float | None:
+    return budget.step.seconds if budget.step else None
+
+
+def _untimed(step: Limits | None) -> Limits | None:
+    """A step's seconds are its deadline, which shortens its calls; in the ledger they would refuse them."""
+    return None if step is None else step.model_copy(update={"seconds": None})
 
 
 def _aim(policy: Policy, rule: Rule) -> tuple[float | None, float | None]:

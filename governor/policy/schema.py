@@ -207,7 +207,7 @@ class Limits(Part):
     usd: Money | None = Field(default=None, examples=[0.05])
     """Money in USD."""
     seconds: Annotated[float, Field(ge=0, le=1_000_000_000)] | None = Field(default=None, examples=[60])
-    """Seconds of model and verifier time, summed."""
+    """Seconds of model and verifier time, summed; of a call its time limit, of a step its deadline."""
     calls: Count | None = Field(default=None, examples=[10])
     """Requests to models."""
 
