@@ -1,0 +1,168 @@
+"""The only sync/async pair: `drive` and `adrive` perform a process's effects and throw errors back into it.
+
+A *performer* answers one effect; `Ports.perform` is the ordinary one. Errors and cancellations are thrown
+INTO the process at the effect that met them, so that the loop itself settles what it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from governor.effects import (
+    CallModel,
+    Compute,
+    Effect,
+    Emit,
+    Enter,
+    Exit,
+    Extend,
+    Now,
+    Process,
+    Refund,
+    Reserve,
+    Settle,
+)
+from governor.errors import VerifierError
+from governor.protocols import Backend, Ledger, Sink, Tracer
+from governor.records import Call, Reply
+
+T = TypeVar("T")
+Performer = Callable[[Effect], Any]
+
+_BOOKKEEPING = (Reserve, Extend, Settle, Refund)
+_CLOSING = (Settle, Refund)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The world as the loop's effects see it. `call` and `compute` may answer with awaitables under `adrive`."""
+
+    call: Callable[[Call], Reply | Awaitable[Reply]]
+    compute: Callable[[Callable[[], Any]], Any]
+    ledger: Ledger
+    sinks: tuple[Sink, ...]
+    tracer: Tracer
+    clock: Callable[[], float] = time.monotonic
+
+    def perform(self, effect: Effect) -> Any:
+        """Perform one effect with the port that it is for."""
+        match effect:
+            case Now():
+                return self.clock()
+            case CallModel(call):
+                return self.call(call)
+            case Compute(_, work):
+                return self.compute(work)
+            case Enter(name, attributes):
+                return self.tracer.enter(name, attributes)
+            case Exit(attributes, error):
+                return self.tracer.exit(attributes, error)
+            case Emit(step, record):
+                for sink in self.sinks:
+                    sink.emit(step, record)
+                return None
+            case _:
+                return self._book(effect)
+
+    def _book(self, effect: Reserve | Extend | Settle | Refund) -> Any:
+        match effect:
+            case Reserve(key, amount, limits):
+                return self.ledger.reserve(key, amount, limits)
+            case Extend(key, amount):
+                return self.ledger.extend(key, amount)
+            case Settle(key, spent):
+                return self.ledger.settle(key, spent)
+            case Refund(key):
+                return self.ledger.refund(key)
+
+
+def sync_ports(backend: Backend, ledger: Ledger, sinks: tuple[Sink, ...], tracer: Tracer) -> Ports:
+    """Ports for `drive`: calls and computations block."""
+    return Ports(backend.call, _compute_now, ledger, sinks, tracer)
+
+
+def async_ports(backend: Backend, ledger: Ledger, sinks: tuple[Sink, ...], tracer: Tracer) -> Ports:
+    """Ports for `adrive`: calls are awaited, computations run in a thread."""
+    return Ports(backend.acall, _compute_in_thread, ledger, sinks, tracer)
+
+
+def drive(process: Process[T], perform: Performer) -> T:
+    """Run a process to its end, blocking."""
+    try:
+        effect = next(process)
+        while True:
+            try:
+                answer = perform(effect)
+            except BaseException as cause:  # noqa: BLE001 - the process itself decides what to do about it
+                effect = process.throw(cause)
+            else:
+                effect = process.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+async def adrive(process: Process[T], perform: Performer) -> T:
+    """Run a process to its end, awaiting what `perform` gives back.
+
+    A cancellation that arrives while the ledger is at work is held back until that one effect is done, so
+    that a reservation is never made without the loop knowing of it, and closing is never cut short.
+    """
+    held_back: BaseException | None = None
+    try:
+        effect = next(process)
+        while True:
+            try:
+                if held_back is not None and not isinstance(effect, _CLOSING):
+                    cancellation, held_back = held_back, None
+                    raise cancellation
+                answer = perform(effect)
+                if inspect.isawaitable(answer):
+                    if isinstance(effect, _BOOKKEEPING):
+                        answer, held_back = await _unbroken(answer)
+                    else:
+                        answer = await answer
+            except BaseException as cause:  # noqa: BLE001 - thrown on, as in `drive`
+                effect = process.throw(cause)
+            else:
+                effect = process.send(answer)
+    except StopIteration as end:
+        if held_back is not None:
+            raise held_back from None
+        result: T = end.value
+        return result
+
+
+async def _unbroken(work: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    """Await to the end whatever happens; a cancellation meanwhile is given back beside the result."""
+    task = asyncio.ensure_future(work)
+    interruption: BaseException | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as cancellation:
+            if task.cancelled():
+                raise
+            interruption = cancellation
+        except Exception:  # noqa: BLE001 - the task keeps its exception; result() below raises it
+            break
+    return task.result(), interruption
+
+
+def _compute_now(work: Callable[[], Any]) -> Any:
+    answer = work()
+    if inspect.isawaitable(answer):
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise VerifierError("an async verifier needs an async run: use arun() or astream()")
+    return answer
+
+
+async def _compute_in_thread(work: Callable[[], Any]) -> Any:
+    answer = await asyncio.to_thread(work)
+    return await answer if inspect.isawaitable(answer) else answer

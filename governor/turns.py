@@ -1,0 +1,62 @@
+"""The next request of a step: how a rejected or truncated answer shapes what is asked now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from governor.plan import thought
+from governor.protocols import Verifier
+from governor.records import Attempt, Call, Message, Plan, Reply, Step
+
+_REJECTED = "Your answer was checked and rejected: {feedback}\nSolve the task again and give a corrected answer."
+
+
+def call_for(
+    step: Step, plan: Plan, attempts: tuple[Attempt, ...], verifier: Verifier | None, seconds_left: float | None
+) -> Call:
+    """The request that carries out `plan` after `attempts`. Its time limit never passes the deadline."""
+    last = attempts[-1].reply if attempts else None
+    rung = plan.rung
+    return Call(
+        step_id=step.id,
+        rung=rung,
+        messages=_messages(step, plan, attempts),
+        attempt=len(attempts) + 1,
+        tools=step.tools,
+        response_schema=step.response_schema,
+        prefix=unfinished(last) if plan.mode == "continue" and last is not None else "",
+        seed=None if step.seed is None else step.seed + len(attempts),
+        timeout=rung.timeout if seconds_left is None else min(rung.timeout, seconds_left),
+        logprobs=verifier is not None and verifier.wants_logprobs,
+        hold=verifier is not None and verifier.needs_whole_answer,
+    )
+
+
+def _messages(step: Step, plan: Plan, attempts: tuple[Attempt, ...]) -> tuple[Message, ...]:
+    if plan.mode != "feedback":
+        return step.messages
+    judged = next((a for a in reversed(attempts) if a.reply is not None and a.verdict is not None), None)
+    if judged is None or judged.reply is None or judged.verdict is None:
+        return step.messages
+    return (
+        *step.messages,
+        {"role": "assistant", "content": judged.reply.text},
+        {"role": "user", "content": _REJECTED.format(feedback=judged.verdict.feedback)},
+    )
+
+
+def unfinished(reply: Reply) -> str:
+    """The text that a truncated reply must go on from, its open thought included."""
+    return thought.written(reply.thinking, reply.text)
+
+
+def joined(before: Reply, after: Reply) -> Reply:
+    """A continued reply as one: text and thought joined, the usage of the continuation alone."""
+    if after.thinking and not before.text:
+        thinking, text = before.thinking + after.thinking, after.text
+    else:
+        thinking, text = thought.read(unfinished(before) + after.text)
+    logprobs = None
+    if before.logprobs is not None and after.logprobs is not None:
+        logprobs = before.logprobs + after.logprobs
+    return replace(after, text=text, thinking=thinking, logprobs=logprobs)
