@@ -1,0 +1,74 @@
+"""Which backend serves a model: `local/...` and any other installed prefix go to their own, the rest to LiteLLM.
+
+Backends are found through the entry-point group `governor.backends`; the entry's name is the model prefix.
+An entry is a callable that takes the policy's `models` mapping and returns a Backend.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from governor.errors import BackendRequestError
+from governor.protocols import Backend, Delta
+from governor.records import Call, Reply, Rung
+
+DEFAULT = "litellm"
+_GROUP = "governor.backends"
+
+
+class Backends:
+    """A Backend that hands each call to the backend its model name asks for; each is made on first use.
+
+    `models` maps model names to their options (`api_base`, `api_key_env`, ...) as the policy states them.
+    """
+
+    def __init__(self, models: Mapping[str, Mapping[str, Any]]) -> None:
+        self._models = models
+        self._made: dict[str, Backend] = {}
+        self._lock = threading.Lock()
+
+    def serving(self, model: str) -> Backend:
+        """The backend for a model name. Raises BackendRequestError if none is installed for it."""
+        prefix = model.partition("/")[0]
+        with self._lock:
+            name = prefix if prefix in _installed() else DEFAULT
+            if name not in self._made:
+                self._made[name] = self._make(name, model)
+            return self._made[name]
+
+    def _make(self, name: str, model: str) -> Backend:
+        entry = _installed().get(name)
+        if entry is None:
+            raise BackendRequestError(
+                f"no backend is installed for model '{model}': reinstall compute-governor", model=model, sent=False
+            )
+        backend: Backend = entry.load()(self._models)
+        return backend
+
+    def call(self, call: Call) -> Reply:
+        return self.serving(call.rung.model).call(call)
+
+    async def acall(self, call: Call) -> Reply:
+        return await self.serving(call.rung.model).acall(call)
+
+    def stream(self, call: Call) -> Iterator[Delta | Reply]:
+        return self.serving(call.rung.model).stream(call)
+
+    def astream(self, call: Call) -> AsyncIterator[Delta | Reply]:
+        return self.serving(call.rung.model).astream(call)
+
+    def continues(self, rung: Rung) -> bool:
+        return self.serving(rung.model).continues(rung)
+
+    def close(self) -> None:
+        """Close every backend that was made."""
+        with self._lock:
+            while self._made:
+                self._made.popitem()[1].close()
+
+
+def _installed() -> Mapping[str, Any]:
+    return {entry.name: entry for entry in entry_points(group=_GROUP)}

@@ -1,0 +1,88 @@
+"""What a policy asks that some other part can't do: the cross-checks that every loaded policy passes.
+
+The policy part judges shape and consistency. Here the effort table and the verifiers have their say, as
+findings whose paths the loader turns into lines and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from governor.errors import PolicyError
+from governor.plan.dialects import Dialect, dialect_for
+from governor.plan.effort import hardness, problems, same_wire
+from governor.policy import Check, Finding, Policy, verify_check
+from governor.policy.schema import RungSpec
+from governor.verify import known_verifiers, problems_of
+
+Path = tuple[str | int, ...]
+
+
+def policy_checks() -> tuple[Check, ...]:
+    """The checks to hand to `load_policy` and `inspect_policy`."""
+    return (_effort, _wires, verify_check(known_verifiers(), _leaf))
+
+
+def _effort(policy: Policy) -> Iterator[Finding]:
+    """Every rung against the dialect its model speaks: unsupported knobs are errors, soft budgets are said."""
+    for path, spec in _rungs(policy):
+        dialect = _dialect(policy, spec.model)
+        if isinstance(dialect, Finding):
+            yield dialect
+            continue
+        model = policy.models.get(spec.model)
+        rung = spec.rung(policy.models)
+        for issue in problems(
+            rung,
+            dialect,
+            require_hard=policy.require_hard,
+            max_output_tokens=model.max_output_tokens if model else None,
+            context_window=model.context_window if model else None,
+        ):
+            yield Finding((*path, issue.field), issue.message, issue.hint, issue.severity)
+        if rung.thinking_tokens and hardness(rung, dialect) == "soft" and not policy.require_hard:
+            text = f"thinking_tokens is a reserve inside max_tokens on {dialect.name}, not a cap"
+            yield Finding((*path, "thinking_tokens"), text, "require_hard: true refuses such rungs", "warning")
+
+
+def _wires(policy: Policy) -> Iterator[Finding]:
+    """Rungs that differ in the file and end as the same request."""
+    wires = {name: model.wire for name, model in policy.models.items() if model.wire}
+    ladder = [spec.rung(policy.models) for spec in policy.ladder]
+    if any(isinstance(_dialect(policy, rung.model), Finding) for rung in ladder):
+        return
+    try:
+        groups = same_wire(ladder, wires)
+    except PolicyError:
+        return  # a rung that can't be sent at all was already said
+    positions = {spec.id: position for position, spec in enumerate(policy.ladder)}
+    for first, *others in groups:
+        for other in others:
+            text = f"rung '{other}' ends as the same wire request as '{first}'"
+            yield Finding(("ladder", positions[other]), text, "remove one of the two", "warning")
+
+
+def _leaf(name: str, options: Any, path: Path) -> Iterator[Finding]:
+    spec = name if options is None else {name: options}
+    inside = () if options is None else (name,)
+    for where, message, hint in problems_of(spec):
+        yield Finding((*path, *where[len(inside) :]), message, hint)
+
+
+def _rungs(policy: Policy) -> Iterator[tuple[Path, RungSpec]]:
+    for position, spec in enumerate(policy.ladder):
+        yield ("ladder", position), spec
+    for rule, own in enumerate(policy.steps):
+        for position, ref in enumerate(own.ladder or ()):
+            if isinstance(ref, RungSpec):
+                yield ("steps", rule, "ladder", position), ref
+
+
+def _dialect(policy: Policy, name: str) -> Dialect | Finding:
+    model = policy.models.get(name)
+    try:
+        return dialect_for(name, model.wire if model else None)
+    except PolicyError as error:
+        (problem,) = error.problems
+        return Finding(("models", name, "wire"), problem.message, problem.hint)

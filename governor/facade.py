@@ -1,0 +1,214 @@
+"""Governor: wires the parts together. `run` / `arun` for outcomes, `stream` / `astream` for text as it comes."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from governor.backends import Backends
+from governor.checks import policy_checks
+from governor.drivers import Ports, adrive, async_ports, drive, sync_ports
+from governor.effects import Process
+from governor.estimate import RuleEstimator
+from governor.ledger import open_ledger
+from governor.loop import Mind, govern
+from governor.plan.bounds import bound
+from governor.plan.index import IndexPlanner
+from governor.policy import load_policy, terms_for, verify_for
+from governor.protocols import Backend, Estimator, Ledger, Planner, Sink, Situation, Terms, Tracer, Verifier
+from governor.records import Call, Message, Outcome, Plan, Reply, Step, Stop
+from governor.streaming import AsyncStream, Stream
+from governor.telemetry.spans import OtelTracer
+from governor.verify import SandboxLimits, build_verifier
+
+if TYPE_CHECKING:
+    from governor.policy import Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What Governor would do with a step, and why; nothing is called for it."""
+
+    terms: Terms
+    difficulty: float
+    reasons: tuple[str, ...]
+    plan: Plan | Stop
+    sensitivity: float
+    false_accept: float
+    verifier: str
+
+
+class Governor:
+    """Runs steps under one policy. Safe for many threads and tasks; `close()` or `with` frees its backends."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        backend: Backend | None = None,
+        ledger: Ledger | None = None,
+        sinks: Sequence[Sink] = (),
+        tracer: Tracer | None = None,
+        estimator: Estimator | None = None,
+        planner: Planner | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.policy = policy
+        self.backend: Backend = backend or Backends(_model_options(policy))
+        self._ledger = ledger
+        self._sinks = tuple(sinks)
+        self._tracer = tracer or OtelTracer()
+        self.estimator = estimator or RuleEstimator()
+        self.planner = planner or IndexPlanner()
+        self._clock = clock
+
+    @classmethod
+    def from_policy(cls, source: str | Path, **parts: Any) -> Governor:
+        """Load a policy file (or a shipped policy by name) and wire it. Raises PolicyError with every mistake."""
+        return cls(load_policy(source, checks=policy_checks()), **parts)
+
+    def step(self, prompt: str | Sequence[Message] | Step, **context: Any) -> Step:
+        """Make a Step of a prompt or messages. `context` are Step's fields; `id` is made up if it is not given."""
+        if isinstance(prompt, Step):
+            return replace(prompt, **context) if context else prompt
+        messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
+        return Step(id=context.pop("id", None) or uuid.uuid4().hex, messages=messages, **context)
+
+    def process(self, step: Step, **terms: Any) -> Process[Outcome]:
+        """The loop for one step, not yet driven. `terms` override the policy's terms for this one step."""
+        granted = self.terms(step, **terms)
+        return govern(step, granted, Mind(self.estimator, self.planner, self.verifier(step, granted)))
+
+    def ports(self, call: Callable[[Call], Reply] | None = None) -> Ports:
+        """Ports for `drive`; `call` replaces the backend's (streams do that)."""
+        made = sync_ports(self.backend, self.ledger, self._sinks, self._tracer)
+        return replace(made, call=call) if call else made
+
+    def async_ports(self, call: Callable[[Call], Awaitable[Reply]] | None = None) -> Ports:
+        """Ports for `adrive`."""
+        made = async_ports(self.backend, self.ledger, self._sinks, self._tracer)
+        return replace(made, call=call) if call else made
+
+    def run(self, prompt: str | Sequence[Message] | Step, **context: Any) -> Outcome:
+        """Govern one step, blocking. Refusals and failures are outcomes; only misuse raises."""
+        return drive(self.process(self.step(prompt, **context)), self.ports().perform)
+
+    async def arun(self, prompt: str | Sequence[Message] | Step, **context: Any) -> Outcome:
+        """Govern one step. A cancellation leaves after the reservation is settled."""
+        return await adrive(self.process(self.step(prompt, **context)), self.async_ports().perform)
+
+    def stream(self, prompt: str | Sequence[Message] | Step, **context: Any) -> Stream:
+        """Text as it comes where nothing has to be verified first, else at acceptance; `.outcome` afterwards."""
+        step = self.step(prompt, **context)
+        overrides = self._streaming(step)
+        return Stream(self.backend, lambda call: drive(self.process(step, **overrides), self.ports(call).perform))
+
+    def astream(self, prompt: str | Sequence[Message] | Step, **context: Any) -> AsyncStream:
+        """Like `stream`, for `async for`."""
+        step = self.step(prompt, **context)
+        overrides = self._streaming(step)
+
+        async def run(call: Callable[[Call], Awaitable[Reply]]) -> Outcome:
+            return await adrive(self.process(step, **overrides), self.async_ports(call).perform)
+
+        return AsyncStream(self.backend, run)
+
+    def explain(self, prompt: str | Sequence[Message] | Step, **context: Any) -> Explanation:
+        """Forecast, index and reason for a step, without calling any model."""
+        step = self.step(prompt, **context)
+        terms = self.terms(step)
+        verifier = self.verifier(step, terms)
+        belief = self.estimator.estimate(step, terms)
+        situation = Situation(
+            step=step,
+            terms=terms,
+            sensitivity=verifier.sensitivity if verifier else 1.0,
+            false_accept=verifier.false_accept if verifier else 1.0,
+        )
+        return Explanation(
+            terms=terms,
+            difficulty=belief.difficulty,
+            reasons=belief.reasons,
+            plan=self.planner.choose(belief, situation),
+            sensitivity=situation.sensitivity,
+            false_accept=situation.false_accept,
+            verifier=verifier.name if verifier else "none",
+        )
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The budget store: the one given, else the policy's `ledger`, else a default (see `default_ledger`)."""
+        return self._ledger or open_ledger(self.policy.ledger or default_ledger(self.policy))
+
+    def close(self) -> None:
+        """Free backends, sinks and the store."""
+        self.backend.close()
+        for sink in self._sinks:
+            sink.close()
+        if "ledger" in self.__dict__:
+            self.ledger.close()
+
+    def __enter__(self) -> Governor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def terms(self, step: Step, **overrides: Any) -> Terms:
+        """What the policy grants a step now; `overrides` replace single terms."""
+        terms = replace(terms_for(self.policy, step, self._clock()), **overrides)
+        continues = frozenset(rung.id for rung in terms.ladder if self.backend.continues(rung))
+        return replace(terms, continues=continues)
+
+    def verifier(self, step: Step, terms: Terms) -> Verifier | None:
+        """The step's verifier: the policy's and the step's own checks; None where neither has any."""
+        return build_verifier(
+            verify_for(self.policy, step),
+            checks=step.checks,
+            judge_rungs=self.policy.rungs,
+            sandbox=_sandbox_limits(self.policy),
+            fail=terms.fail,
+            bound=bound,
+        )
+
+    def _streaming(self, step: Step) -> Mapping[str, Any]:
+        verifier = self.verifier(step, self.terms(step))
+        if verifier is None or not verifier.needs_whole_answer:
+            return {"modes": ("continue",)}  # shown text can be gone on from, never taken back
+        return {}
+
+
+def default_ledger(policy: Policy) -> str:
+    """Where a policy without `ledger` books spend.
+
+    A limit per application must hold across processes, so it needs a file: SQLite in the user's state folder
+    (XDG_STATE_HOME). Limits of steps and sessions alone end with the process, and stay in memory.
+    """
+    if policy.budget.app is None:
+        return "memory://"
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "compute-governor"
+    home.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{home / f'{policy.app}.db'}"
+
+
+def _model_options(policy: Policy) -> Mapping[str, Mapping[str, Any]]:
+    asked = ("api_base", "api_key_env", "wire")
+    dumped = {name: model.model_dump(include=set(asked), exclude_none=True) for name, model in policy.models.items()}
+    return {name: options for name, options in dumped.items() if options}
+
+
+def _sandbox_limits(policy: Policy) -> SandboxLimits:
+    wanted = policy.sandbox
+    return SandboxLimits(
+        wall_seconds=wanted.wall_seconds,
+        cpu_seconds=math.ceil(wanted.cpu_seconds),
+        memory_bytes=wanted.memory_mb << 20,
+        allow_unsandboxed=wanted.allow_unsandboxed,
+    )

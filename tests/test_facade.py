@@ -1,0 +1,233 @@
+"""Governor from the outside: run, arun, stream, astream, explain - on scripted replies, with real parts else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from governor import Governor, Outcome, Reply, Usage
+from governor.errors import BackendAuthError, BackendUnavailableError
+from governor.ledger import open_ledger
+from governor.policy import Policy, policy_from
+from governor.protocols import Ledger
+from governor.records import Call
+from governor.telemetry.records import JsonlSink, read_records
+from governor.testing import ScriptedBackend
+
+LADDER = [
+    {"id": "low", "model": "m/small", "answer_tokens": 100, "price": {"input": 1, "output": 2}},
+    {"id": "high", "model": "m/large", "answer_tokens": 100, "price": {"input": 5, "output": 10}},
+]
+QUESTION = "What is 12 * 17?"
+
+
+def policy(**keys: Any) -> Policy:
+    return policy_from({"version": 1, "app": "test", "dial": 0.1, "ladder": LADDER, **keys})
+
+
+def reply(text: str, **fields: Any) -> Reply:
+    return Reply(text=text, usage=Usage(20, 5), seconds=0.01, **fields)
+
+
+def governed(script: Any, ledger: Ledger | None = None, **keys: Any) -> Governor:
+    return Governor(policy(**keys), backend=ScriptedBackend(script), ledger=ledger or open_ledger("memory://"))
+
+
+@pytest.fixture(params=["sync", "async"])
+def run(request: pytest.FixtureRequest) -> Callable[..., Outcome]:
+    def one(governor: Governor, prompt: Any, **context: Any) -> Outcome:
+        if request.param == "sync":
+            return governor.run(prompt, **context)
+        return asyncio.run(governor.arun(prompt, **context))
+
+    return one
+
+
+def test_a_rejected_answer_is_mended_by_a_higher_rung(run: Callable[..., Outcome]) -> None:
+    governor = governed([reply("214"), reply("204")])
+    outcome = run(governor, QUESTION, checks=({"arithmetic": "12 * 17"},))
+    assert (outcome.status, outcome.answer) == ("accepted", "204")
+    assert [attempt.rung.id for attempt in outcome.attempts] == ["low", "high"]
+    assert outcome.spent.micros == (20 + 5 * 2) + (20 * 5 + 5 * 10)
+    assert outcome.spent.calls == 2
+
+
+def test_without_a_verifier_the_first_answer_stands_unverified(run: Callable[..., Outcome]) -> None:
+    outcome = run(governed([reply("204")]), QUESTION)
+    assert (outcome.status, outcome.answer, len(outcome.attempts)) == ("unverified", "204", 1)
+
+
+def test_a_truncated_answer_is_continued_where_the_backend_can(run: Callable[..., Outcome]) -> None:
+    backend = ScriptedBackend(
+        [reply("The result", finish_reason="length"), reply(" is 204.")], continues=["low", "high"]
+    )
+    outcome = run(Governor(policy(), backend=backend, ledger=open_ledger("memory://")), QUESTION)
+    assert outcome.answer == "The result is 204."
+    assert outcome.attempts[1].mode == "continue"
+    assert backend.calls[1].prefix == "The result"
+
+
+def test_feedback_reaches_the_next_rung(run: Callable[..., Outcome]) -> None:
+    backend = ScriptedBackend([reply("214"), reply("204")])
+    governor = Governor(policy(backtrack={"modes": ["feedback"]}), backend=backend, ledger=open_ledger("memory://"))
+    run(governor, QUESTION, checks=({"arithmetic": "12 * 17"},))
+    assert [message["role"] for message in backend.calls[1].messages] == ["user", "assistant", "user"]
+    assert "not the value of 12 * 17" in backend.calls[1].messages[-1]["content"]
+
+
+def test_a_budget_that_allows_nothing_refuses(run: Callable[..., Outcome]) -> None:
+    outcome = run(governed([], budget={"step": {"usd": 0.0001}, "on_exhausted": "refuse"}), QUESTION)
+    assert (outcome.status, outcome.attempts) == ("refused", ())
+    assert "exceeded" in outcome.error
+
+
+def test_a_tight_budget_degrades_to_a_rung_that_fits(run: Callable[..., Outcome]) -> None:
+    # Room for the cheap rung's bound alone; at difficulty 1 the dear one would be chosen.
+    budget = {"step": {"usd": 0.0006}, "on_exhausted": "degrade"}
+    outcome = run(governed([reply("204")], budget=budget, steps=[{"difficulty": 1.0, "dial": 0}]), QUESTION)
+    assert (outcome.status, outcome.rung) == ("unverified", "low")
+
+
+def test_the_best_answer_so_far_ships_when_the_budget_ends(run: Callable[..., Outcome]) -> None:
+    budget = {"step": {"usd": 0.0006}, "on_exhausted": "best_so_far"}
+    outcome = run(governed([reply("214")], budget=budget), QUESTION, checks=({"arithmetic": "12 * 17"},))
+    assert (outcome.status, outcome.answer) == ("best_so_far", "214")
+
+
+def test_a_session_budget_binds_across_steps(run: Callable[..., Outcome]) -> None:
+    governor = governed(lambda call: reply("204"), budget={"session": {"calls": 2}})
+    statuses = [run(governor, QUESTION, session="s1").status for _ in range(3)]
+    assert statuses == ["unverified", "unverified", "refused"]
+    assert run(governor, QUESTION, session="s2").status == "unverified"
+
+
+def test_a_refused_key_closes_its_model_and_another_answers(run: Callable[..., Outcome]) -> None:
+    script = [BackendAuthError("key refused", sent=False, model="m/small"), reply("204")]
+    outcome = run(governed(script, dial=0.9), QUESTION)
+    assert (outcome.status, outcome.rung) == ("unverified", "high")
+    assert outcome.attempts[0].error == "BackendAuthError: key refused"
+
+
+def test_when_every_model_is_down_the_outcome_is_an_error(run: Callable[..., Outcome]) -> None:
+    down = lambda call: BackendUnavailableError("connection refused", sent=False)  # noqa: E731
+    outcome = run(governed(down), QUESTION)
+    assert outcome.status == "error"
+    assert "connection refused" in outcome.error
+    assert outcome.spent.micros == 0
+
+
+def test_shadow_records_the_decision_and_calls_the_baseline(run: Callable[..., Outcome]) -> None:
+    backend = ScriptedBackend([reply("214")])
+    governor = Governor(
+        policy(mode="shadow", budget={"step": {"usd": 0}}), backend=backend, ledger=open_ledger("memory://")
+    )
+    outcome = run(governor, QUESTION, checks=({"arithmetic": "12 * 17"},))
+    assert (outcome.arm, outcome.decided, outcome.rung) == ("shadow", "low", "high")
+    assert outcome.answer == "214"
+    assert len(backend.calls) == 1, "a rejected answer is recorded, not mended, and no budget refuses in shadow"
+
+
+def test_a_canary_governs_a_stable_share_of_sessions() -> None:
+    governor = governed(lambda call: reply("204"), mode={"canary": 0.3})
+    first = [governor.run(QUESTION, session=f"s{n}").arm for n in range(300)]
+    again = [governor.run(QUESTION, session=f"s{n}").arm for n in range(300)]
+    assert first == again
+    assert 60 < first.count("governed") < 120
+    assert set(first) == {"governed", "control"}
+
+
+def test_several_samples_vote_and_stop_when_decided(run: Callable[..., Outcome]) -> None:
+    ladder = [{"id": "vote", "model": "m/small", "answer_tokens": 10, "samples": 5}]
+    backend = ScriptedBackend([reply("7"), reply("9"), reply("9"), reply("9"), reply("7")])
+    governor = Governor(policy(ladder=ladder), backend=backend, ledger=open_ledger("memory://"))
+    outcome = run(governor, "Pick", seed=5)
+    assert outcome.answer == "9"
+    assert len(backend.calls) == 4, "three of five is a majority: the fifth sample is not bought"
+    assert len({call.seed for call in backend.calls}) == 4
+
+
+def test_a_broken_verifier_fails_closed_or_open(run: Callable[..., Outcome]) -> None:
+    check = ({"callable": f"{__name__}:explodes"},)
+    closed = run(governed([reply("204")]), QUESTION, checks=check)
+    opened = run(governed([reply("204")], fail="open"), QUESTION, checks=check)
+    assert (closed.status, opened.status) == ("best_so_far", "unverified")
+    assert "boom" in closed.error
+
+
+def explodes(step: object, reply: object) -> bool:
+    raise ValueError("boom")
+
+
+def test_an_unverified_stream_passes_text_through_as_it_comes() -> None:
+    stream = governed([reply("two hundred and four")]).stream(QUESTION)
+    pieces = list(stream)
+    assert "".join(pieces) == "two hundred and four"
+    assert stream.outcome is not None
+    assert stream.outcome.status == "unverified"
+
+
+def test_a_verified_stream_shows_only_the_accepted_answer() -> None:
+    stream = governed([reply("214"), reply("204")]).stream(QUESTION, checks=({"arithmetic": "12 * 17"},))
+    assert "".join(stream) == "204"
+
+
+async def test_astream_does_the_same() -> None:
+    stream = governed([reply("214"), reply("204")]).astream(QUESTION, checks=({"arithmetic": "12 * 17"},))
+    assert "".join([piece async for piece in stream]) == "204"
+    assert stream.outcome is not None
+    assert len(stream.outcome.attempts) == 2
+
+
+def test_leaving_a_stream_early_settles_its_reservation() -> None:
+    ledger = open_ledger("memory://")
+    governor = governed([reply("one two three")], ledger=ledger, budget={"session": {"calls": 5}})
+    pieces: Iterator[str] = iter(governor.stream(QUESTION, id="step", session="s"))
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]  # a generator, seen as the Iterator it is promised to be
+    held = ledger.reservation("step")
+    assert held is not None
+    assert held.state == "settled"
+    assert ledger.balance("session:test/s").reserved.calls == 0
+
+
+async def test_cancelling_arun_settles_its_reservation() -> None:
+    ledger = open_ledger("memory://")
+
+    class Slow(ScriptedBackend):
+        async def acall(self, call: Call) -> Reply:
+            await asyncio.sleep(30)
+            return self.call(call)
+
+    governor = Governor(policy(budget={"step": {"calls": 5}}), backend=Slow([]), ledger=ledger)
+    task = asyncio.ensure_future(governor.arun(QUESTION, id="step"))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    held = ledger.reservation("step")
+    assert held is not None
+    assert held.state == "settled"
+    assert held.amount.calls == 1, "a call that was sent and never answered is booked at its bound"
+
+
+def test_explain_calls_nothing_and_says_why() -> None:
+    backend = ScriptedBackend([])
+    governor = Governor(policy(), backend=backend, ledger=open_ledger("memory://"))
+    found = governor.explain(QUESTION)
+    assert [forecast.rung for forecast in found.plan.forecasts] == ["low", "high"]
+    assert found.reasons
+    assert backend.calls == []
+
+
+def test_every_attempt_and_outcome_is_recorded_without_texts(tmp_path: Path) -> None:
+    sink = JsonlSink(tmp_path / "records.jsonl")
+    backend = ScriptedBackend([reply("214"), reply("204")])
+    with Governor(policy(), backend=backend, ledger=open_ledger("memory://"), sinks=[sink]) as governor:
+        governor.run(QUESTION, checks=({"arithmetic": "12 * 17"},))
+    records = list(read_records(tmp_path / "records.jsonl", strict=True))
+    assert [record["kind"] for record in records] == ["attempt", "attempt", "outcome"]
+    assert QUESTION not in (tmp_path / "records.jsonl").read_text()
