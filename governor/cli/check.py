@@ -62,8 +62,8 @@ def ladder_table(policy: Policy) -> Table:
     return table
 
 
-def command(checks: Sequence[Check] = ()) -> Callable[..., None]:
-    """The command for the typer app, with the cross-checks of other parts."""
+def command(checks: Callable[[], Sequence[Check]] = tuple) -> Callable[..., None]:
+    """The command for the typer app. `checks` gives the cross-checks of other parts once they are needed."""
 
     def check(
         policy: Annotated[list[str], typer.Argument(help="Policy files, or names of shipped policies.")],
@@ -73,7 +73,7 @@ def command(checks: Sequence[Check] = ()) -> Callable[..., None]:
 
         Example: governor check policy.yaml
         """
-        report = check_policies(policy, checks)
+        report = check_policies(policy, checks())
         if as_data:
             typer.echo(as_json(report))
         else:

@@ -23,7 +23,7 @@ def unsure(policy: Policy) -> list[Finding]:
 @pytest.fixture
 def app() -> typer.Typer:
     app = typer.Typer()
-    app.command("check")(command([unsure]))
+    app.command("check")(command(lambda: [unsure]))
     app.command("other")(command())
     return app
 

@@ -1,0 +1,81 @@
+"""`governor explain POLICY PROMPT`: forecast, index and reason for a step; no model is called."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from governor.facade import Explanation
+
+
+def explain(
+    policy: Annotated[str, typer.Argument(help="Policy file, or the name of a shipped policy.")],
+    prompt: Annotated[str, typer.Argument(help="The step's prompt; '-' reads standard input.")],
+    node: Annotated[str, typer.Option(help="Graph node the step belongs to.")] = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what Governor would do with a step, and why.
+
+    Example: governor explain balanced "Prove that there are infinitely many primes." --node solve
+    """
+    from governor.facade import Governor
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+    with Governor.from_policy(policy) as governor:
+        found = governor.explain(text, node=node)
+    typer.echo(json.dumps(as_record(found), ensure_ascii=False)) if as_json else _show(found)
+
+
+def as_record(found: Explanation) -> dict[str, Any]:
+    """The explanation as plain data."""
+    from governor.records import Plan
+
+    plan = found.plan
+    return {
+        "app": found.terms.app,
+        "matched": found.terms.reason,
+        "difficulty": round(found.difficulty, 3),
+        "because": list(found.reasons),
+        "verifier": {
+            "name": found.verifier,
+            "sensitivity": round(found.sensitivity, 3),
+            "false_accept": round(found.false_accept, 3),
+        },
+        "rung": plan.rung.id if isinstance(plan, Plan) else None,
+        "reason": plan.reason,
+        "forecasts": [asdict(forecast) for forecast in plan.forecasts],
+    }
+
+
+def _show(found: Explanation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    record = as_record(found)
+    console = Console()
+    console.print(f"difficulty  {record['difficulty']:.2f}  ({', '.join(found.reasons) or 'nothing stands out'})")
+    console.print(f"matched     {found.terms.reason}")
+    told = record["verifier"]
+    rates = f"accepts {told['sensitivity']:.0%} of right, {told['false_accept']:.0%} of wrong answers"
+    console.print(f"verifier    {told['name']}  {rates}")
+    table = Table(box=None, pad_edge=False)
+    for title in ("rung", "P(correct)", "P(accept)", "tokens", "cost", "seconds", "index"):
+        table.add_column(title, justify="left" if title == "rung" else "right")
+    for forecast in found.plan.forecasts:
+        chosen = "-> " if forecast.rung == record["rung"] else "   "
+        table.add_row(
+            f"{chosen}{forecast.rung}",
+            f"{forecast.p_success:.2f}",
+            f"{forecast.p_accept:.2f}",
+            f"{forecast.output_tokens:.0f}",
+            f"${forecast.micros / 1e6:.6f}",
+            f"{forecast.seconds:.1f}",
+            f"{forecast.index:+.3f}",
+        )
+    console.print(table)
+    console.print(f"decision    {record['rung'] or 'stop'}: {record['reason']}")
