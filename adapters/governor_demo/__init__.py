@@ -1,0 +1,1 @@
+"""`governor demo`: the main job on a real local model, inside a real LangGraph graph."""
