@@ -1,0 +1,45 @@
+# Two commands on a fresh machine with Python 3.11+, git and make:
+#   make demo    environment, dependencies, a local model, and the main job
+#   make test    linters, type checkers, import contracts and the test suite
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint unit slow clean
+
+demo: $(VENV)/.demo
+	$(BIN)/governor demo
+
+test: lint unit
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev
+	$(BIN)/pytest -n 2 --dist loadfile
+
+# The whole demo, kill -9 and benchmarks in their short form, on whatever model is there.
+slow: $(VENV)/.dev
+	$(BIN)/pytest -m slow --timeout 900
+
+$(VENV)/.base:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.base pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[langgraph,local,maths,sandbox]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[all]' --group dev
+	touch $(VENV)/.demo $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
