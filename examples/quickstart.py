@@ -1,6 +1,6 @@
 """One step, governed, on a local model: forecast first, then the run, then what it cost.
 
-python examples/quickstart.py
+python examples/quickstart.py        (once before: governor models pull smollm2-135m)
 """
 
 from pathlib import Path

