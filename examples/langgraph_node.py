@@ -3,11 +3,11 @@
 python examples/langgraph_node.py        (needs the extra langgraph)
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
 
 from governor import Governor
 
@@ -22,11 +22,11 @@ class State(TypedDict, total=False):
     status: str
 
 
-def solve_with(governor: Governor) -> Callable[[State], State]:
-    """The node: estimate, choose a rung, call, verify and backtrack all happen inside `run`."""
+def build_graph(governor: Governor) -> CompiledStateGraph[State, Any, State, State]:
+    """Solve -> end where the answer was verified, else solve -> person -> end."""
 
     def solve(state: State) -> State:
-        outcome = governor.run(
+        outcome = governor.run(  # estimates, chooses a rung, calls, verifies and backtracks
             state["question"],
             node="solve",  # what the policy's `steps` match
             session="thread-1",  # what session budgets are summed under
@@ -35,29 +35,25 @@ def solve_with(governor: Governor) -> Callable[[State], State]:
         )
         return {"answer": outcome.answer, "status": outcome.status}
 
-    return solve
+    def person(state: State) -> State:  # in life: an interrupt, a queue, a ticket
+        return {"answer": f"(a person must look: {state['status']})"}
 
+    def trusted(state: State) -> bool:
+        return state["status"] == "accepted"
 
-def person(state: State) -> State:
-    """In life: an interrupt, a queue, a ticket."""
-    return {"answer": f"(a person must look: {state['status']})"}
-
-
-def trusted(state: State) -> Literal["person", "__end__"]:
-    """Only a verified answer leaves the graph by itself."""
-    return END if state["status"] == "accepted" else "person"
+    graph = StateGraph(State)
+    graph.add_node("solve", solve)
+    graph.add_node("person", person)
+    graph.add_edge(START, "solve")
+    graph.add_conditional_edges("solve", trusted, {True: END, False: "person"})
+    graph.add_edge("person", END)
+    return graph.compile()
 
 
 def main() -> None:
-    """Build the graph, ask one question."""
+    """Ask the graph one question."""
     with Governor.from_policy(POLICY) as governor:
-        graph = StateGraph(State)
-        graph.add_node("solve", solve_with(governor))
-        graph.add_node("person", person)
-        graph.add_edge(START, "solve")
-        graph.add_conditional_edges("solve", trusted)
-        graph.add_edge("person", END)
-        final = graph.compile().invoke({"question": "Which city is the capital of France?"})
+        final = build_graph(governor).invoke({"question": "Which city is the capital of France?"})
     print(f"{final['status']}: {final['answer']}")
 
 

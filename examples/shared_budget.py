@@ -10,7 +10,7 @@ from governor import Governor
 from governor.ledger import open_ledger
 
 POLICY = Path(__file__).parent / "shared_budget.yaml"
-LIMIT = 500  # tokens of one session, as the policy says
+LIMIT = 300  # tokens of one session, as the policy says
 
 
 def main() -> None:
