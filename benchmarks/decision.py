@@ -1,6 +1,6 @@
 """What a decision costs: estimate + plan against LiteLLM's complexity scorer, alternating in one process.
 
-    python benchmarks/decision.py [--rounds 600] [--json]
+    python -m benchmarks.decision [--rounds 600] [--json]
 
 Every prompt is new (about 2,000 characters), so that no cache of prompts is measured; the ladder of six rungs
 stays, as it does in life. Exit status 1 if the median is over 1/4 of the scorer's or the 99th percentile over 1 ms.

@@ -27,7 +27,7 @@ def build_graph(governor: Governor) -> CompiledStateGraph[State, Any, State, Sta
 
     def solve(state: State) -> State:
         outcome = governor.run(  # estimates, chooses a rung, calls, verifies and backtracks
-            state["question"],
+            state.get("question", ""),
             node="solve",  # what the policy's `steps` match
             session="thread-1",  # what session budgets are summed under
             checks=({"choice": ["Paris", "London", "Rome"]},),
@@ -36,10 +36,10 @@ def build_graph(governor: Governor) -> CompiledStateGraph[State, Any, State, Sta
         return {"answer": outcome.answer, "status": outcome.status}
 
     def person(state: State) -> State:  # in life: an interrupt, a queue, a ticket
-        return {"answer": f"(a person must look: {state['status']})"}
+        return {"answer": f"(a person must look: {state.get('status')})"}
 
     def trusted(state: State) -> bool:
-        return state["status"] == "accepted"
+        return state.get("status") == "accepted"
 
     graph = StateGraph(State)
     graph.add_node("solve", solve)

@@ -6,6 +6,7 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -85,7 +86,7 @@ def test_every_command_and_option_it_names_exists() -> None:
     named = [words[1:] for words in named if words and words[0] == "governor" and len(words) > 1]
     assert len(named) >= 8
     for words in named:
-        node = typer.main.get_command(app)
+        node: Any = typer.main.get_command(app)
         rest = list(words)
         while rest and hasattr(node, "commands"):
             assert rest[0] in node.commands, words

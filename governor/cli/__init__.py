@@ -33,7 +33,8 @@ def report(error: BaseException) -> int:
         sys.stderr.write("interrupted\n")
         return 130
     if isinstance(error, _usage_error()):
-        error.show()
+        told: Any = error
+        told.show()
         return 2
     if isinstance(error, PolicyError | TaskError):
         sys.stderr.write(f"{error}\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -86,7 +86,7 @@ def _governor(rules: Policy, out: Path, ledger: str | None, records: Path | None
 
 
 @contextmanager
-def _progress(total: int, earlier: int, *, quiet: bool) -> Iterator[Callable[[Task, Outcome], None]]:
+def _progress(total: int, earlier: int, *, quiet: bool) -> Generator[Callable[[Task, Outcome], None], None, None]:
     """A bar on standard error, and one line a task that did not end well; with `quiet` nothing at all."""
     from rich.console import Console
     from rich.markup import escape
