@@ -1,0 +1,88 @@
+"""The pages under docs/ and benchmarks/: what they list is what the code has."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from governor.checks import policy_checks
+from governor.plan.dialects import NAMES
+from governor.policy import Policy, load_policy
+from governor.policy.schema import Backtrack, Match, ModelSpec, Rule, RungSpec, Sandbox
+from governor.records import BacktrackMode, Status
+from governor.verify import known_verifiers
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"])
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    found = re.search(rf"^#+ {re.escape(heading)}.*?$(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, heading
+    return found.group(1)
+
+
+def first_column(text: str) -> list[str]:
+    cells = re.findall(r"^\| (`[^|]+`) ?(?:\([^|]*\) )?\|", text, re.MULTILINE)
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def keys(model: type[Policy | RungSpec | ModelSpec | Match | Rule | Sandbox | Backtrack]) -> set[str]:
+    return {field.alias or name for name, field in model.model_fields.items()}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_links_lead_somewhere(path: Path) -> None:
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]+)?\)", path.read_text(encoding="utf-8")):
+        target = path.parent / link if link else path
+        assert target.exists(), link
+        headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not anchor or anchor[1:] in {heading.lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_policy_page_lists_every_key_and_no_other() -> None:
+    text = page("docs/policy.md")
+    assert set(first_column(section(text, "Top level"))) == keys(Policy)
+    assert set(first_column(section(text, "`ladder[]`"))) == keys(RungSpec)
+    assert keys(ModelSpec) <= set(re.findall(r"\w+", section(text, "`models.NAME`")))
+    assert keys(Match) | keys(Rule) <= set(re.findall(r"\w+", section(text, "`steps[]`")))
+    assert keys(Sandbox) | keys(Backtrack) <= set(re.findall(r"\w+", section(text, "`backtrack`")))
+
+
+def test_the_policy_page_begins_with_a_policy_that_loads(tmp_path: Path) -> None:
+    found = re.search(r"```yaml\n(.*?)```", page("docs/policy.md"), re.DOTALL)
+    assert found
+    path = tmp_path / "policy.yaml"
+    path.write_text(found.group(1), encoding="utf-8")
+    assert load_policy(path, checks=policy_checks()).steps
+
+
+def test_the_effort_page_lists_every_dialect() -> None:
+    assert set(first_column(page("docs/effort.md"))) == set(NAMES)
+
+
+def test_the_verify_page_describes_every_verifier() -> None:
+    assert sorted(re.findall(r"^### `(\w+)`", page("docs/verify.md"), re.MULTILINE)) == sorted(known_verifiers())
+
+
+def test_the_loop_page_lists_every_status_and_mode() -> None:
+    text = page("docs/loop.md")
+    assert set(first_column(section(text, "How it ends"))) == set(get_args(Status))
+    assert set(first_column(section(text, "How an attempt follows another"))) == set(get_args(BacktrackMode)) - {
+        "first"
+    }
+
+
+def test_every_benchmark_has_its_command() -> None:
+    named = set(re.findall(r"python -m (benchmarks\.[a-z_]+)", page("benchmarks/README.md")))
+    assert all(find_spec(name) for name in named)
+    runnable = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text()}
+    assert {name.partition(".")[2] for name in named} == runnable
