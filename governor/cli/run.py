@@ -62,6 +62,9 @@ def run(
                     show(task, outcome)
 
                 asyncio.run(run_batch(governor, work, written, journal, concurrency=concurrency, finished=finished))
+        except KeyboardInterrupt:
+            typer.echo("interrupted: the same command goes on from here", err=True)
+            raise typer.Exit(130) from None
         finally:
             journal.close()
         journal_path.unlink()  # every task has its outcome: nothing is left to resume
