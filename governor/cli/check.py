@@ -57,9 +57,9 @@ def as_json(report: Report) -> str:
 
 def ladder_table(policy: Policy) -> Table:
     """The rungs of a policy, cheapest first, with what limits and costs each."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("rung", "model", "effort", box=None, pad_edge=False)
+    table = Table("rung", Column("model", overflow="fold"), "effort", box=None, pad_edge=False)
     for title in ("think", "answer", "samples", "seconds", "USD/M in/out"):
         table.add_column(title, justify="right", no_wrap=True)
     for rung in policy.rungs.values():
