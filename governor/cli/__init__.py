@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from governor.errors import GovernorError, PolicyError, TaskError
+from governor.errors import GovernorError, MissingExtraError, PolicyError, TaskError
 
 
 def main() -> None:
@@ -17,11 +17,11 @@ def main() -> None:
     from governor.cli.app import app
 
     try:
-        code = app(standalone_mode=False)  # a number where a command ended by typer.Exit
+        code = app(standalone_mode=False)  # what `typer.Exit` carries comes back as a result, not as an exception
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001 - the last place where an error becomes a line for a person
-        sys.exit(report(error))
+        code = report(error)
     sys.exit(code)
 
 
@@ -32,23 +32,24 @@ def report(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         sys.stderr.write("interrupted\n")
         return 130
-    if isinstance(error, _usage_error()):
-        told: Any = error
-        told.show()
+    if isinstance(error, typer.BadParameter.__mro__[2]):  # ClickException: typer may use click, or its own copy of it
+        sys.stderr.write(f"{_usage(error)}\n")
         return 2
     if isinstance(error, PolicyError | TaskError):
         sys.stderr.write(f"{error}\n")
         return 2
     if isinstance(error, GovernorError):
         sys.stderr.write(f"governor: {error}\n")
-        return 1
+        return 2 if isinstance(error, MissingExtraError) else 1
     if isinstance(error, BrokenPipeError):
         return 1
     raise error
 
 
-def _usage_error() -> Any:
-    """The base of usage errors: newer typers carry a click of their own, older ones use the package."""
-    import typer
-
-    return next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+def _usage(error: Any) -> str:
+    """A wrong command line in one line, or the whole help where nothing at all was given."""
+    text: str = error.format_message()
+    context = getattr(error, "ctx", None)
+    if context is None or "\n" in text:
+        return text
+    return f"{context.command_path}: {text} (see {context.command_path} --help)"
