@@ -26,6 +26,7 @@ _TYPES: Mapping[str, tuple[type, str]] = {
     "schema": (dict, "a JSON schema"),
     "state": (dict, "an object"),
 }
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _KEYS = (*_TYPES, "verify", "gold")
 
 
@@ -57,12 +58,16 @@ def read_tasks(path: Path, *, seed: int | None = None) -> tuple[Task, ...]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # editors on some systems begin a file with a mark
     except UnicodeDecodeError as fault:
-        raise _wrong(path, 0, "", f"not UTF-8 text (byte {fault.start})", "save the file as UTF-8") from None
+        number = fault.object.count(b"\n", 0, fault.start) + 1
+        raise _wrong(path, number, "", "not UTF-8 text", "save the file as UTF-8") from None
+    except FileNotFoundError:
+        raise _wrong(path, 0, "", "no such file", "--input names the tasks, one JSON object a line") from None
     except OSError as fault:
         raise _wrong(path, 0, "", f"can't be read: {fault.strerror}", "") from None
-    for number, line in enumerate(text.splitlines(), 1):
+    # At line feeds alone: JSON text may hold every other character that Python takes for the end of a line.
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, line
 
@@ -77,6 +82,8 @@ def _task(path: Path, number: int, line: str, seed: int | None) -> Task:
     for key, (kind, words) in _TYPES.items():
         if key in raw and not isinstance(raw[key], kind):
             raise _wrong(path, number, key, f"must be {words}, is {_json_type(raw[key])}", "")
+    if not line.isascii() or "\\u" in line:
+        _check_text(path, number, raw)
     if not raw.get("id"):
         raise _wrong(path, number, "id", "is missing", "give each task an id, so that a run can be resumed")
     if ("prompt" in raw) == ("messages" in raw):
@@ -92,18 +99,35 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
         raise TaskError(problem) from None
     except RecursionError:
         raise _wrong(path, number, "", "nested too deeply", "") from None
+    except ValueError:
+        raise _wrong(path, number, "", "a number has too many digits", "write it as a string") from None
     if not isinstance(raw, dict):
         raise _wrong(path, number, "", f"must be a JSON object, is {_json_type(raw)}", "one JSON object a line")
     return raw
 
 
+def _check_text(path: Path, number: int, raw: dict[str, Any]) -> None:
+    for key, value in raw.items():
+        try:
+            json.dumps([key, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            message = "holds half a character (a lone \\ud800 to \\udfff)"
+            raise _wrong(path, number, ascii(key)[1:-1], message, "write both halves, or leave it out") from None
+
+
 def _step(path: Path, number: int, raw: dict[str, Any], seed: int | None) -> Step:
     messages = raw.get("messages", [{"role": "user", "content": raw.get("prompt")}])
     for index, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise _wrong(path, number, f"messages.{index}", "must be an object with a 'role' and 'content'", "")
-    if not messages or not any(message.get("content") for message in messages):
-        raise _wrong(path, number, "prompt" if "prompt" in raw else "messages", "is empty", "")
+        for field, wrong, hint in _message_problems(message):
+            raise _wrong(path, number, f"messages.{index}{field}", wrong, hint)
+    if not any(message.get("content") for message in messages):
+        raise _wrong(path, number, "prompt" if "prompt" in raw else "messages", "is empty", "say what is to be done")
+    for index, tool in enumerate(raw.get("tools", ())):
+        if not isinstance(tool, dict):
+            hint = 'such as {"type": "function", "function": {"name": ...}}'
+            raise _wrong(path, number, f"tools.{index}", f"must be an object, is {_json_type(tool)}", hint)
+    for message, hint in _schema_problems(raw.get("schema")):
+        raise _wrong(path, number, "schema", message, hint)
     return Step(
         id=raw["id"],
         messages=tuple(messages),
@@ -115,6 +139,28 @@ def _step(path: Path, number: int, raw: dict[str, Any], seed: int | None) -> Ste
         checks=_checks(path, number, raw.get("verify")),
         seed=seed,
     )
+
+
+def _message_problems(message: Any) -> Iterator[tuple[str, str, str]]:
+    if not isinstance(message, dict):
+        yield "", f"must be an object, is {_json_type(message)}", 'such as {"role": "user", "content": "..."}'
+        return
+    role, content = message.get("role"), message.get("content")
+    if role not in _ROLES:
+        close = difflib.get_close_matches(str(role), _ROLES, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"one of {', '.join(_ROLES)}"
+        yield ".role", "is missing" if role is None else f"unknown role {role!r}", hint
+    if content is not None and not isinstance(content, str | list):
+        yield ".content", f"must be a string or a list of parts, is {_json_type(content)}", ""
+
+
+def _schema_problems(schema: Any) -> Iterator[tuple[str, str]]:
+    if schema is None:
+        return
+    from governor.verify import problems_of
+
+    for _, message, hint in problems_of({"json_schema": {"schema": schema}}):
+        yield message, hint
 
 
 def _checks(path: Path, number: int, spec: Any) -> tuple[Mapping[str, Any], ...]:
