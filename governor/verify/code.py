@@ -26,7 +26,7 @@ from governor.records import Call, Reply, Step, Verdict
 from governor.verify import answer
 from governor.verify.leaf import Leaf, accept, reject, shortened
 from governor.verify.options import Options, Rates, Site, leaf, wall
-from governor.verify.sandbox import SandboxLimits, SandboxResult, run
+from governor.verify.sandbox import SandboxLimits, SandboxResult, isolation_for, run
 
 _MOST_SHOWN = 300
 
@@ -94,7 +94,11 @@ class PythonTestsOptions(Options):
 
 
 def python_tests(options: PythonTestsOptions, site: Site) -> Leaf:
-    """Accepts an answer whose code passes every test; the score is the share that it passes."""
+    """Accepts an answer whose code passes every test; the score is the share that it passes.
+
+    SandboxError where there is no sandbox to run it in: at once, since no answer could ever be verified.
+    """
+    isolation_for(site.sandbox)
     tests = parsed_tests(options.tests, options.function)
     limits = site.sandbox
     if options.wall_seconds is not None:

@@ -102,13 +102,18 @@ def run(program: str, limits: SandboxLimits, *, stdin: str = "") -> SandboxResul
 
     Raises SandboxError when no sandbox works here and the limits don't allow to do without.
     """
+    return _run(program, stdin, limits, isolation_for(limits))
+
+
+def isolation_for(limits: SandboxLimits) -> Isolation:
+    """How a program will be kept apart under `limits`; SandboxError where they ask for a sandbox and there is none."""
     isolation = available()
     if isolation is None and not limits.allow_unsandboxed:
         raise SandboxError(
             "no sandbox for untrusted code: install bubblewrap, permit user namespaces, "
-            "or set allow_unsandboxed: true to run with resource limits only"
+            "or set sandbox: {allow_unsandboxed: true} to run it with resource limits only"
         )
-    return _run(program, stdin, limits, isolation or "unsandboxed")
+    return isolation or "unsandboxed"
 
 
 @functools.cache
