@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 from tenacity import AsyncRetrying, Retrying
@@ -17,7 +18,7 @@ from governor.errors import BackendTimeoutError, GovernorError, MissingExtraErro
 from governor.plan.effort import can_continue
 from governor.protocols import Delta
 from governor.records import Call, Reply, Rung
-from governor_litellm.faults import fault, refused, timed
+from governor_litellm.faults import fault, kind_of, refused, timed
 from governor_litellm.reply import Assembly, Evidence, reply_of
 from governor_litellm.request import ModelOptions, Target, arguments
 from governor_litellm.retries import RetryPolicy
@@ -83,7 +84,15 @@ class Attempt:
         except GovernorError as error:
             raise timed(error, self.seconds) from None
         except Exception as error:  # noqa: BLE001 - whatever a provider's client raises is mapped here
-            raise fault(error, model=self.call.rung.model, seconds=self.seconds, reached=self.reached) from None
+            if kind_of(error) is BackendTimeoutError and not refused(error):
+                raise self.late() from None  # the client was given what was left of the call's time
+            raise fault(
+                error,
+                model=self.call.rung.model,
+                seconds=self.seconds,
+                reached=self.reached,
+                server=self.target.options.api_base,
+            ) from None
 
     def keywords(self, *, stream: bool) -> dict[str, Any]:
         """Arguments of the next request, whose time limit is what is left."""
@@ -157,6 +166,12 @@ class LiteLLMBackend:
     def continues(self, rung: Rung) -> bool:
         return can_continue(rung, self._target(rung.model).dialect)
 
+    def ready(self, rung: Rung) -> None:
+        """MissingExtraError without LiteLLM, BackendAuthError where the key's variable is not set."""
+        if find_spec("litellm") is None:
+            raise MissingExtraError("the LiteLLM backend", "litellm")
+        self._target(rung.model).key()
+
     def close(self) -> None:
         """Nothing to do: LiteLLM keeps its connections for the process and closes them at its end."""
 
@@ -164,6 +179,7 @@ class LiteLLMBackend:
         return Target.of(model, self._options.get(model, ModelOptions()))
 
     def _begin(self, call: Call) -> Attempt:
+        sdk()  # the seconds of its import are not the call's
         return Attempt(call, self._target(call.rung.model), self._retries)
 
     def _send(self, attempt: Attempt, *, stream: bool) -> Any:

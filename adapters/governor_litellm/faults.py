@@ -68,22 +68,59 @@ LOCAL = frozenset({"UnsupportedParamsError", "LiteLLMUnknownProvider", "ModelNot
 VAGUE = frozenset({"InternalServerError", "APIConnectionError", "APIError", "OpenAIError"})
 """Also raised for a 200 whose body can't be read; only the causes tell."""
 
+_WORDS: Mapping[type[BackendError], str] = MappingProxyType(
+    {
+        BackendAuthError: "the key was refused",
+        BackendRequestError: "the request was refused",
+        BackendRateLimitError: "too many requests",
+        BackendUnavailableError: "the server failed",
+        BackendReplyError: "the reply can't be read",
+    }
+)
+_HINTS: Mapping[type[BackendError], str] = MappingProxyType(
+    {BackendAuthError: " (the policy's api_key_env names the variable that holds the key)"}
+)
+_WRAPPING = re.compile(r"^(?:litellm\.)?(?:[\w.]*(?:Error|Timeout): )*(?:\w+Exception - )?(?:error - )?")
+_TRAILING = re.compile(r"(?:, Received response - <| Original exception: ).*$")
 _SHORTEST_KEY = 6
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 _KEYS = re.compile(r"\b(sk|gsk|pk|key|AIza)[-_A-Za-z0-9*]{12,}")
 
 
-def fault(error: Exception, *, model: str, seconds: float, reached: bool = False) -> BackendError:
+def fault(
+    error: Exception, *, model: str, seconds: float, reached: bool = False, server: str | None = None
+) -> BackendError:
     """The BackendError for `error`: one line, without key, saying whether anything was sent.
 
-    `reached`: an earlier attempt of the same call may have reached the model.
+    `reached`: an earlier attempt of the same call may have reached the model. `server`: where it was sent.
     """
     missing = next((cause for cause in causes(error) if isinstance(cause, ImportError)), None)
     if missing is not None:
         text = f"{model}: LiteLLM lacks a module it needs for this model: {missing}"
         return BackendRequestError(text, model=model, sent=False, seconds=seconds)
-    sent = reached or not (refused(error) or name_of(error) in LOCAL)
-    return kind_of(error)(f"{model}: {line(error)}", model=model, sent=sent, seconds=seconds)
+    kind = kind_of(error)
+    sent = reached or not (refused(error) or keyless(error) or name_of(error) in LOCAL)
+    return kind(f"{model}: {_told(error, kind, server)}", model=model, sent=sent, seconds=seconds)
+
+
+def _told(error: Exception, kind: type[BackendError], server: str | None) -> str:
+    """What happened and what may mend it, without the names of the classes that carried it here."""
+    if refused(error):
+        where = server or "the provider's server"
+        return f"{where} can't be reached: {line(_origin(error))} (is it running, and is api_base right?)"
+    if keyless(error):
+        return "there is no key: set the provider's variable, or name yours with api_key_env"
+    lost = [cause for cause in causes(error) if isinstance(cause, httpx.TransportError)]
+    status = getattr(error, "status_code", None)
+    shown = f" ({status})" if isinstance(status, int) and kind is not BackendReplyError else ""
+    words = _WORDS.get(kind)
+    what = line(lost[0] if lost else error)
+    return f"{words}{shown}: {what}{_HINTS.get(kind, '')}" if words else what
+
+
+def _origin(error: BaseException) -> BaseException:
+    """The cause that says most: the one that lies deepest and has something to say."""
+    return [cause for cause in causes(error) if str(cause).strip()][-1]
 
 
 def timed(error: GovernorError, seconds: float) -> GovernorError:
@@ -95,6 +132,8 @@ def timed(error: GovernorError, seconds: float) -> GovernorError:
 
 def kind_of(error: BaseException) -> type[BackendError]:
     """Ours for LiteLLM's class; what LiteLLM let through unmapped counts as an unreadable reply."""
+    if keyless(error):
+        return BackendAuthError
     name = name_of(error)
     kind = KINDS.get(name, BackendReplyError)
     status = next((c.response.status_code for c in causes(error) if isinstance(c, httpx.HTTPStatusError)), None)
@@ -123,8 +162,19 @@ def name_of(error: BaseException) -> str:
 
 def refused(error: BaseException) -> bool:
     """Whether the connection was never made, so that nothing was sent."""
-    never = (httpx.ConnectError, httpx.ConnectTimeout, ConnectionRefusedError)
+    never = (
+        httpx.ConnectError,
+        httpx.ConnectTimeout,
+        httpx.UnsupportedProtocol,
+        httpx.InvalidURL,
+        ConnectionRefusedError,
+    )
     return any(isinstance(cause, never) for cause in causes(error))
+
+
+def keyless(error: BaseException) -> bool:
+    """Whether the provider's client found no key, so that nothing was sent. By name: its package is imported late."""
+    return any(type(cause).__name__ == "OpenAIError" and "credentials" in str(cause) for cause in causes(error))
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -140,7 +190,8 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 def line(error: BaseException) -> str:
     """The error's first line, shortened, with every known key and anything like one taken out."""
     text = str(error).strip() or type(error).__name__
-    first = text.splitlines()[0]
+    first = _TRAILING.sub("", text.splitlines()[0])
+    first = _WRAPPING.sub("", first) or first
     for secret in sorted(_secrets(), key=len, reverse=True):
         first = first.replace(secret, "***")
     return _KEYS.sub("***", first)[:400]
