@@ -9,11 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from governor.errors import BackendRequestError
-from governor.protocols import Backend, Delta
+from governor.protocols import Backend, Delta, Foresighted
 from governor.records import Call, Reply, Rung
+
+if TYPE_CHECKING:
+    from governor.policy import Policy
 
 DEFAULT = "litellm"
 _GROUP = "governor.backends"
@@ -63,11 +66,24 @@ class Backends:
     def continues(self, rung: Rung) -> bool:
         return self.serving(rung.model).continues(rung)
 
+    def ready(self, rung: Rung) -> None:
+        """Raise what would keep every call of this rung from being sent, where its backend can tell."""
+        backend = self.serving(rung.model)
+        if isinstance(backend, Foresighted):
+            backend.ready(rung)
+
     def close(self) -> None:
         """Close every backend that was made."""
         with self._lock:
             while self._made:
                 self._made.popitem()[1].close()
+
+
+def model_options(policy: Policy) -> Mapping[str, Mapping[str, Any]]:
+    """What a policy says of how its models are reached, for `Backends`."""
+    asked = ("api_base", "api_key_env", "wire")
+    dumped = {name: model.model_dump(include=set(asked), exclude_none=True) for name, model in policy.models.items()}
+    return {name: options for name, options in dumped.items() if options}
 
 
 def _installed() -> Mapping[str, Any]:

@@ -11,19 +11,36 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from governor.drivers import adrive
-from governor.errors import Problem, TaskError
+from governor.errors import MissingExtraError, Problem, TaskError, VerifierError
 from governor.facade import Governor
 from governor.records import Outcome
 from governor.tasks import Task, outcome_line
 from governor.telemetry.journal import Journal
 from governor.telemetry.lines import LineFile
 
+if TYPE_CHECKING:
+    from governor.policy import Policy
+
 
 def run_ledger(out: Path) -> str:
     """The store of a run whose policy names none: one file beside the outcomes."""
     return f"sqlite:///{out.absolute()}.ledger.db"
+
+
+def check_tasks(policy: Policy, tasks: Sequence[Task], path: Path) -> None:
+    """Raise TaskError for the first task whose verifier can't be had here (an extra, a sandbox, a module of one's own).
+
+    Calls no model; `path` is where the tasks were read.
+    """
+    with Governor(policy) as governor:
+        for task in tasks:
+            try:
+                governor.verifier(task.step, governor.terms(task.step))
+            except (MissingExtraError, VerifierError) as absent:
+                raise TaskError(Problem(str(absent), str(path), field=f"task '{task.id}'")) from None
 
 
 class OutcomeFile:

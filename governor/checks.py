@@ -7,9 +7,11 @@ findings whose paths the loader turns into lines and columns.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
-from governor.errors import PolicyError
+from governor.backends import Backends, model_options
+from governor.errors import BackendError, MissingExtraError, ModelFileError, PolicyError
 from governor.plan.dialects import Dialect, dialect_for
 from governor.plan.effort import hardness, problems, same_wire
 from governor.policy import Check, Finding, Policy, verify_check
@@ -22,6 +24,23 @@ Path = tuple[str | int, ...]
 def policy_checks() -> tuple[Check, ...]:
     """The checks to hand to `load_policy` and `inspect_policy`."""
     return (_effort, _wires, verify_check(known_verifiers(), _leaf))
+
+
+def readiness(policy: Policy) -> Iterator[Finding]:
+    """What the policy's models lack on this machine: an extra, a model file, a key. A further check for a run.
+
+    Nothing is called. A policy may well be checked elsewhere than it is used, so `policy_checks` are without it.
+    """
+    told: set[str] = set()
+    with closing(Backends(model_options(policy))) as backends:
+        for path, spec in _rungs(policy):
+            if spec.model in told or isinstance(_dialect(policy, spec.model), Finding):
+                continue
+            told.add(spec.model)
+            try:
+                backends.ready(spec.rung(policy.models))
+            except (BackendError, MissingExtraError, ModelFileError) as absent:
+                yield Finding((*path, "model"), str(absent))
 
 
 def _effort(policy: Policy) -> Iterator[Finding]:

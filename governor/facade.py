@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from governor.backends import Backends
+from governor.backends import Backends, model_options
 from governor.checks import policy_checks
 from governor.drivers import Ports, adrive, async_ports, drive, sync_ports
 from governor.effects import Process
@@ -61,7 +61,7 @@ class Governor:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.policy = policy
-        self.backend: Backend = backend or Backends(_model_options(policy))
+        self.backend: Backend = backend or Backends(model_options(policy))
         self._ledger = ledger
         self._sinks = tuple(sinks)
         self._tracer = tracer or OtelTracer()
@@ -196,12 +196,6 @@ def default_ledger(policy: Policy) -> str:
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "compute-governor"
     home.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{home / f'{policy.app}.db'}"
-
-
-def _model_options(policy: Policy) -> Mapping[str, Mapping[str, Any]]:
-    asked = ("api_base", "api_key_env", "wire")
-    dumped = {name: model.model_dump(include=set(asked), exclude_none=True) for name, model in policy.models.items()}
-    return {name: options for name, options in dumped.items() if options}
 
 
 def _sandbox_limits(policy: Policy) -> SandboxLimits:

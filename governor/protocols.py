@@ -174,6 +174,15 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class Foresighted(Protocol):
+    """A Backend that can tell beforehand that calls of a rung would all fail."""
+
+    def ready(self, rung: Rung) -> None:
+        """Sends nothing. Raises MissingExtraError, ModelFileError or BackendError naming what is absent."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
     """An open or closed hold. `amount` is what is held while open and what was spent once settled."""

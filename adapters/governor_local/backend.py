@@ -16,7 +16,7 @@ from governor.errors import BackendError, BackendRequestError, BackendTimeoutErr
 from governor.protocols import Delta
 from governor.records import Call, Reply, Rung
 from governor_local.catalog import PREFIX
-from governor_local.engine import Chunk, Engine, Item, Options
+from governor_local.engine import Chunk, Engine, Item, Options, check_start
 from governor_local.registry import find_model
 from governor_local.wire import Transcript, request_of
 
@@ -84,6 +84,10 @@ class LocalBackend:
         To go on inside a thought, `Call.prefix` is `<think>` and the thought so far.
         """
         return True
+
+    def ready(self, rung: Rung) -> None:
+        """Raises what loading the rung's model would, as far as that can be told without loading it."""
+        self._engines.check(rung.model.removeprefix(PREFIX))
 
     def close(self) -> None:
         """Stop what runs and free the models' memory; later calls raise BackendUnavailableError."""
@@ -164,6 +168,9 @@ class _Engines:
             if name not in self._loaded:
                 self._loaded[name] = Engine(find_model(name), self._options.get(name, self._base))
             return self._loaded[name]
+
+    def check(self, name: str) -> None:
+        check_start(find_model(name), self._options.get(name, self._base))
 
     def load(self, name: str) -> float:
         present = name in self._loaded

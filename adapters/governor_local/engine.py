@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -150,6 +151,15 @@ class _Generation:
     def _abandoned(self) -> bool:
         """True when the interpreter is on its way out and a stream was left half-read."""
         return not (self._asker.is_alive() or threading.main_thread().is_alive())
+
+
+def check_start(path: Path, options: Options) -> None:
+    """Raise MissingExtraError or ModelFileError where a model can't be started like this; loads nothing."""
+    if find_spec("xllamacpp") is None:
+        raise MissingExtraError("a local model", "local")
+    _context(path, options)
+    if not options.threads:
+        available_threads()
 
 
 def _start(path: Path, options: Options) -> Any:
