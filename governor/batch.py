@@ -67,7 +67,8 @@ class OutcomeFile:
 
 def _id(path: Path, number: int, line: bytes) -> str:
     try:
-        found: str = json.loads(line)["id"]
+        outcome = json.loads(line)
+        found, _ = str(outcome["id"]), outcome["status"]
     except (ValueError, KeyError, TypeError):
         hint = "remove that line, or name another --out"
         raise TaskError(Problem("not an outcome line", str(path), number, 0, "", hint)) from None

@@ -31,8 +31,8 @@ _REASONS = {
 class LineFile:
     """Appends whole lines to `path`. One `write` a line, under a file lock; what fits only in part is taken back.
 
-    A torn last line (a power cut; a process dies whole or not at all within one write) is ended at opening, so
-    that the next line stands alone. `exclusive` keeps other processes out for as long as the file is open.
+    A torn last line (a power cut; a process dies whole or not at all within one write) is ended before the first
+    line is added, so that this one stands alone; until then the file is left as it is. `exclusive` keeps other processes out for as long as the file is open.
     Raises RecordError.
     """
 
@@ -42,11 +42,10 @@ class LineFile:
         self._lock = Lock()
         with self._explained("can't be opened"):
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, mode)
+        self._mended = False
         try:
             if exclusive:
                 self._claim()
-            with self._alone(), self._explained("can't be read"):
-                self._end_torn_line()
         except BaseException:
             self.close()
             raise
@@ -58,6 +57,9 @@ class LineFile:
         """
         rest = line + b"\n"
         with self._lock, self._alone(), self._explained("line not written"):
+            if not self._mended:
+                self._end_torn_line()
+                self._mended = True
             status = os.fstat(self._file)
             try:
                 while rest:  # a second write only after a short one, and mostly to learn what is wrong
