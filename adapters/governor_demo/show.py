@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from governor.errors import MissingExtraError
 from governor.facade import Governor
 from governor.ledger import open_ledger
 from governor.records import Outcome
@@ -51,6 +53,7 @@ class Arms:
 
 def main(*, as_json: bool) -> int:
     """Run the demo; gives the exit code (130 after Ctrl-C, with a report of what was done)."""
+    _require_extras()
     both = _both_sizes()
     console = Console(stderr=as_json, quiet=as_json)
     _fetch(console, both=both)
@@ -69,6 +72,13 @@ def main(*, as_json: bool) -> int:
     else:
         _report(console, arms, both=both)
     return code
+
+
+def _require_extras() -> None:
+    """Raise MissingExtraError now, not after a model was fetched."""
+    for module, extra in (("langgraph", "langgraph"), ("xllamacpp", "local")):
+        if find_spec(module) is None:
+            raise MissingExtraError("the demo", extra)
 
 
 def as_record(arms: Arms) -> dict[str, Any]:
