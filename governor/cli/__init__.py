@@ -11,6 +11,8 @@ from typing import Any
 
 from governor.errors import GovernorError, MissingExtraError, PolicyError, TaskError
 
+INTERRUPTED = 130
+
 
 def main() -> None:
     """Entry point of the `governor` command."""
@@ -22,6 +24,9 @@ def main() -> None:
         raise
     except BaseException as error:  # noqa: BLE001 - the last place where an error becomes a line for a person
         code = report(error)
+    else:
+        if code == INTERRUPTED:  # typer made an exit of the KeyboardInterrupt
+            sys.stderr.write("interrupted\n")
     sys.exit(code)
 
 
@@ -31,7 +36,7 @@ def report(error: BaseException) -> int:
 
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         sys.stderr.write("interrupted\n")
-        return 130
+        return INTERRUPTED
     if isinstance(error, typer.BadParameter.__mro__[2]):  # ClickException: typer may use click, or its own copy of it
         sys.stderr.write(f"{_usage(error)}\n")
         return 2
