@@ -82,6 +82,8 @@ _HINTS: Mapping[type[BackendError], str] = MappingProxyType(
 )
 _WRAPPING = re.compile(r"^(?:litellm\.)?(?:[\w.]*(?:Error|Timeout): )*(?:\w+Exception - )?(?:error - )?")
 _TRAILING = re.compile(r"(?:, Received response - <| Original exception: ).*$")
+_CUT = re.compile("complete message body|payload is not completed")
+"""How httpx and aiohttp say that a body broke off."""
 _SHORTEST_KEY = 6
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 _KEYS = re.compile(r"\b(sk|gsk|pk|key|AIza)[-_A-Za-z0-9*]{12,}")
@@ -107,7 +109,7 @@ def _told(error: Exception, kind: type[BackendError], server: str | None) -> str
     """What happened and what may mend it, without the names of the classes that carried it here."""
     if refused(error):
         where = server or "the provider's server"
-        return f"{where} can't be reached: {line(_origin(error))} (is it running, and is api_base right?)"
+        return f"{where} can't be reached: {_unreached(error)} (is it running, and is api_base right?)"
     if keyless(error):
         return "there is no key: set the provider's variable, or name yours with api_key_env"
     lost = [cause for cause in causes(error) if isinstance(cause, httpx.TransportError)]
@@ -118,9 +120,13 @@ def _told(error: Exception, kind: type[BackendError], server: str | None) -> str
     return f"{words}{shown}: {what}{_HINTS.get(kind, '')}" if words else what
 
 
-def _origin(error: BaseException) -> BaseException:
-    """The cause that says most: the one that lies deepest and has something to say."""
-    return [cause for cause in causes(error) if str(cause).strip()][-1]
+def _unreached(error: BaseException) -> str:
+    """Why a connection was not made: what the system says, else the deepest cause that says anything."""
+    told = list(causes(error))
+    numbers = [cause.errno for cause in told if isinstance(cause, OSError) and (cause.errno or 0) > 0]
+    if numbers:
+        return os.strerror(numbers[-1])
+    return line([cause for cause in told if str(cause).strip()][-1])
 
 
 def timed(error: GovernorError, seconds: float) -> GovernorError:
@@ -151,7 +157,7 @@ def _vague(error: BaseException, status: int | None) -> type[BackendError]:
     if status is not None:
         return BackendUnavailableError if status >= HTTPStatus.INTERNAL_SERVER_ERROR else BackendRequestError
     lost = [cause for cause in causes(error) if isinstance(cause, httpx.TransportError)]
-    cut = any("complete message body" in str(cause) for cause in lost)
+    cut = any(_CUT.search(str(cause)) for cause in lost)
     return BackendUnavailableError if lost and not cut else BackendReplyError
 
 
