@@ -123,8 +123,8 @@ def _told(error: Exception, kind: type[BackendError], server: str | None) -> str
 def _unreached(error: BaseException) -> str:
     """Why a connection was not made: what the system says, else the deepest cause that says anything."""
     told = list(causes(error))
-    numbers = [cause.errno for cause in told if isinstance(cause, OSError) and (cause.errno or 0) > 0]
-    if numbers:
+    numbers = [cause.errno or 0 for cause in told if isinstance(cause, OSError)]
+    if numbers and numbers[-1] > 0:
         return os.strerror(numbers[-1])
     return line([cause for cause in told if str(cause).strip()][-1])
 

@@ -32,8 +32,8 @@ class LineFile:
     """Appends whole lines to `path`. One `write` a line, under a file lock; what fits only in part is taken back.
 
     A torn last line (a power cut; a process dies whole or not at all within one write) is ended before the first
-    line is added, so that this one stands alone; until then the file is left as it is. `exclusive` keeps other processes out for as long as the file is open.
-    Raises RecordError.
+    line is added, so that this one stands alone; until then the file is left as it is. `exclusive` keeps other
+    processes out for as long as the file is open. Raises RecordError.
     """
 
     def __init__(self, path: Path, *, exclusive: bool = False, mode: int = 0o666) -> None:

@@ -269,7 +269,8 @@ class Fault(NamedTuple):
     told: str
     answer: Answer | None
     """What the server says, however often it is asked; None: there is no server."""
-    asked_again: bool = False
+    final: bool = False
+    """Whether another try would fail alike, so that there is none."""
 
 
 GARBAGE = Answer(200, b"<html>", {"content-type": "application/json"})
@@ -278,9 +279,9 @@ SERVERS = [
     Fault("hangs", "no whole answer within 2 s", Answer(hang=30)),
     Fault("garbage JSON", "the reply can't be read: Expecting value", GARBAGE),
     Fault("half a reply", "the reply can't be read: Response payload is not completed", Answer(200, b'{"id": "c', {"content-type": "application/json"}, cut=True)),
-    Fault("wrong key", "the key was refused (401): unknown key", error(401, "unknown key")),
-    Fault("model not there", "the request was refused (404): no model m", error(404, "no model m")),
-    Fault("fails for ever", "the server failed (500): out of order", error(500, "out of order"), asked_again=True),
+    Fault("wrong key", "the key was refused (401): unknown key", error(401, "unknown key"), final=True),
+    Fault("model not there", "the request was refused (404): no model m", error(404, "no model m"), final=True),
+    Fault("fails for ever", "the server failed (500): out of order", error(500, "out of order")),
     Fault("too many requests", "too many requests (429): come back", error(429, "come back", retry_after="60")),
 ]  # fmt: skip
 
@@ -336,7 +337,7 @@ def test_a_server_fault_is_an_outcome_and_one_line(
     assert fault.told in outcome["error"]
     assert "\n" not in outcome["error"]
     assert not (bench.folder / "out.jsonl.journal").exists()
-    assert server is None or (len(server.seen) > 1) == fault.asked_again
+    assert not fault.final or (server is not None and len(server.seen) == 1)
 
 
 @their_warnings
