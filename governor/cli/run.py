@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ class _Job:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _refusals() -> Generator[None, None, None]:
     """Until the first task begins, whatever is wrong is bad input: one line, exit code 2."""
     try:
         yield
@@ -105,7 +105,7 @@ def _read(policy: str, path: Path, seed: int | None) -> tuple[Policy, Sequence[T
 
 
 @contextmanager
-def _job(rules: Policy, out: Path, ledger: str | None, records: Path | None) -> Iterator[_Job]:
+def _job(rules: Policy, out: Path, ledger: str | None, records: Path | None) -> Generator[_Job, None, None]:
     """Open everything a run writes. Where one thing can't be had, none of the files that were made for it stay."""
     from governor.batch import OutcomeFile, run_ledger
     from governor.facade import Governor
@@ -136,7 +136,7 @@ def _sink(rules: Policy, path: Path) -> Sink:
 
 
 @contextmanager
-def _progress(total: int, earlier: int, *, quiet: bool) -> Iterator[Callable[[Task, Outcome], None]]:
+def _progress(total: int, earlier: int, *, quiet: bool) -> Generator[Callable[[Task, Outcome], None], None, None]:
     """One line on standard error for each task that did not end well, and on a terminal a bar; `quiet`: nothing."""
     from rich.console import Console
     from rich.markup import escape
