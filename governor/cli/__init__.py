@@ -37,7 +37,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
-    if isinstance(error, typer.BadParameter.__mro__[2]):  # ClickException: typer may use click, or its own copy of it
+    if isinstance(error, _usage_error()):
         sys.stderr.write(f"{_usage(error)}\n")
         return 2
     if isinstance(error, PolicyError | TaskError):
@@ -49,6 +49,13 @@ def report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         return 1
     raise error
+
+
+def _usage_error() -> Any:
+    """The base of usage errors: newer typers carry a click of their own, older ones use the package."""
+    import typer
+
+    return next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 def _usage(error: Any) -> str:

@@ -62,7 +62,11 @@ def run(
             show(task, outcome)
 
         batch = run_batch(job.governor, work, job.written, job.journal, concurrency=concurrency, finished=finished)
-        asyncio.run(batch)
+        try:
+            asyncio.run(batch)
+        except KeyboardInterrupt:
+            typer.echo("the same command goes on from here", err=True)
+            raise
         job.journal_path.unlink()  # every task has its outcome: nothing is left to resume
     summary = {"tasks": len(work), "done_earlier": earlier, **counts}
     typer.echo(json.dumps(summary) if as_json else ", ".join(f"{name} {count}" for name, count in summary.items()))
