@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from governor.effects import CallModel, Extend, Now, Process, Refund, Reserve, Settle
-from governor.errors import BackendError, LedgerError, MissingExtraError, ModelFileError
-from governor.plan.bounds import bound, output_bound
+from governor.effects import CallModel, Effect, Extend, Now, Process, Refund, Reserve, Settle, relayed
+from governor.errors import (
+    BackendError,
+    BackendRequestError,
+    BackendTimeoutError,
+    BudgetExceededError,
+    LedgerError,
+    MissingExtraError,
+    ModelFileError,
+)
+from governor.plan.bounds import bound, output_bound, over
 from governor.records import Amount, Call, Limit, Reply, Usage
 
 T = TypeVar("T")
@@ -62,40 +70,67 @@ def charge(call: Call, answer: Reply | BackendError) -> Charge:
         return Charge(seconds=answer.seconds)
     usage = answer.usage
     if usage is None or (isinstance(answer, Reply) and not answer.usage_known):
-        most = bound(call)
-        output = output_bound(call)
-        return Charge(Usage(most.tokens - output, output), most.micros, 1, answer.seconds)
+        return _at_bound(call, answer.seconds)
     return Charge(usage, call.rung.price.micros(usage), 1, answer.seconds)
+
+
+def _at_bound(call: Call, seconds: float) -> Charge:
+    most, output = bound(call), output_bound(call)
+    return Charge(Usage(most.tokens - output, output), most.micros, 1, seconds)
 
 
 @dataclass(slots=True)
 class Account:
-    """The reservation of the step `key` under `limits`. Mutable, owned by one loop."""
+    """The reservation of the step `key` under `limits`. Mutable, owned by one loop.
+
+    `ends` is the step's deadline on the clock of `Now`: no call's time limit goes beyond it. `each` limits every
+    single call, whoever asks for it.
+    """
 
     key: str
     limits: Sequence[Limit]
+    ends: float | None = None
+    each: Limit | None = None
     held: Amount = field(default_factory=Amount)
     total: Charge = field(default_factory=Charge)
     in_flight: Amount = field(default_factory=Amount)
+    most: Amount | None = None
+    """What the step could come to in all when the ledger last refused it; None before."""
     opened: bool = False
     off_the_books: bool = False
     """True after the ledger was unreachable and the policy lets the step go on without it."""
+
+    @property
+    def left(self) -> Amount | None:
+        """What the next attempt may still use, as far as a refusal told; None before one."""
+        return None if self.most is None else _shortfall(self.total.amount, self.most)
 
     def grant(self, amount: Amount) -> Process[None]:
         """Hold enough for `amount` on top of what is spent; BudgetExceededError when it does not fit."""
         if self.off_the_books:
             return
-        if not self.opened:
-            yield Reserve(self.key, amount, tuple(self.limits))
-            self.opened, self.held = True, amount
-            return
-        missing = _shortfall(self.held, self.total.amount + amount)
-        if missing != Amount():
-            yield Extend(self.key, missing)
-            self.held += missing
+        try:
+            if not self.opened:
+                yield Reserve(self.key, amount, tuple(self.limits))
+                self.opened, self.held = True, amount
+                return
+            missing = _shortfall(self.held, self.total.amount + amount)
+            if missing != Amount():
+                yield Extend(self.key, missing)
+                self.held += missing
+        except BudgetExceededError as refusal:
+            self.most = self.held + (refusal.left or Amount())
+            raise
 
     def charged(self, call: Call) -> Process[Reply | BackendError]:
         """Make a call and book it. Until its answer is here, its whole bound counts as in flight."""
+        if self.ends is not None:
+            left = self.ends - (yield Now())
+            if left <= 0:
+                return BackendTimeoutError("the step's deadline has passed", model=call.rung.model, sent=False)
+            call = replace(call, timeout=min(call.timeout, left))
+        if self.each is not None and (passed := over(bound(call), replace(self.each, millis=None))):
+            return BackendRequestError(f"over the limit of a call ({passed})", model=call.rung.model, sent=False)
         self.in_flight = bound(call)
         answer: Reply | BackendError
         try:
@@ -105,36 +140,38 @@ class Account:
         except (MissingExtraError, ModelFileError):
             self.in_flight = Amount()  # the model could not even be started: nothing was sent
             raise
-        self.in_flight = Amount()
+        except Exception:
+            # Not one of a backend's own errors: who knows what was sent? A verifier may go on after it.
+            self.total += _at_bound(call, call.timeout)
+            self.in_flight = Amount()
+            raise
         self.total += charge(call, answer)
+        self.in_flight = Amount()
         return answer
 
     def metered(self, process: Process[T]) -> Process[T]:
         """Run a process (a verifier) with its model calls and its own time charged to this account."""
-        started = yield Now()
-        before = self.total.seconds
-        answer: Any = None
-        failure: BaseException | None = None
-        while True:
-            try:
-                effect = process.throw(failure) if failure is not None else process.send(answer)
-            except StopIteration as end:
-                result: T = end.value
-                break
-            answer, failure = None, None
-            try:
-                if isinstance(effect, CallModel):
-                    answer = yield from self.charged(effect.call)
-                    if isinstance(answer, BackendError):
-                        failure = answer
-                else:
-                    answer = yield effect
-            except BaseException as cause:  # noqa: BLE001 - handed to the process, which raises it again or copes
-                failure = cause
-        ended = yield Now()
-        own = ended - started - (self.total.seconds - before)
-        self.total += Charge(seconds=max(0.0, own))
+        started, before = (yield Now()), self.total.seconds
+        try:
+            result = yield from relayed(process, self._answered)
+        except Exception:
+            yield from self._timed(started, before)
+            raise
+        yield from self._timed(started, before)
         return result
+
+    def _answered(self, effect: Effect) -> Process[Any]:
+        if not isinstance(effect, CallModel):
+            return (yield effect)
+        answer = yield from self.charged(effect.call)
+        if isinstance(answer, BackendError):
+            raise answer
+        return answer
+
+    def _timed(self, started: float, before: float) -> Process[None]:
+        """Charge the time since `started` that no call was charged for."""
+        ended = yield Now()
+        self.total += Charge(seconds=max(0.0, ended - started - (self.total.seconds - before)))
 
     def close(self) -> Process[None]:
         """Settle or refund; safe to call twice. What is still in flight is booked at its bound."""
@@ -154,6 +191,7 @@ class Account:
 
 
 def _shortfall(held: Amount, needed: Amount) -> Amount:
+    """What is missing of `needed`, never below zero."""
     return Amount(
         max(0, needed.tokens - held.tokens),
         max(0, needed.micros - held.micros),

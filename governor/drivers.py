@@ -1,4 +1,4 @@
-"""The only sync/async pair: `drive` and `adrive` perform a process's effects and throw errors back into it.
+"""The only sync/async pair: `drive` (`stepped`) and `adrive` perform a process's effects and throw errors into it.
 
 A *performer* answers one effect; `Ports.perform` is the ordinary one. Errors and cancellations are thrown
 INTO the process at the effect that met them, so that the loop itself settles what it holds.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,15 +27,20 @@ from governor.effects import (
     Reserve,
     Settle,
 )
-from governor.errors import VerifierError
+from governor.errors import RecordError, VerifierError
 from governor.protocols import Backend, Ledger, Sink, Tracer
-from governor.records import Call, Reply
+from governor.records import Attempt, Call, Outcome, Reply, Step
 
 T = TypeVar("T")
+S = TypeVar("S")
 Performer = Callable[[Effect], Any]
 
 _BOOKKEEPING = (Reserve, Extend, Settle, Refund)
 _CLOSING = (Settle, Refund)
+
+
+class Abandoned(BaseException):
+    """Thrown into a process whose reader went away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +68,20 @@ class Ports:
             case Exit(attributes, error):
                 return self.tracer.exit(attributes, error)
             case Emit(step, record):
-                for sink in self.sinks:
-                    sink.emit(step, record)
-                return None
+                return self._record(step, record)
             case _:
                 return self._book(effect)
+
+    def _record(self, step: Step, record: Attempt | Outcome) -> None:
+        """Every sink gets the record, whichever of them fails; the first failure is raised."""
+        failures: list[RecordError] = []
+        for sink in self.sinks:
+            try:
+                sink.emit(step, record)
+            except RecordError as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
 
     def _book(self, effect: Reserve | Extend | Settle | Refund) -> Any:
         match effect:
@@ -107,6 +121,29 @@ def drive(process: Process[T], perform: Performer) -> T:
         return result
 
 
+def stepped(process: Process[T], perform: Callable[[Effect], Generator[S, None, Any]]) -> Generator[S, None, T]:
+    """Run a process in steps, blocking: what `perform` yields is yielded on, what it returns answers the effect.
+
+    Closing this generator throws Abandoned into the process, which settles what it holds.
+    """
+    try:
+        effect = next(process)
+        while True:
+            try:
+                answer = yield from perform(effect)
+            except GeneratorExit:
+                effect = process.throw(Abandoned())
+            except BaseException as cause:  # noqa: BLE001 - thrown on, as in `drive`
+                effect = process.throw(cause)
+            else:
+                effect = process.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    except Abandoned:
+        raise GeneratorExit from None
+
+
 async def adrive(process: Process[T], perform: Performer) -> T:
     """Run a process to its end, awaiting what `perform` gives back.
 
@@ -124,7 +161,9 @@ async def adrive(process: Process[T], perform: Performer) -> T:
                 answer = perform(effect)
                 if inspect.isawaitable(answer):
                     if isinstance(effect, _BOOKKEEPING):
-                        answer, held_back = await _unbroken(answer)
+                        task = asyncio.ensure_future(answer)
+                        held_back = await _finished(task) or held_back
+                        answer = task.result()
                     else:
                         answer = await answer
             except BaseException as cause:  # noqa: BLE001 - thrown on, as in `drive`
@@ -138,20 +177,15 @@ async def adrive(process: Process[T], perform: Performer) -> T:
         return result
 
 
-async def _unbroken(work: Awaitable[Any]) -> tuple[Any, BaseException | None]:
-    """Await to the end whatever happens; a cancellation meanwhile is given back beside the result."""
-    task = asyncio.ensure_future(work)
+async def _finished(task: asyncio.Future[Any]) -> BaseException | None:
+    """Wait for the task whatever happens; a cancellation meanwhile is given back, be the result one or an error."""
     interruption: BaseException | None = None
     while not task.done():
         try:
-            await asyncio.shield(task)
+            await asyncio.wait([task])
         except asyncio.CancelledError as cancellation:
-            if task.cancelled():
-                raise
             interruption = cancellation
-        except Exception:  # noqa: BLE001 - the task keeps its exception; result() below raises it
-            break
-    return task.result(), interruption
+    return interruption
 
 
 def _compute_now(work: Callable[[], Any]) -> Any:

@@ -102,6 +102,22 @@ Process: TypeAlias = Generator[Effect, Any, T]
 """A computation that asks for effects and ends with a T."""
 
 
+def relayed(process: Process[T], answer: Callable[[Effect], Process[Any]]) -> Process[T]:
+    """Run `process` with each of its effects answered by a process in turn, whose errors are thrown back into it."""
+    try:
+        effect = next(process)
+        while True:
+            try:
+                result = yield from answer(effect)
+            except BaseException as cause:  # noqa: BLE001 - the process itself decides what to do about it
+                effect = process.throw(cause)
+            else:
+                effect = process.send(result)
+    except StopIteration as end:
+        ended: T = end.value
+        return ended
+
+
 def traced(
     name: str, attributes: Mapping[str, Any], body: Process[T], describe: Callable[[T], Mapping[str, Any]]
 ) -> Process[T]:

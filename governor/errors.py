@@ -11,6 +11,7 @@ GovernorError
 │   ├── BackendTimeoutError        no answer within the call's time limit
 │   ├── BackendUnavailableError    connection refused, 5xx, server gone
 │   └── BackendReplyError          an answer that can't be read (garbage JSON, cut stream)
+│       └── BackendStreamError         a stream broke off after text was shown to its reader
 ├── LedgerError            the budget store failed
 │   ├── BudgetExceededError        a limit would be passed; carries what is left
 │   ├── LedgerUnavailableError     the store can't be reached
@@ -125,6 +126,10 @@ class BackendUnavailableError(BackendError):
 
 class BackendReplyError(BackendError):
     """The server's answer can't be read: garbage JSON, or a stream that broke off."""
+
+
+class BackendStreamError(BackendReplyError):
+    """A stream broke off after text was shown: no other answer may follow it."""
 
 
 class LedgerError(GovernorError):

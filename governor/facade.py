@@ -84,15 +84,17 @@ class Governor:
     def process(self, step: Step, **terms: Any) -> Process[Outcome]:
         """The loop for one step, not yet driven. `terms` override the policy's terms for this one step."""
         granted = self.terms(step, **terms)
-        return govern(step, granted, Mind(self.estimator, self.planner, self.verifier(step, granted)))
+        verifier = self.verifier(step, granted)
+        if granted.streamed and verifier is not None and verifier.needs_whole_answer:
+            granted = replace(granted, streamed=False)  # nothing is shown before it is accepted
+        return govern(step, granted, Mind(self.estimator, self.planner, verifier))
 
-    def ports(self, call: Callable[[Call], Reply] | None = None) -> Ports:
-        """Ports for `drive`; `call` replaces the backend's (streams do that)."""
-        made = sync_ports(self.backend, self.ledger, self._sinks, self._tracer)
-        return replace(made, call=call) if call else made
+    def ports(self) -> Ports:
+        """Ports for `drive`."""
+        return sync_ports(self.backend, self.ledger, self._sinks, self._tracer)
 
     def async_ports(self, call: Callable[[Call], Awaitable[Reply]] | None = None) -> Ports:
-        """Ports for `adrive`."""
+        """Ports for `adrive`; `call` replaces the backend's (streams do that)."""
         made = async_ports(self.backend, self.ledger, self._sinks, self._tracer)
         return replace(made, call=call) if call else made
 
@@ -107,16 +109,14 @@ class Governor:
     def stream(self, prompt: str | Sequence[Message] | Step, **context: Any) -> Stream:
         """Text as it comes where nothing has to be verified first, else at acceptance; `.outcome` afterwards."""
         step = self.step(prompt, **context)
-        overrides = self._streaming(step)
-        return Stream(self.backend, lambda call: drive(self.process(step, **overrides), self.ports(call).perform))
+        return Stream(self.backend, lambda: self.process(step, streamed=True), self.ports().perform)
 
     def astream(self, prompt: str | Sequence[Message] | Step, **context: Any) -> AsyncStream:
         """Like `stream`, for `async for`."""
         step = self.step(prompt, **context)
-        overrides = self._streaming(step)
 
         async def run(call: Callable[[Call], Awaitable[Reply]]) -> Outcome:
-            return await adrive(self.process(step, **overrides), self.async_ports(call).perform)
+            return await adrive(self.process(step, streamed=True), self.async_ports(call).perform)
 
         return AsyncStream(self.backend, run)
 
@@ -177,12 +177,6 @@ class Governor:
             fail=terms.fail,
             bound=bound,
         )
-
-    def _streaming(self, step: Step) -> Mapping[str, Any]:
-        verifier = self.verifier(step, self.terms(step))
-        if verifier is None or not verifier.needs_whole_answer:
-            return {"modes": ("continue",)}  # shown text can be gone on from, never taken back
-        return {}
 
 
 def default_ledger(policy: Policy) -> str:

@@ -11,8 +11,16 @@ from dataclasses import dataclass, field, replace
 from governor.account import Account, Charge
 from governor.arm import arm_of, unenforced
 from governor.effects import Emit, Now, Process, traced
-from governor.errors import BackendError, BudgetExceededError, LedgerError, LedgerUnavailableError, RecordError
+from governor.errors import (
+    BackendError,
+    BackendStreamError,
+    BudgetExceededError,
+    LedgerError,
+    LedgerUnavailableError,
+    RecordError,
+)
 from governor.plan.bounds import bound
+from governor.plan.turns import call_for, joined
 from governor.protocols import Belief, Estimator, Planner, Situation, Terms, Verifier
 from governor.records import (
     STOCHASTIC_FAILURES,
@@ -39,7 +47,6 @@ from governor.telemetry.spans import (
     verdict_attributes,
     verify_name,
 )
-from governor.turns import call_for, joined
 from governor.verify.plurality import plurality
 
 _UNCHECKED = Verdict(decision="unsure", verifier="none")
@@ -66,10 +73,21 @@ class _Climb:
     started: float
     now: float
     attempts: list[Attempt] = field(default_factory=list)
-    left: Amount | None = None
     refused: set[str] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+    """What went wrong beside the answer and did not end the step."""
     decided: str = ""
     difficulty: float | None = None
+
+    @property
+    def governed(self) -> bool:
+        """Whether decisions are carried out; if not, nothing of ours may change or refuse the call."""
+        return self.arm == "governed"
+
+    @property
+    def strict(self) -> bool:
+        """Whether a part that breaks down ends the step."""
+        return self.governed and self.terms.fail == "closed"
 
     def situation(self) -> Situation:
         verifier = self.mind.verifier
@@ -78,7 +96,8 @@ class _Climb:
             step=self.step,
             terms=self.terms,
             attempts=tuple(self.attempts),
-            left=self.left,
+            left=self.account.left,
+            refused=frozenset(self.refused),
             seconds_left=None if deadline is None else deadline - (self.now - self.started),
             sensitivity=verifier.sensitivity if verifier else 1.0,
             false_accept=verifier.false_accept if verifier else 1.0,
@@ -98,8 +117,8 @@ def govern(step: Step, terms: Terms, mind: Mind) -> Process[Outcome]:
 def _step(step: Step, terms: Terms, mind: Mind) -> Process[Outcome]:
     started = yield Now()
     arm = arm_of(step, terms)
-    account = Account(step.id, terms.limits if arm == "governed" else unenforced(terms.limits))
-    climb = _Climb(step, terms, mind, arm, account, started, started)
+    climb = _Climb(step, terms, mind, arm, _account(step, terms, arm, started), started, started)
+    account = climb.account
     try:
         outcome = yield from _climb(climb)
     except BaseException as cause:
@@ -112,14 +131,30 @@ def _step(step: Step, terms: Terms, mind: Mind) -> Process[Outcome]:
         yield from account.close()
     except LedgerError as fault:
         # The answer is paid for: it is not thrown away. The lease books the bound, which is never too little.
-        outcome = replace(outcome, error=f"not settled, the lease will book its bound: {fault}")
-    yield from _emit(climb, outcome)
-    return outcome
+        climb.faults.append(f"not settled, the lease will book its bound: {fault}")
+    yield from _emit(climb, _told(outcome, climb.faults))
+    return _told(outcome, climb.faults)
+
+
+def _account(step: Step, terms: Terms, arm: Arm, started: float) -> Account:
+    """In shadow and control arms only the caller's own deadline holds, not the policy's: calls stay as they were."""
+    governed = arm == "governed"
+    deadline = _least(step.deadline, terms.deadline) if governed else step.deadline
+    return Account(
+        step.id,
+        terms.limits if governed else unenforced(terms.limits),
+        ends=None if deadline is None else started + deadline,
+        each=terms.call if governed else None,
+    )
+
+
+def _told(outcome: Outcome, faults: list[str]) -> Outcome:
+    return replace(outcome, error="; ".join([*([outcome.error] if outcome.error else []), *faults]))
 
 
 def _climb(climb: _Climb) -> Process[Outcome]:
     belief, plan = _begun(climb)
-    if climb.arm != "governed":
+    if not climb.governed:
         return (yield from _unchanged(climb, plan))
     while isinstance(plan, Plan):
         end = _forbidden(climb, plan)
@@ -128,13 +163,13 @@ def _climb(climb: _Climb) -> Process[Outcome]:
         refusal = yield from _granted(climb, plan)
         if isinstance(refusal, Outcome):
             return refusal
+        attempt: Attempt | None = None
         if refusal is None:
             attempt = yield from _attempt(climb, plan)
             outcome = _verdict_on(climb, attempt)
             if outcome is not None:
                 return outcome
-            belief = _learned(climb, belief, attempt)
-        plan = _planned(climb, belief)
+        belief, plan = _next(climb, belief, attempt)
     return _finish(climb, plan.reason)
 
 
@@ -145,21 +180,28 @@ def _begun(climb: _Climb) -> tuple[Belief | None, Plan | Stop]:
         climb.difficulty = belief.difficulty
         return belief, climb.mind.planner.choose(belief, climb.situation())
     except Exception as fault:
-        if climb.terms.fail == "closed" and climb.arm == "governed":
+        if climb.strict:
             raise
-        return None, Plan(rung=_baseline(climb), reason=f"the forecast failed ({type(fault).__name__}: {fault})")
+        return None, Plan(rung=_baseline(climb), reason=_no_forecast(fault))
 
 
-def _learned(climb: _Climb, belief: Belief | None, attempt: Attempt) -> Belief | None:
-    if belief is None or attempt.verdict is None or attempt.verdict.decision != "reject":
-        return belief
-    return belief.after(attempt.rung, "reject", climb.situation())
-
-
-def _planned(climb: _Climb, belief: Belief | None) -> Plan | Stop:
+def _next(climb: _Climb, belief: Belief | None, attempt: Attempt | None) -> tuple[Belief | None, Plan | Stop]:
+    """The belief after an attempt (None: the ledger refused it), and what to do now."""
     if belief is None:
-        return Stop(reason="no forecast to backtrack with")
-    return climb.mind.planner.choose(belief, climb.situation())
+        return None, Stop(reason="no forecast to backtrack with")
+    try:
+        if attempt is not None and attempt.rejected:
+            belief = belief.after(attempt.rung, "reject", climb.situation())
+        return belief, climb.mind.planner.choose(belief, climb.situation())
+    except Exception as fault:
+        if climb.strict:
+            raise
+        climb.faults.append(_no_forecast(fault))
+        return None, Stop(reason=_no_forecast(fault))
+
+
+def _no_forecast(fault: Exception) -> str:
+    return f"the forecast failed ({type(fault).__name__}: {fault})"
 
 
 def _unchanged(climb: _Climb, plan: Plan | Stop) -> Process[Outcome]:
@@ -167,38 +209,44 @@ def _unchanged(climb: _Climb, plan: Plan | Stop) -> Process[Outcome]:
     climb.decided = plan.rung.id if isinstance(plan, Plan) else ""
     reason = f"{climb.arm}: {plan.reason}"
     unchanged = Plan(rung=_baseline(climb), reason=reason, forecasts=plan.forecasts)
-    refusal = yield from _granted(climb, unchanged)
-    if isinstance(refusal, Outcome):
-        return refusal
-    if refusal is not None:
-        return _refusal(climb, refusal)
+    try:
+        yield from climb.account.grant(_bound(climb, _call(climb, unchanged)))
+    except LedgerError as fault:
+        climb.account.off_the_books = True
+        climb.faults.append(f"not booked: {fault}")
     attempt = yield from _attempt(climb, unchanged)
     return _verdict_on(climb, attempt) or _finish(climb, reason)
 
 
 def _granted(climb: _Climb, plan: Plan) -> Process[BudgetExceededError | Outcome | None]:
     """Reserve for a plan. None is yes; a refusal to degrade from, or the outcome that ends the step, is no."""
-    call = _call(climb, plan)
     account = climb.account
-    needed = _bound(climb, call)
-    if climb.terms.reserve == "ladder" and not account.opened:
-        needed = _whole_ladder(climb, plan, needed)
     try:
-        yield from account.grant(needed)
+        yield from _held(climb, plan)
     except BudgetExceededError as refusal:
-        climb.left = refusal.left or Amount()
         climb.refused.add(plan.rung.id)
-        if climb.terms.on_exhausted == "degrade" and climb.arm == "governed":
-            return refusal
-        return _refusal(climb, refusal)
+        return refusal if climb.terms.on_exhausted == "degrade" else _refusal(climb, refusal)
     except LedgerUnavailableError as fault:
-        money = any(limit.micros is not None for limit in account.limits)
-        if climb.arm == "governed" and (climb.terms.fail == "closed" or money):
-            return _outcome(climb, "error", error=str(fault), reason="the ledger can't be reached")
+        if climb.strict or any(limit.micros is not None for limit in account.limits):
+            return _finish(climb, "the ledger can't be reached", error=str(fault), without="error")
         account.off_the_books = True
+        climb.faults.append(f"not booked: {fault}")
     except LedgerError as fault:
-        return _outcome(climb, "error", error=str(fault), reason="the ledger refused the reservation")
+        return _finish(climb, "the ledger refused the reservation", error=str(fault), without="error")
     return None
+
+
+def _held(climb: _Climb, plan: Plan) -> Process[None]:
+    needed = _bound(climb, _call(climb, plan))
+    if climb.terms.reserve == "ladder" and not climb.account.opened:
+        try:
+            yield from climb.account.grant(_whole_ladder(climb, plan, needed))
+        except BudgetExceededError:
+            if climb.terms.on_exhausted != "degrade":
+                raise
+        else:
+            return
+    yield from climb.account.grant(needed)
 
 
 def _attempt(climb: _Climb, plan: Plan) -> Process[Attempt]:
@@ -206,9 +254,10 @@ def _attempt(climb: _Climb, plan: Plan) -> Process[Attempt]:
     answering = _answered(climb, plan, call)
     attempt = yield from traced(attempt_name(plan.rung), call_attributes(call), answering, attempt_attributes)
     if attempt.reply is not None:
-        verifier = climb.mind.verifier
+        verifier = _checker(climb, call)
         name = verify_name(verifier.name if verifier else "complete")
-        verdict = yield from traced(name, {}, _verify(climb, call, attempt.reply), verdict_attributes)
+        checking = _verify(climb, verifier, call, attempt.reply)
+        verdict = yield from traced(name, {}, checking, verdict_attributes)
         attempt = replace(attempt, verdict=verdict)
     climb.attempts.append(attempt)
     climb.now = yield Now()
@@ -239,11 +288,14 @@ def _answered(climb: _Climb, plan: Plan, call: Call) -> Process[Attempt]:
 def _answer(climb: _Climb, plan: Plan, call: Call) -> Process[Reply | BackendError]:
     """One answer of a rung: a single reply, a continued one, or the leading one of several samples."""
     replies: list[Reply] = []
+    leader = 0
     for sample in range(plan.rung.samples):
         seed = None if call.seed is None else call.seed + 1000 * sample
         one = replace(call, sample=sample, seed=seed, purpose="sample" if sample else "answer")
         answer = yield from climb.account.charged(one)
         if isinstance(answer, BackendError):
+            if replies:
+                break  # what is paid for is not thrown away: the samples that came decide
             return answer
         last = climb.attempts[-1].reply if climb.attempts else None
         replies.append(joined(last, answer) if call.prefix and last is not None else answer)
@@ -253,23 +305,34 @@ def _answer(climb: _Climb, plan: Plan, call: Call) -> Process[Reply | BackendErr
     return replies[leader]
 
 
-def _verify(climb: _Climb, call: Call, reply: Reply) -> Process[Verdict]:
+def _checker(climb: _Climb, call: Call) -> Verifier | None:
+    """Who judges a reply; in shadow and control arms none that calls models, which would change what the step costs."""
     verifier = climb.mind.verifier
+    if verifier is None or climb.governed:
+        return verifier
+    try:
+        most = verifier.bound(call)
+    except Exception as fault:  # noqa: BLE001 - whatever a plugged-in verifier does, the call goes on
+        climb.faults.append(f"not verified: {type(fault).__name__}: {fault}")
+        return None
+    return None if most.calls or most.micros else verifier
+
+
+def _verify(climb: _Climb, verifier: Verifier | None, call: Call, reply: Reply) -> Process[Verdict]:
     flaw = _flaw(reply)
-    if verifier is None or (climb.arm != "governed" and verifier.bound(call).micros > 0):
-        # In shadow and control arms a paid verifier would change what the step costs.
+    if verifier is None or (flaw is not None and flaw.failure == "empty"):
         return flaw or _UNCHECKED
     before = climb.account.total
     try:
         verdict = yield from climb.account.metered(verifier.verify(climb.step, call, reply))
     except Exception as fault:  # noqa: BLE001 - any bug of a plugged-in verifier; the policy says what it means
         verdict = Verdict(decision="unsure", verifier=verifier.name, error=f"{type(fault).__name__}: {fault}")
-    used: Charge = climb.account.total - before
+    used: Charge = climb.account.total - before  # the account alone counts, whatever a verdict says of itself
     return replace(verdict, usage=used.usage, micros=used.micros, calls=used.calls, seconds=used.seconds)
 
 
 def _flaw(reply: Reply) -> Verdict | None:
-    """What makes any reply unusable, whatever the policy verifies."""
+    """What makes a reply unusable. A verifier may still accept one that was cut, where what matters is there."""
     if reply.truncated:
         feedback = "the answer was cut off by its token limit"
         return Verdict(decision="reject", verifier="complete", failure="truncated", feedback=feedback)
@@ -302,6 +365,8 @@ def _forbidden(climb: _Climb, plan: Plan) -> str:
         return f"{climb.terms.max_attempts} attempts made"
     if plan.rung.id in climb.refused:
         return f"no rung fits the budget that is left (last refused: {plan.rung.id})"
+    if climb.attempts and climb.attempts[-1].error.startswith(BackendStreamError.__name__):
+        return "text was shown to the reader, which can't be taken back"
     for attempt in climb.attempts:
         if attempt.rung.id == plan.rung.id and attempt.failure not in STOCHASTIC_FAILURES:
             return f"rung {plan.rung.id} failed before for a reason that would repeat"
@@ -309,16 +374,18 @@ def _forbidden(climb: _Climb, plan: Plan) -> str:
 
 
 def _call(climb: _Climb, plan: Plan) -> Call:
-    situation = climb.situation()
-    return call_for(climb.step, plan, situation.attempts, climb.mind.verifier, situation.seconds_left)
+    """The request of a plan. In shadow and control arms no verifier has a say in it."""
+    verifier = climb.mind.verifier if climb.governed else None
+    ends = climb.account.ends
+    left = None if ends is None else ends - climb.now
+    return call_for(climb.step, plan, tuple(climb.attempts), verifier, left)
 
 
 def _bound(climb: _Climb, call: Call) -> Amount:
-    needed = bound(call)
-    total = needed
-    for _ in range(call.rung.samples - 1):
-        total += needed
-    return total + climb.mind.verifier.bound(call) if climb.mind.verifier else total
+    """The most an attempt can use: its samples and, where one has its say, its verifier."""
+    needed = sum([bound(call)] * call.rung.samples, Amount())
+    verifier = _checker(climb, call)
+    return needed + verifier.bound(call) if verifier else needed
 
 
 def _whole_ladder(climb: _Climb, plan: Plan, needed: Amount) -> Amount:
@@ -339,20 +406,20 @@ def _refusal(climb: _Climb, refusal: BudgetExceededError) -> Outcome:
     return _finish(climb, "budget exhausted", error=str(refusal))
 
 
-def _finish(climb: _Climb, reason: str, error: str = "") -> Outcome:
-    """End without an accepted answer: ship the best rejected one, or say why there is none."""
+def _finish(climb: _Climb, reason: str, error: str = "", without: Status = "refused") -> Outcome:
+    """End without an accepted answer: ship the best rejected one, or (`without` any attempt) say why there is none."""
     answered = [attempt for attempt in climb.attempts if attempt.reply is not None]
     if answered:
         return _outcome(climb, "best_so_far", max(answered, key=_merit), reason=reason, error=error)
     if climb.attempts:
         return _outcome(climb, "error", reason=reason, error=error or climb.attempts[-1].error)
-    return _outcome(climb, "refused", reason=reason, error=error or reason)
+    return _outcome(climb, without, reason=reason, error=error or reason)
 
 
-def _merit(attempt: Attempt) -> tuple[bool, float, float, int]:
+def _merit(attempt: Attempt) -> tuple[bool, bool, float, float, int]:
     score = attempt.verdict.score if attempt.verdict else None
     hope = next((f.p_success for f in attempt.forecasts if f.rung == attempt.rung.id), 0.0)
-    return attempt.shippable, score or 0.0, hope, attempt.number
+    return attempt.shippable, not attempt.rejected, score or 0.0, hope, attempt.number
 
 
 def _outcome(
@@ -388,9 +455,10 @@ def _outcome(
 def _emit(climb: _Climb, record: Attempt | Outcome) -> Process[None]:
     try:
         yield Emit(climb.step, record)
-    except RecordError:
-        if climb.terms.fail == "closed":
+    except RecordError as fault:
+        if climb.strict:
             raise
+        climb.faults.append(f"not recorded: {fault}")
 
 
 def _least(*seconds: float | None) -> float | None:

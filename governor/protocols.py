@@ -54,6 +54,8 @@ class Terms:
     """Ids of rungs whose backend can go on from a truncated reply."""
     difficulty: float | None = None
     """A difficulty the policy states for this node (0 trivial .. 1 hardest), instead of the estimated mean."""
+    streamed: bool = False
+    """Text is shown to a reader as it comes: once some was, it may be gone on from but not taken back."""
     reason: str = ""
     """Which rule of the policy matched, for `explain` and the records."""
 
@@ -69,15 +71,16 @@ class Terms:
 class Situation:
     """Where a step stands when the planner is asked: its terms, what was tried, what is left.
 
-    `left` is what the ledger said it still allows after a refusal (None: no refusal yet), `seconds_left`
-    the time to the deadline. `sensitivity` is P(accept | correct) and `false_accept` P(accept | wrong) of
-    the step's verifier; both are 1 where no verifier applies.
+    `left` is what may still be used, as far as a refusal of the ledger told (None: no refusal yet), `refused` the
+    rungs that it refused; `seconds_left` the time to the deadline. `sensitivity` is P(accept | correct) and
+    `false_accept` P(accept | wrong) of the step's verifier; both are 1 where no verifier applies.
     """
 
     step: Step
     terms: Terms
     attempts: tuple[Attempt, ...] = ()
     left: Amount | None = None
+    refused: frozenset[str] = frozenset()
     seconds_left: float | None = None
     sensitivity: float = 1.0
     false_accept: float = 1.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
 
 Message = Mapping[str, Any]
@@ -26,8 +25,6 @@ STOCHASTIC_FAILURES: frozenset[Failure] = frozenset({"truncated", "fault"})
 
 ANSWERLESS_FAILURES: frozenset[Failure] = frozenset({"truncated", "empty", "refusal", "fault"})
 """Failures that leave no answer to ship."""
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +142,7 @@ class Step:
     index: int = 0
     tools: tuple[Mapping[str, Any], ...] = ()
     response_schema: Mapping[str, Any] | None = None
-    state: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    state: Mapping[str, Any] = field(default_factory=dict)
     checks: tuple[Mapping[str, Any], ...] = ()
     deadline: float | None = None
     seed: int | None = None
@@ -304,6 +301,11 @@ class Attempt:
         if verdict is None:
             return ""
         return verdict.failure or ("wrong" if verdict.decision == "reject" else "")
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the verifier called the answer wrong."""
+        return self.verdict is not None and self.verdict.decision == "reject"
 
     @property
     def shippable(self) -> bool:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from governor.plan.bounds import bound, bound_rung, over
+from governor.plan.bounds import bound, over
+from governor.plan.turns import call_for
 from governor.protocols import Situation
-from governor.records import STOCHASTIC_FAILURES, Amount, Attempt, BacktrackMode, Call, Forecast, Rung
+from governor.records import STOCHASTIC_FAILURES, Amount, Attempt, BacktrackMode, Forecast, Plan, Rung
 
 MAX_TRIES = 2
 """Of one rung on one step, continuations not counted: even a stochastic failure is not chased further."""
 
 MAX_CONTINUATIONS = 2
-
-FEEDBACK_TEXT = 512
-"""Room for the words that are put around a verdict's feedback, in bytes."""
 
 _FATAL = ("BackendAuthError", "BackendRequestError")
 
@@ -57,11 +55,13 @@ def mode_of(rung: Rung, situation: Situation) -> BacktrackMode | None:
         return "first"
     last = situation.attempts[-1]
     allowed = situation.terms.modes
+    if situation.terms.streamed and any(attempt.reply for attempt in situation.attempts):
+        allowed = tuple(mode for mode in allowed if mode == "continue")
     if "continue" in allowed and _continues(rung, last, situation):
         return "continue"
     if "more" in allowed and is_more(rung, last.rung):
         return "more"
-    if "feedback" in allowed and last.verdict is not None and last.verdict.feedback:
+    if "feedback" in allowed and last.rejected and last.verdict is not None and last.verdict.feedback:
         return "feedback"
     return "fresh" if "fresh" in allowed else None
 
@@ -105,37 +105,19 @@ def _used_up(rung: Rung, mode: BacktrackMode | None, attempts: Sequence[Attempt]
 
 def _unaffordable(rung: Rung, mode: BacktrackMode, situation: Situation) -> str:
     call, left = situation.terms.call, situation.left
+    if rung.id in situation.refused:
+        return "the ledger refused it"
     if call is None and left is None:
         return ""
     most = bound_next(rung, mode, situation)
     if call is not None and (passed := over(most, call)):
         return f"over the limit of a call ({passed})"
-    if left is not None and (passed := over(most, left)):
+    if left is not None and (passed := over(sum([most] * (rung.samples - 1), most), left)):
         return f"over what is left ({passed})"
     return ""
 
 
 def bound_next(rung: Rung, mode: BacktrackMode, situation: Situation) -> Amount:
-    """The most the next call of this rung can use in this mode, what it is told of the last reply included."""
-    step = situation.step
-    reply = situation.attempts[-1].reply if situation.attempts else None
-    if reply is None or mode not in {"continue", "feedback"}:
-        return bound_rung(step, rung)
-    messages, prefix = step.messages, ""
-    if mode == "continue":
-        prefix = reply.thinking + reply.text
-    else:
-        verdict = situation.attempts[-1].verdict
-        told = (verdict.feedback if verdict is not None else "") + " " * FEEDBACK_TEXT
-        messages = (*messages, {"role": "assistant", "content": reply.text}, {"role": "user", "content": told})
-    return bound(
-        Call(
-            step_id=step.id,
-            rung=rung,
-            messages=messages,
-            tools=step.tools,
-            response_schema=step.response_schema,
-            prefix=prefix,
-            timeout=rung.timeout,
-        )
-    )
+    """The most the next call of this rung can use in this mode: the bound of the very request that would be sent."""
+    plan = Plan(rung=rung, mode=mode)
+    return bound(call_for(situation.step, plan, situation.attempts, None, situation.seconds_left))

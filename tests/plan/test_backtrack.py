@@ -8,7 +8,7 @@ import pytest
 from governor.plan.backtrack import bound_next, is_more, mode_of, options
 from governor.plan.bounds import bound_rung
 from governor.protocols import Situation, Terms
-from governor.records import Attempt, BacktrackMode, Forecast, Reply, Rung, Step, Verdict
+from governor.records import Amount, Attempt, BacktrackMode, Forecast, Reply, Rung, Step, Verdict
 
 SMALL = Rung(id="small", model="s", answer_tokens=400)
 MORE = Rung(id="more", model="s", answer_tokens=400, thinking_tokens=1000)
@@ -93,4 +93,37 @@ def test_what_the_next_call_is_told_counts_to_its_bound() -> None:
     assert bound_next(SMALL, "feedback", situation(WRONG)).tokens > fresh + len("5") + len("too low")
     thought = replace(CUT, rung=MORE, reply=Reply(text="so", thinking="half a thought", finish_reason="length"))
     going_on = bound_next(MORE, "continue", situation(thought)).tokens
-    assert going_on == bound_rung(situation().step, MORE).tokens - MORE.thinking_tokens + len("half a thoughtso")
+    whole = "<think>\nhalf a thought</think>\n\nso"
+    assert going_on == bound_rung(situation().step, MORE).tokens - MORE.thinking_tokens + len(whole)
+    open_thought = replace(thought, reply=Reply(text="", thinking="half a thought", finish_reason="length"))
+    going_on = bound_next(MORE, "continue", situation(open_thought)).tokens
+    assert going_on == bound_rung(situation().step, MORE).tokens + len("<think>\nhalf a thought")
+
+
+def test_a_rung_that_the_ledger_refused_is_not_asked_for_again() -> None:
+    forecasts = [
+        Forecast(rung=rung.id, p_success=0.5, p_accept=0.5, output_tokens=1, micros=1, seconds=1)
+        for rung in (SMALL, MORE, LARGE)
+    ]
+    assert set(options(replace(situation(), refused=frozenset({"small"})), forecasts).modes) == {1, 2}
+
+
+def test_every_sample_counts_to_what_is_left() -> None:
+    vote = replace(SMALL, samples=3)
+    one = bound_next(vote, "first", situation()).tokens
+    forecast = Forecast(rung="small", p_success=0.5, p_accept=0.5, output_tokens=1, micros=1, seconds=1)
+    for tokens, fits in ((3 * one, True), (3 * one - 1, False)):
+        left = replace(situation(ladder=(vote,)), left=Amount(tokens, 2**40, 2**40, 2**40))
+        assert (0 in options(left, [forecast]).modes) is fits
+
+
+def test_text_that_was_shown_may_only_be_gone_on_from() -> None:
+    assert mode_of(SMALL, situation(CUT, streamed=True)) == "continue"
+    assert mode_of(LARGE, situation(CUT, streamed=True)) is None
+    unshown = replace(CUT, reply=None, verdict=None, error="BackendUnavailableError: down")
+    assert mode_of(LARGE, situation(unshown, streamed=True)) == "fresh"
+
+
+def test_only_a_rejection_is_told_to_the_next_rung() -> None:
+    doubt = replace(WRONG, verdict=Verdict(decision="unsure", verifier="judge", feedback="can't be read"))
+    assert mode_of(LARGE, situation(doubt)) == "fresh"

@@ -28,21 +28,28 @@ def call_for(
         seed=None if step.seed is None else step.seed + len(attempts),
         timeout=rung.timeout if seconds_left is None else min(rung.timeout, seconds_left),
         logprobs=verifier is not None and verifier.wants_logprobs,
-        hold=verifier is not None and verifier.needs_whole_answer,
+        hold=rung.samples > 1 or (verifier is not None and verifier.needs_whole_answer),
     )
 
 
 def _messages(step: Step, plan: Plan, attempts: tuple[Attempt, ...]) -> tuple[Message, ...]:
     if plan.mode != "feedback":
         return step.messages
-    judged = next((a for a in reversed(attempts) if a.reply is not None and a.verdict is not None), None)
-    if judged is None or judged.reply is None or judged.verdict is None:
-        return step.messages
-    return (
-        *step.messages,
-        {"role": "assistant", "content": judged.reply.text},
-        {"role": "user", "content": _REJECTED.format(feedback=judged.verdict.feedback)},
-    )
+    for attempt in reversed(attempts):
+        if attempt.reply is not None and attempt.rejected:
+            told = _REJECTED.format(feedback=attempt.verdict.feedback if attempt.verdict else "")
+            return (
+                *step.messages,
+                {"role": "assistant", "content": _said(attempt.reply)},
+                {"role": "user", "content": told},
+            )
+    return step.messages
+
+
+def _said(reply: Reply) -> str:
+    """The reply as text: tool calls that nobody answered can't stand in a chat as such."""
+    calls = [f"[calls the tool {call.name} with {call.arguments}]" for call in reply.tool_calls]
+    return "\n".join([*([reply.text] if reply.text else []), *calls])
 
 
 def unfinished(reply: Reply) -> str:
