@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from governor.errors import BackendRequestError
@@ -32,11 +33,14 @@ class Backends:
         self._models = models
         self._made: dict[str, Backend] = {}
         self._lock = threading.Lock()
+        self._closed = False
 
     def serving(self, model: str) -> Backend:
-        """The backend for a model name. Raises BackendRequestError if none is installed for it."""
+        """The backend for a model name. Raises BackendRequestError if none is installed for it, or after `close`."""
         prefix = model.partition("/")[0]
         with self._lock:
+            if self._closed:
+                raise BackendRequestError(f"{model}: the backends are closed", model=model, sent=False)
             name = prefix if prefix in _installed() else DEFAULT
             if name not in self._made:
                 self._made[name] = self._make(name, model)
@@ -73,8 +77,9 @@ class Backends:
             backend.ready(rung)
 
     def close(self) -> None:
-        """Close every backend that was made."""
+        """Close every backend that was made; later calls raise BackendRequestError."""
         with self._lock:
+            self._closed = True
             while self._made:
                 self._made.popitem()[1].close()
 
@@ -86,5 +91,7 @@ def model_options(policy: Policy) -> Mapping[str, Mapping[str, Any]]:
     return {name: options for name, options in dumped.items() if options}
 
 
-def _installed() -> Mapping[str, Any]:
+@cache
+def _installed() -> Mapping[str, EntryPoint]:
+    """Read once: looking through all installed packages takes milliseconds, and each step asks."""
     return {entry.name: entry for entry in entry_points(group=_GROUP)}

@@ -56,7 +56,9 @@ class OutcomeFile:
 
     def append(self, outcome: Outcome) -> None:
         """Add an outcome; on the disk when this returns."""
-        self._file.append(json.dumps(outcome_line(outcome), ensure_ascii=False).encode(), durable=True)
+        line = json.dumps(outcome_line(outcome), ensure_ascii=False)
+        # Half a surrogate pair, which a cut reply may end with, becomes the JSON escape that it came from.
+        self._file.append(line.encode(errors="backslashreplace"), durable=True)
 
     def __enter__(self) -> OutcomeFile:
         return self

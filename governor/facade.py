@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,9 @@ class Governor:
         self.estimator = estimator or RuleEstimator()
         self.planner = planner or IndexPlanner()
         self._clock = clock
+        self._lock = threading.Lock()
+        self._closed = False
+        self._verifiers: dict[tuple[int, str], Verifier | None] = {}
 
     @classmethod
     def from_policy(cls, source: str | Path, **parts: Any) -> Governor:
@@ -142,18 +146,26 @@ class Governor:
             verifier=verifier.name if verifier else "none",
         )
 
-    @cached_property
+    @property
     def ledger(self) -> Ledger:
         """The budget store: the one given, else the policy's `ledger`, else a default (see `default_ledger`)."""
-        return self._ledger or open_ledger(self.policy.ledger or default_ledger(self.policy))
+        with self._lock:  # two threads that open two stores would spend every limit twice
+            if self._ledger is None:
+                self._ledger = open_ledger(self.policy.ledger or default_ledger(self.policy))
+            return self._ledger
 
     def close(self) -> None:
-        """Free backends, sinks and the store."""
-        self.backend.close()
-        for sink in self._sinks:
-            sink.close()
-        if "ledger" in self.__dict__:
-            self.ledger.close()
+        """Free backends, sinks and the store, whichever of them fails to; a second time does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        with ExitStack() as freed:
+            if self._ledger is not None:
+                freed.callback(self._ledger.close)
+            for sink in self._sinks:
+                freed.callback(sink.close)
+            freed.callback(self.backend.close)
 
     def __enter__(self) -> Governor:
         return self
@@ -169,8 +181,17 @@ class Governor:
 
     def verifier(self, step: Step, terms: Terms) -> Verifier | None:
         """The step's verifier: the policy's and the step's own checks; None where neither has any."""
+        spec = verify_for(self.policy, step)
+        if step.checks:
+            return self._built(spec, step, terms)
+        key = (id(spec), terms.fail)  # the policy keeps its specs alive
+        if key not in self._verifiers:
+            self._verifiers[key] = self._built(spec, step, terms)
+        return self._verifiers[key]
+
+    def _built(self, spec: Any, step: Step, terms: Terms) -> Verifier | None:
         return build_verifier(
-            verify_for(self.policy, step),
+            spec,
             checks=step.checks,
             judge_rungs=self.policy.rungs,
             sandbox=_sandbox_limits(self.policy),

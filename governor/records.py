@@ -255,7 +255,8 @@ class Reply:
 class Verdict:
     """What a verifier says of a reply. `score` is 0..1 where it has one; `feedback` is text a model can act on.
 
-    `usage`, `micros` and `seconds` are the verifier's own spend (judge calls, extra samples).
+    `usage`, `micros`, `calls` and `seconds` are what the verification spent (judge calls, extra samples, its own time):
+    the step's account counts and sets them, whatever a verifier says there.
     `error` is set when the verifier itself broke down; the decision is then `unsure`.
     """
 

@@ -2,7 +2,7 @@
 
 registry  spec -> verifier              spec, kinds, options   what a spec may say
 text, structure, quantity, maths, code, samples, judge, custom   the checks
-combine   all, any, then                leaf, meter   what every check shares: verdicts and what they cost
+combine   all, any, then                leaf          what every check shares
 answer    finds answers in text         sandbox, namespace, harness   run code that nobody vouches for
 """
 

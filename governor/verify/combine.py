@@ -1,10 +1,10 @@
-"""Verifiers made of verifiers: all, any, then. What every asked member spent is in the verdict, whoever decided."""
+"""Verifiers made of verifiers: all, any, then."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from governor.effects import Process
@@ -63,8 +63,8 @@ class Combined:
             verdict = yield from member.verify(step, call, reply)
             verdicts.append(verdict)
             if verdict.decision in _DECISIVE[self.how]:
-                return _spent(verdict, verdicts)
-        return _spent(_CONCLUSION[self.how](self.name, verdicts), verdicts)
+                return verdict
+        return _CONCLUSION[self.how](self.name, verdicts)
 
 
 def _all_asked(name: str, verdicts: Sequence[Verdict]) -> Verdict:
@@ -107,20 +107,6 @@ def _doubt(name: str, verdicts: Sequence[Verdict]) -> Verdict | None:
 def _score(choose: Callable[[list[float]], float], verdicts: Sequence[Verdict]) -> float | None:
     scores = [verdict.score for verdict in verdicts if verdict.score is not None]
     return choose(scores) if scores else None
-
-
-def _spent(verdict: Verdict, verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict with the spend of all that were asked."""
-    usage = verdicts[0].usage
-    for other in verdicts[1:]:
-        usage = usage + other.usage
-    return replace(
-        verdict,
-        usage=usage,
-        micros=sum(other.micros for other in verdicts),
-        calls=sum(other.calls for other in verdicts),
-        seconds=math.fsum(other.seconds for other in verdicts),
-    )
 
 
 def _either(rates: Sequence[float]) -> float:

@@ -14,7 +14,6 @@ from governor.errors import VerifierError
 from governor.protocols import Verifier
 from governor.records import Amount, Call, Reply, Step, Verdict
 from governor.verify.leaf import Leaf, accept, one_line, reject
-from governor.verify.meter import Bill, Bound, metered
 from governor.verify.options import Options, Place, Rates, Share, Site, leaf, load
 
 GROUP = "governor.verifiers"
@@ -77,15 +76,14 @@ def third_party(name: str, options: Mapping[str, Any], site: Site) -> Verifier:
         raise VerifierError(f"the verifier '{name}' can't be made: {one_line(cause)}") from cause
     if not isinstance(made, Verifier):
         raise VerifierError(f"the verifier '{name}' is no Verifier but a {type(made).__name__}")
-    return Guarded(made, site.bound)
+    return Guarded(made)
 
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """A foreign verifier whose breakdown becomes an unsure verdict that still states what was spent."""
+    """A foreign verifier whose breakdown becomes an unsure verdict."""
 
     inner: Verifier
-    price: Bound
 
     @property
     def name(self) -> str:
@@ -111,8 +109,7 @@ class Guarded:
         return self.inner.bound(call)
 
     def verify(self, step: Step, call: Call, reply: Reply) -> Process[Verdict]:
-        bill = Bill(self.price)
         try:
-            return as_verdict((yield from metered(self.inner.verify(step, call, reply), bill)), 0.5)
+            return as_verdict((yield from self.inner.verify(step, call, reply)), 0.5)
         except Exception as cause:  # noqa: BLE001  whatever broke, the verdict is unsure and says so
-            return bill.onto(Verdict(decision="unsure", verifier=self.name, error=one_line(cause)))
+            return Verdict(decision="unsure", verifier=self.name, error=one_line(cause))

@@ -13,8 +13,7 @@ from governor.effects import CallModel, Process
 from governor.errors import VerifierError
 from governor.records import Amount, Call, Message, Reply, Rung, Step, Verdict, text_of
 from governor.verify import answer
-from governor.verify.leaf import Leaf, accept, reject, unsure
-from governor.verify.meter import Bound
+from governor.verify.leaf import Bound, Leaf, accept, reject, unsure
 from governor.verify.options import Options, Rates, Share, Site, leaf
 
 _SYSTEM = """\

@@ -1,7 +1,7 @@
 """One verifier that is not made of others: what all leaves share, so that each brings only its own check.
 
-A leaf states what it spent, and turns its own breakdown into an *unsure* verdict with an error line, never into
-an accept or reject.
+A leaf turns its own breakdown into an *unsure* verdict with an error line, never into an accept or reject. What it
+spends is counted by whoever answers its effects (governor.account).
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from typing import TypeAlias
 
 from governor.effects import Process
 from governor.records import Amount, Call, Failure, Reply, Step, Verdict
-from governor.verify.meter import Bill, Bound, metered
 
 _MOST_FEEDBACK = 1_000
 _MOST_ERROR = 300
+
+Bound: TypeAlias = Callable[[Call], Amount]
+"""The most that something can spend on a call."""
 
 Work: TypeAlias = Callable[[Step, Call, Reply], Process[Verdict]]
 """A leaf's check. It may raise: the leaf turns that into an unsure verdict."""
@@ -23,16 +25,12 @@ Work: TypeAlias = Callable[[Step, Call, Reply], Process[Verdict]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaf:
-    """A Verifier made of a check and its rates.
-
-    `price` bounds one model call, `spend` one whole verification of a reply to a call.
-    """
+    """A Verifier made of a check and its rates; `spend` bounds one whole verification of a reply to a call."""
 
     name: str
     sensitivity: float
     false_accept: float
     work: Work
-    price: Bound
     spend: Bound = field(default=lambda _: Amount())
     wants_logprobs: bool = False
     needs_whole_answer: bool = True
@@ -41,12 +39,11 @@ class Leaf:
         return self.spend(call)
 
     def verify(self, step: Step, call: Call, reply: Reply) -> Process[Verdict]:
-        bill = Bill(self.price)
         try:
-            verdict = yield from metered(self.work(step, call, reply), bill)
+            verdict = yield from self.work(step, call, reply)
         except Exception as cause:  # noqa: BLE001  whatever broke, the verdict is unsure and says so
             verdict = Verdict(decision="unsure", verifier=self.name, error=one_line(cause))
-        return bill.onto(_told(verdict, self.name, reply))
+        return _told(verdict, self.name, reply)
 
 
 def pure(check: Callable[[Step, Reply], Verdict]) -> Work:
@@ -61,7 +58,7 @@ def pure(check: Callable[[Step, Reply], Verdict]) -> Work:
 
 
 def accept(score: float | None = None) -> Verdict:
-    """An accepting verdict; the leaf adds its name and bill."""
+    """An accepting verdict; the leaf adds its name."""
     return Verdict(decision="accept", verifier="", score=score)
 
 

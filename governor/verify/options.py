@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,9 +11,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from governor.errors import VerifierError
-from governor.records import Amount, Call, Rung, Usage
-from governor.verify.leaf import Leaf, Work
-from governor.verify.meter import Bound
+from governor.records import Amount, Call, Rung
+from governor.verify.leaf import Bound, Leaf, Work
 from governor.verify.sandbox import SandboxLimits
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -63,7 +61,6 @@ def leaf(
         sensitivity=rates.sensitivity if options.sensitivity is None else options.sensitivity,
         false_accept=rates.false_accept if options.false_accept is None else options.false_accept,
         work=work,
-        price=site.bound,
         spend=spend or _nothing,
         wants_logprobs=wants_logprobs,
     )
@@ -71,24 +68,6 @@ def leaf(
 
 def _nothing(_: Call) -> Amount:
     return Amount()
-
-
-def byte_bound(call: Call) -> Amount:
-    """The most one call can spend, without a tokeniser: no token is shorter than a byte of UTF-8.
-
-    64 tokens and 16 a message allow for a chat template. Used where the caller gives no better bound.
-    """
-    said = [part for message in call.messages for part in map(_written, message.values())]
-    added = [call.prefix, call.rung.instruction or "", *map(_written, [*call.tools, call.response_schema or ""])]
-    text = sum(len(part.encode(errors="replace")) for part in [*said, *added])
-    usage = Usage(input_tokens=text + 64 + 16 * len(call.messages), output_tokens=call.rung.max_tokens)
-    micros = call.rung.price.micros(usage)
-    return Amount(tokens=usage.total_tokens, micros=micros, millis=round(call.timeout * 1000), calls=1)
-
-
-def _written(value: Any) -> str:
-    """Text as it stands, anything else as JSON with escapes, as chat templates write tools and tool calls."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def wall(seconds: float) -> Bound:

@@ -11,9 +11,8 @@ from governor.records import Reply, Rung, Step, Verdict
 from governor.verify.combine import Combined
 from governor.verify.custom import third_party
 from governor.verify.kinds import KINDS
-from governor.verify.leaf import one_line, pure
-from governor.verify.meter import Bound
-from governor.verify.options import Options, Rates, Site, byte_bound, leaf
+from governor.verify.leaf import Bound, one_line, pure
+from governor.verify.options import Options, Rates, Site, leaf
 from governor.verify.sandbox import SandboxLimits
 from governor.verify.spec import Group, Node, Single, SpecProblem, SpecReader, dotted, known
 
@@ -46,7 +45,7 @@ def build_verifier(
     judge_rungs: Mapping[str, Rung] = _NO_RUNGS,
     sandbox: SandboxLimits = _LIMITS,
     fail: Fail = "closed",
-    bound: Bound = byte_bound,
+    bound: Bound,
 ) -> Verifier | None:
     """The verifier of a spec and of a step's own checks, all of which must accept; None where both are empty.
 

@@ -13,8 +13,7 @@ from pydantic import Field
 from governor.effects import CallModel, Process
 from governor.records import Amount, Call, Reply, Step, Verdict
 from governor.verify import answer
-from governor.verify.leaf import Leaf, accept, decided, pure, reject, unsure
-from governor.verify.meter import Bound
+from governor.verify.leaf import Bound, Leaf, accept, decided, pure, reject, unsure
 from governor.verify.options import Options, Rates, Share, Site, leaf
 
 # A prime far from usual seeds: samples of neighbouring steps must not share theirs.

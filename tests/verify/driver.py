@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from governor.account import Account
+from governor.drivers import drive
 from governor.effects import CallModel, Compute, Effect, Now
+from governor.errors import BackendError
+from governor.plan.bounds import bound
 from governor.protocols import Verifier
 from governor.records import Call, Price, Reply, Rung, Step, Usage, Verdict
 from governor.verify import build_verifier
@@ -30,7 +33,10 @@ def reply(text: str, **changes: Any) -> Reply:
 
 @dataclass
 class Driver:
-    """Replies are used up in order; an exception among them is thrown in. The clock ticks a second a look."""
+    """Replies are used up in order; an exception among them is thrown in. Each computation takes a second.
+
+    What a verdict says it spent is what a step's account counted, as in the loop.
+    """
 
     replies: Iterable[Reply | BaseException] = ()
     calls: list[Call] = field(default_factory=list[Call])
@@ -41,36 +47,26 @@ class Driver:
         self._replies = iter(self.replies)
 
     def run(self, verifier: Verifier, given: Reply, step: Step = STEP, call: Call | None = None) -> Verdict:
-        process = verifier.verify(step, call or call_of(step), given)
-        resume: Callable[[], Effect] = partial(next, process)
-        while True:
-            try:
-                effect = resume()
-            except StopIteration as end:
-                verdict: Verdict = end.value
-                return verdict
-            resume = self._answer(process, effect)
-
-    def _answer(self, process: Any, effect: Effect) -> Callable[[], Effect]:
-        try:
-            value = self._perform(effect)
-        except BaseException as cause:  # noqa: BLE001  drivers throw everything into the process
-            thrown = cause
-            return lambda: process.throw(thrown)
-        return lambda: process.send(value)
+        account = Account(step.id, ())
+        process = account.metered(verifier.verify(step, call or call_of(step), given))
+        verdict = drive(process, self._perform)
+        used = account.total
+        return replace(verdict, usage=used.usage, micros=used.micros, calls=used.calls, seconds=used.seconds)
 
     def _perform(self, effect: Effect) -> Any:
         match effect:
             case Now():
-                self.time += 1.0
                 return self.time
             case Compute(name, work):
                 self.computed.append(name)
+                self.time += 1.0
                 result = work()
                 return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
             case CallModel(call):
                 self.calls.append(call)
                 answer = next(self._replies)
+                if isinstance(answer, BackendError | Reply):
+                    self.time += answer.seconds
                 if isinstance(answer, BaseException):
                     raise answer
                 return answer
@@ -83,7 +79,7 @@ async def _awaited(value: Any) -> Any:
 
 
 def built(spec: Any, **options: Any) -> Verifier:
-    verifier = build_verifier(spec, **options)
+    verifier = build_verifier(spec, **{"bound": bound, **options})
     assert verifier is not None
     return verifier
 

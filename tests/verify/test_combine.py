@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from governor.effects import Process
+from governor.effects import CallModel, Process
 from governor.protocols import Verifier
 from governor.records import Amount, Call, Decision, Reply, Step, Usage, Verdict
 from governor.verify.combine import Combined, How
@@ -33,7 +34,7 @@ ROWS: list[tuple[How, list[Decision], Decision, int]] = [
 
 @dataclass(frozen=True)
 class Fixed:
-    """Always decides the same, and costs a little."""
+    """Always decides the same, and asks a model first."""
 
     decision: Decision
     sensitivity: float = 0.9
@@ -48,18 +49,14 @@ class Fixed:
         return Amount(1, 2, 3, 4)
 
     def verify(self, step: Step, call: Call, reply: Reply) -> Process[Verdict]:
-        del step, call, reply
-        yield from ()
+        del step, reply
+        yield CallModel(call)
         return Verdict(
             decision=self.decision,
             verifier=self.name,
             score=self.score,
             feedback=f"{self.name} says {self.decision}",
             error="broken" if self.decision == "unsure" else "",
-            usage=Usage(1, 2),
-            micros=3,
-            calls=1,
-            seconds=0.5,
         )
 
 
@@ -70,7 +67,7 @@ hows = st.sampled_from(["all", "any", "then"])
 
 
 def decide(verifier: Verifier) -> Verdict:
-    return Driver().run(verifier, reply("x"))
+    return Driver(repeat(reply("y"))).run(verifier, reply("x"))
 
 
 @pytest.mark.parametrize(("how", "given_decisions", "decision", "asked"), ROWS)
@@ -79,7 +76,7 @@ def test_who_decides_and_who_is_asked(
 ) -> None:
     verdict = decide(Combined(how, tuple(Fixed(one) for one in given_decisions)))
     assert verdict.decision == decision
-    assert (verdict.calls, verdict.micros, verdict.usage) == (asked, 3 * asked, Usage(asked, 2 * asked))
+    assert (verdict.calls, verdict.micros, verdict.usage) == (asked, 18 * asked, Usage(10 * asked, 4 * asked))
     assert verdict.seconds == 0.5 * asked
 
 

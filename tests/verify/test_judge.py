@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governor.errors import BackendRateLimitError
+from governor.plan.bounds import bound
 from governor.records import Reply, Step, ToolCall, Usage, Verdict, text_of
 from governor.verify.judge import opinion_verdict
-from governor.verify.options import byte_bound
 from tests.verify.driver import STEP, TOP, Driver, built, call_of, reply
 
 RUNGS = {"top": TOP}
@@ -99,15 +99,15 @@ def test_no_judge_call_costs_more_than_the_bound(question: str, text: str, most:
     driver = Driver([reply('{"verdict": "accept"}')])
     call = call_of(step)
     driver.run(verifier, reply(text), step, call)
-    real, bound = byte_bound(driver.calls[0]), verifier.bound(call)
+    real, most_of_it = bound(driver.calls[0]), verifier.bound(call)
     assert (real.tokens, real.micros, real.millis, real.calls) <= (
-        bound.tokens,
-        bound.micros,
-        bound.millis,
-        bound.calls,
+        most_of_it.tokens,
+        most_of_it.micros,
+        most_of_it.millis,
+        most_of_it.calls,
     )
-    assert real.tokens <= bound.tokens
-    assert real.micros <= bound.micros
+    assert real.tokens <= most_of_it.tokens
+    assert real.micros <= most_of_it.micros
 
 
 def test_feedback_of_a_talkative_judge_is_shortened() -> None:

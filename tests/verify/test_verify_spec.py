@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governor.errors import PolicyError
+from governor.plan.bounds import bound
 from governor.protocols import Verifier
 from governor.verify import build_verifier, known_verifiers, problems_of
 from governor.verify.kinds import KINDS
@@ -122,14 +123,14 @@ def test_mistakes_are_told_with_their_place(spec: Any, path: tuple[str | int, ..
     assert message in problems[0].message
     assert hint in problems[0].hint
     with pytest.raises(PolicyError):
-        build_verifier(spec, judge_rungs={"top": TOP})
+        build_verifier(spec, judge_rungs={"top": TOP}, bound=bound)
 
 
 def test_all_mistakes_are_told_at_once_and_in_order() -> None:
     spec = ["nope", {"regex": "("}, {"any": [{"choice": []}]}]
     assert [problem.path for problem in problems_of(spec)] == [(0,), (1, "regex"), (2, "any", 0, "choice")]
     with pytest.raises(PolicyError) as caught:
-        build_verifier(spec, checks=[{"regx": "a"}])
+        build_verifier(spec, checks=[{"regx": "a"}], bound=bound)
     assert [problem.field for problem in caught.value.problems] == [
         "verify[0]",
         "verify[1].regex",
@@ -160,14 +161,14 @@ def test_endless_nesting_is_a_mistake() -> None:
 def test_any_spec_is_either_wrong_or_can_be_built(spec: Any) -> None:
     if problems_of(spec, judge_rungs=[]):
         with pytest.raises(PolicyError):
-            build_verifier(spec)
+            build_verifier(spec, bound=bound)
     else:
-        build_verifier(spec, fail="open")
+        build_verifier(spec, fail="open", bound=bound)
 
 
 def test_nothing_to_verify_is_no_verifier() -> None:
-    assert build_verifier(None) is None
-    assert build_verifier([]) is None
+    assert build_verifier(None, bound=bound) is None
+    assert build_verifier([], bound=bound) is None
 
 
 @pytest.mark.parametrize(
