@@ -396,8 +396,9 @@ def _whole_ladder(climb: _Climb, plan: Plan, needed: Amount) -> Amount:
 
 
 def _baseline(climb: _Climb) -> Rung:
+    """What would have answered without Governor: the rung that is named, the top one where the ladder has none such."""
     wanted = climb.step.baseline or climb.terms.baseline
-    return climb.terms.rung(wanted) if wanted else climb.terms.ladder[-1]
+    return next((rung for rung in climb.terms.ladder if rung.id == wanted), climb.terms.ladder[-1])
 
 
 def _refusal(climb: _Climb, refusal: BudgetExceededError) -> Outcome:

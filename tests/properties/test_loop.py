@@ -30,6 +30,7 @@ from governor.errors import (
     BackendTimeoutError,
     BackendUnavailableError,
     LedgerError,
+    LedgerUnavailableError,
     RecordError,
 )
 from governor.estimate import RuleEstimator
@@ -37,7 +38,7 @@ from governor.ledger import open_ledger
 from governor.loop import Mind, govern
 from governor.plan.bounds import bound, output_bound
 from governor.plan.index import IndexPlanner
-from governor.protocols import Belief, Ledger, Situation, Terms
+from governor.protocols import Belief, Ledger, Planner, Situation, Terms
 from governor.records import (
     STOCHASTIC_FAILURES,
     Amount,
@@ -93,16 +94,34 @@ class StubbornPlanner:
         return Plan(rung=situation.terms.ladder[0], mode="fresh", reason="stubborn")
 
 
+class ForgetfulPlanner:
+    """A plug-in that breaks down when it is asked a second time."""
+
+    def choose(self, belief: Belief, situation: Situation) -> Plan | Stop:
+        if situation.attempts:
+            raise ValueError("no idea")
+        return Plan(rung=situation.terms.ladder[0], reason="the first one")
+
+
+PLANNERS: dict[str, Planner] = {"index": IndexPlanner(), "stubborn": StubbornPlanner(), "forgetful": ForgetfulPlanner()}
+
+
 @dataclass
 class Running:
-    """One step in flight: its process, the effect it waits for, and what the world did to it."""
+    """One step in flight: its process, the effect it waits for, and what the world did to it.
+
+    `owed` is kept by the test alone: what the world was asked for and reported, or may have used without saying.
+    """
 
     step: Step
+    terms: Terms
     process: Process[Outcome]
     effect: Effect
     outcome: Outcome | None = None
     error: BaseException | None = None
-    sent: list[Call] = field(default_factory=list)
+    owed: Amount = Amount()
+    looked: list[float] = field(default_factory=list)
+    """The times it was told."""
     steps_taken: int = 0
 
 
@@ -136,7 +155,8 @@ class LoopMachine(RuleBasedStateMachine):
         fail=st.sampled_from(["open", "closed"]),
         mode=st.sampled_from(["on", "on", "on", "shadow"]),
         verified=st.booleans(),
-        stubborn=st.booleans(),
+        planner=st.sampled_from(["index", "index", "stubborn", "forgetful"]),
+        attempts=st.integers(1, 6),
         deadline=st.none() | st.floats(1, 40),
         dial=st.sampled_from([0.0, 0.3, 1.0]),
         call_limit=st.none() | st.integers(60, 3000),
@@ -148,7 +168,8 @@ class LoopMachine(RuleBasedStateMachine):
         fail: Any,
         mode: Any,
         verified: bool,
-        stubborn: bool,
+        planner: str,
+        attempts: int,
         deadline: float | None,
         dial: float,
         call_limit: int | None,
@@ -166,12 +187,12 @@ class LoopMachine(RuleBasedStateMachine):
             fail=fail,
             mode=mode,
             deadline=deadline,
+            max_attempts=attempts,
             continues=frozenset({"low", "high"}),
         )
-        planner = StubbornPlanner() if stubborn else IndexPlanner()
-        mind = Mind(RuleEstimator(), planner, JudgeVerifier() if verified else None)
+        mind = Mind(RuleEstimator(), PLANNERS[planner], JudgeVerifier() if verified else None)
         process = govern(step, terms, mind)
-        run = Running(step, process, next(process))
+        run = Running(step, terms, process, next(process))
         self.all.append(run)
         return run
 
@@ -195,6 +216,7 @@ class LoopMachine(RuleBasedStateMachine):
             return
         if when == "after" and isinstance(run.effect, Settle | Refund):
             self._perform_ledger(run.effect)
+        self._interrupted(run)
         self._throw(run, cause())
         while not self._ended(run):  # what follows a cancellation is clean-up alone
             assert isinstance(run.effect, Settle | Refund | Exit), run.effect
@@ -215,6 +237,7 @@ class LoopMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         for run in self.all:
             if not self._ended(run):
+                self._interrupted(run)
                 self._throw(run, KeyboardInterrupt())
             while not self._ended(run):
                 self._send(run, self._perform_ledger(run.effect) if isinstance(run.effect, Settle | Refund) else None)
@@ -232,8 +255,13 @@ class LoopMachine(RuleBasedStateMachine):
     def _check_ended(self, run: Running) -> None:
         held = self.ledger.reservation(run.step.id)
         assert held is None or held.state in {"settled", "refunded"}
+        booked = held.amount if held is not None else Amount()
+        assert (booked.tokens, booked.micros, booked.calls) == (run.owed.tokens, run.owed.micros, run.owed.calls)
         if run.outcome is None:
             return
+        spent = run.outcome.spent
+        assert (spent.tokens, spent.micros, spent.calls) == (run.owed.tokens, run.owed.micros, run.owed.calls)
+        assert len(run.outcome.attempts) <= run.terms.max_attempts
         failed: set[str] = set()
         for attempt in run.outcome.attempts:
             assert attempt.rung.id not in failed, "a rung is never repeated after a correlated failure"
@@ -245,6 +273,32 @@ class LoopMachine(RuleBasedStateMachine):
             assert last.decision == "accept"
         calls = sum(a.calls + (a.verdict.calls if a.verdict else 0) for a in run.outcome.attempts)
         assert run.outcome.spent.calls == calls
+        if run.outcome.arm != "governed":
+            assert [attempt.rung.id for attempt in run.outcome.attempts] == [LADDER[-1].id], (
+                "shadow: the baseline, once"
+            )
+
+    @staticmethod
+    def _interrupted(run: Running) -> None:
+        """A call under way is owed at its bound, whatever interrupts it."""
+        if isinstance(run.effect, CallModel):
+            run.owed += bound(run.effect.call)
+
+    def _check_sent(self, run: Running, call: Call) -> None:
+        """Before a call is sent, all that it may use is held, and it is within every limit of its own."""
+        held = self.ledger.reservation(run.step.id)
+        assert held is not None
+        assert held.state == "open"
+        needed = run.owed + bound(call)
+        assert needed.tokens <= held.amount.tokens
+        assert needed.micros <= held.amount.micros
+        assert needed.calls <= held.amount.calls
+        if run.terms.mode == "on":
+            limit, deadline = run.terms.call, run.terms.deadline
+            assert limit is None or bound(call).tokens <= (limit.tokens or 0)
+            assert deadline is None or run.looked[-1] + call.timeout <= run.looked[0] + deadline + 1e-6
+        else:
+            assert (call.purpose, call.rung, call.timeout) == ("answer", LADDER[-1], LADDER[-1].timeout)
 
     @staticmethod
     def _ended(run: Running) -> bool:
@@ -265,6 +319,7 @@ class LoopMachine(RuleBasedStateMachine):
             case Compute():
                 self._send(run, data.draw(VERDICTS))
             case Now():
+                run.looked.append(self.time)
                 self._send(run, self.time)
             case Emit():
                 if data.draw(st.sampled_from([False] * 9 + [True])):
@@ -272,13 +327,13 @@ class LoopMachine(RuleBasedStateMachine):
                 else:
                     self._send(run, None)
             case Reserve() | Extend() | Settle() | Refund():
-                self._book(run)
+                self._book(run, data)
             case _:
                 assert isinstance(run.effect, Enter | Exit)
                 self._send(run, None)
 
     def _call(self, run: Running, call: Call, data: st.DataObject) -> None:
-        run.sent.append(call)
+        self._check_sent(run, call)
         most = bound(call)
         kind = data.draw(st.sampled_from(["reply", "reply", "reply", "cut", "empty", "unknown", "fault", "unsent"]))
         seconds = data.draw(st.floats(0, call.timeout))
@@ -287,8 +342,11 @@ class LoopMachine(RuleBasedStateMachine):
             data.draw(st.integers(0, most.tokens - output_bound(call))),
             data.draw(st.integers(0, output_bound(call))),
         )
+        known = kind not in {"fault", "unknown"} or (kind == "fault" and data.draw(st.booleans()))
+        if kind != "unsent":
+            paid = Amount(usage.total_tokens, call.rung.price.micros(usage), 0, 1)
+            run.owed += paid if known else bound(call)
         if kind == "fault":
-            known = data.draw(st.booleans())
             error = data.draw(st.sampled_from([BackendTimeoutError, BackendUnavailableError, BackendAuthError]))
             self._throw(run, error("down", usage=usage if known else None, seconds=seconds, model=call.rung.model))
         elif kind == "unsent":
@@ -303,7 +361,11 @@ class LoopMachine(RuleBasedStateMachine):
             )
             self._send(run, reply)
 
-    def _book(self, run: Running) -> None:
+    def _book(self, run: Running, data: st.DataObject) -> None:
+        governed = run.terms.mode == "on"
+        if isinstance(run.effect, Reserve | Extend) and governed and data.draw(st.integers(0, 19)) == 19:
+            self._throw(run, LedgerUnavailableError("locked"))
+            return
         try:
             result = self._perform_ledger(run.effect)
         except LedgerError as refusal:
