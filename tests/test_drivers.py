@@ -10,7 +10,7 @@ import pytest
 
 from governor.drivers import Ports, adrive, async_ports, drive, sync_ports
 from governor.effects import Compute, Effect, Emit, Now, Process, Reserve, Settle
-from governor.errors import BackendTimeoutError, VerifierError
+from governor.errors import BackendTimeoutError, BudgetExceededError, RecordError, VerifierError
 from governor.ledger import open_ledger
 from governor.records import Amount, Limit, Outcome, Step
 from governor.telemetry.spans import NullTracer
@@ -164,3 +164,49 @@ def test_every_sink_gets_each_record() -> None:
 
 def _ports(make: Callable[..., Ports]) -> Ports:
     return make(ScriptedBackend([]), open_ledger("memory://"), (), NullTracer())
+
+
+async def test_a_cancellation_is_not_lost_when_the_ledger_refuses_meanwhile() -> None:
+    entered = asyncio.Event()
+
+    async def refuse(effect: Effect) -> None:
+        entered.set()
+        await asyncio.sleep(0.02)
+        raise BudgetExceededError("app:x", "tokens", 1, 2)
+
+    def process() -> Process[str]:
+        try:
+            yield Reserve("s1", Amount(tokens=2), LIMITS)
+        except BudgetExceededError:
+            yield Now()
+        return "done"
+
+    task = asyncio.ensure_future(adrive(process(), refuse))
+    await entered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_a_sink_that_fails_does_not_keep_the_record_from_the_next() -> None:
+    seen: list[object] = []
+
+    class Sink:
+        def __init__(self, *, full: bool) -> None:
+            self.full = full
+
+        def emit(self, step: Step, record: Any) -> None:
+            if self.full:
+                raise RecordError("disk full")
+            seen.append(record)
+
+        def close(self) -> None:
+            """Nothing to free."""
+
+    def process() -> Process[None]:
+        yield Emit(Step(id="s", messages=()), Outcome(step_id="s", status="refused"))
+
+    sinks = (Sink(full=True), Sink(full=False))
+    with pytest.raises(RecordError):
+        drive(process(), sync_ports(ScriptedBackend([]), open_ledger("memory://"), sinks, NullTracer()).perform)
+    assert len(seen) == 1

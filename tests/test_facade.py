@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from governor import Governor, Outcome, Reply, Usage
-from governor.errors import BackendAuthError, BackendUnavailableError
+from governor.backends import Backends
+from governor.errors import BackendAuthError, BackendRequestError, BackendUnavailableError, PolicyError
 from governor.ledger import open_ledger
 from governor.policy import Policy, policy_from
 from governor.protocols import Ledger
-from governor.records import Call
+from governor.records import Call, Step
 from governor.telemetry.records import JsonlSink, read_records
 from governor.testing import ScriptedBackend
+from governor.verify import build_verifier
 
 LADDER = [
     {"id": "low", "model": "m/small", "answer_tokens": 100, "price": {"input": 1, "output": 2}},
@@ -231,3 +236,71 @@ def test_every_attempt_and_outcome_is_recorded_without_texts(tmp_path: Path) -> 
     records = list(read_records(tmp_path / "records.jsonl", strict=True))
     assert [record["kind"] for record in records] == ["attempt", "attempt", "outcome"]
     assert QUESTION not in (tmp_path / "records.jsonl").read_text()
+
+
+def test_threads_that_begin_together_share_one_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def slowly(url: str) -> Ledger:
+        opened.append(url)
+        time.sleep(0.05)
+        return open_ledger(url)
+
+    monkeypatch.setattr("governor.facade.open_ledger", slowly)
+    governor = Governor(policy(), backend=ScriptedBackend([]))
+    with ThreadPoolExecutor(8) as pool:
+        stores = list(pool.map(lambda _: governor.ledger, range(8)))
+    assert len({id(store) for store in stores}) == len(opened) == 1
+
+
+def test_closing_frees_everything_once_whatever_fails() -> None:
+    closed: list[str] = []
+
+    class Part:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def close(self) -> None:
+            closed.append(self.name)
+            if self.name == "sink":
+                raise OSError("disk full")
+
+    parts: Any = Part
+    governor = Governor(policy(), backend=parts("backend"), ledger=parts("ledger"), sinks=[parts("sink")])
+    with pytest.raises(OSError, match="disk full"):
+        governor.close()
+    governor.close()
+    assert sorted(closed) == ["backend", "ledger", "sink"]
+
+
+def test_a_verifier_is_built_once_for_all_steps_without_checks_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Any] = []
+
+    def counting(spec: Any, **options: Any) -> Any:
+        built.append(spec)
+        return build_verifier(spec, **options)
+
+    monkeypatch.setattr("governor.facade.build_verifier", counting)
+    governor = governed(lambda _: reply("204"), verify="complete")
+    for _ in range(3):
+        governor.run(QUESTION)
+    governor.run(QUESTION, checks=({"arithmetic": "12 * 17"},))
+    assert len(built) == 2
+
+
+def test_a_policy_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"no-such\.yaml") as caught:
+        Governor.from_policy(tmp_path / "no-such.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_backends_are_not_made_again_after_closing() -> None:
+    backends = Backends({})
+    backends.close()
+    with pytest.raises(BackendRequestError, match="closed"):
+        backends.serving("m/small")
+
+
+def test_a_step_can_be_sent_to_another_process() -> None:
+    step = Step(id="s", messages=({"role": "user", "content": "x"},))
+    assert pickle.loads(pickle.dumps(step)) == step

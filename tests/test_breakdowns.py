@@ -301,3 +301,15 @@ def replace_bound(verifier: Says) -> Says:
             return Verdict(decision="accept", verifier="larger")
 
     return Larger(verifier.decisions, verifier.asks)
+
+
+def test_no_planner_may_repeat_a_rung_whose_failure_would_repeat() -> None:
+    outcome, backend = govern_all(lambda _: reply(), verifier=Says(("reject",)), planner=Stubborn(LOW))
+    assert (len(backend.calls), outcome.status) == (1, "best_so_far")
+    assert "would repeat" in outcome.reason
+
+
+def test_no_planner_may_go_beyond_the_attempts_that_are_allowed() -> None:
+    down = lambda _: BackendTimeoutError("slow")  # noqa: E731
+    _, backend = govern_all(down, replace(TERMS, max_attempts=3), planner=Stubborn(LOW))
+    assert len(backend.calls) == 3
