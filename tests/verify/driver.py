@@ -79,7 +79,8 @@ async def _awaited(value: Any) -> Any:
 
 
 def built(spec: Any, **options: Any) -> Verifier:
-    verifier = build_verifier(spec, **{"bound": bound, **options})
+    options.setdefault("bound", bound)
+    verifier = build_verifier(spec, **options)
     assert verifier is not None
     return verifier
 
