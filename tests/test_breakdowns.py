@@ -274,12 +274,14 @@ def test_nothing_of_ours_changes_or_refuses_a_call_in_shadow(changes: dict[str, 
     assert (call.hold, call.logprobs) == (False, False)
 
 
-def test_a_key_that_was_used_before_does_not_refuse_a_shadow_step() -> None:
+def test_a_shadow_step_is_counted_past_every_limit_and_a_used_key_does_not_refuse_it() -> None:
     ledger = open_ledger("memory://")
-    for _ in range(2):
-        outcome, _ = govern_all([reply()], SHADOW, ledger=ledger)
-        assert outcome.answer == "42"
-    assert "not booked" in outcome.error
+    first, _ = govern_all([reply()], SHADOW, ledger=ledger)
+    assert (first.answer, first.error) == ("42", "")
+    assert ledger.balance("app:test").spent.tokens == 25
+    again, _ = govern_all([reply()], SHADOW, ledger=ledger)
+    assert again.answer == "42"
+    assert "not booked" in again.error
 
 
 @dataclass(frozen=True)

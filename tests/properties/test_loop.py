@@ -383,7 +383,8 @@ class LoopMachine(RuleBasedStateMachine):
                 return self.ledger.settle(key, spent)
             case Refund(key):
                 return self.ledger.refund(key)
-        return None
+            case _:
+                return None
 
     def _send(self, run: Running, answer: Any) -> None:
         try:
