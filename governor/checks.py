@@ -23,7 +23,7 @@ Path = tuple[str | int, ...]
 
 def policy_checks() -> tuple[Check, ...]:
     """The checks to hand to `load_policy` and `inspect_policy`."""
-    return (_effort, _wires, verify_check(known_verifiers(), _leaf))
+    return (_effort, _soft, _wires, verify_check(known_verifiers(), _leaf))
 
 
 def readiness(policy: Policy) -> Iterator[Finding]:
@@ -60,9 +60,20 @@ def _effort(policy: Policy) -> Iterator[Finding]:
             context_window=model.context_window if model else None,
         ):
             yield Finding((*path, issue.field), issue.message, issue.hint, issue.severity)
-        if rung.thinking_tokens and hardness(rung, dialect) == "soft" and not policy.require_hard:
-            text = f"thinking_tokens is a reserve inside max_tokens on {dialect.name}, not a cap"
-            yield Finding((*path, "thinking_tokens"), text, "require_hard: true refuses such rungs", "warning")
+
+
+def _soft(policy: Policy) -> Iterator[Finding]:
+    """One warning for all rungs whose thinking tokens the backend can't enforce."""
+    soft = [(path, spec.id) for path, spec in _rungs(policy) if _is_soft(policy, spec)]
+    if soft and not policy.require_hard:
+        names = ", ".join(name for _, name in soft)
+        text = f"a reserve inside max_tokens here, not a cap the provider enforces (rungs {names})"
+        yield Finding((*soft[0][0], "thinking_tokens"), text, "require_hard: true refuses such rungs", "warning")
+
+
+def _is_soft(policy: Policy, spec: RungSpec) -> bool:
+    dialect = _dialect(policy, spec.model)
+    return isinstance(dialect, Dialect) and hardness(spec.rung(policy.models), dialect) == "soft"
 
 
 def _wires(policy: Policy) -> Iterator[Finding]:

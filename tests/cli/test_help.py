@@ -53,9 +53,9 @@ def test_help_imports_nothing_heavy() -> None:
         (["--version"], 0, ""),
         (["check", "balanced"], 0, ""),
         (["check", "bad.yaml"], 2, ""),
-        (["check"], 2, "Error: Missing argument"),
-        (["chekc"], 2, "Error: No such command 'chekc'"),
-        (["run", "balanced", "--input", "none.jsonl", "--out", "o.jsonl"], 2, "none.jsonl: can't be read"),
+        (["check"], 2, "governor check: Missing argument"),
+        (["chekc"], 2, "governor: No such command 'chekc'"),
+        (["run", "balanced", "--input", "none.jsonl", "--out", "o.jsonl"], 2, "none.jsonl: no such file"),
         (["explain", "bad.yaml", "What?"], 2, "bad.yaml:1:10: version"),
     ],
 )
