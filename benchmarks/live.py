@@ -1,4 +1,4 @@
-"""Governed against every fixed rung on 222 generated tasks and a real local ladder (two Qwen2.5-Coder sizes).
+"""Governed at several dials against every fixed rung, on 222 generated tasks and a real local ladder.
 
     python -m benchmarks.live --out runs/live.jsonl            (about 40 minutes on 2 cores)
     python -m benchmarks.live --tasks 20 --out runs/short.jsonl
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from governor.backends import Backends
 from governor.checks import policy_checks
 from governor.facade import Governor
 from governor.ledger import open_ledger
-from governor.policy import load_policy
+from governor.policy import Policy, load_policy
 from governor.records import Outcome, Step
 from governor.tasks import Task
 from governor.telemetry.lines import LineFile
@@ -38,6 +39,7 @@ from governor_demo.grade import correct
 Floats = NDArray[np.float64]
 Rows = Mapping[str, Mapping[str, Any]]
 SEED = 20261121
+DIALS = (0.1, 0.3, 0.5, 0.7)
 POLICY = Path(__file__).parent / "live.yaml"
 
 
@@ -47,7 +49,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/live.jsonl"), help="rows so far; resumed")
     parser.add_argument("--tasks", type=int, default=None, help="only the first N of the shuffled tasks")
     parser.add_argument("--policy", type=Path, default=POLICY)
-    parser.add_argument("--arm", action="append", help="run only these: governed, or a rung's id")
+    parser.add_argument("--arm", action="append", help="run only these: 'dial 0.3', or a rung's id")
     parser.add_argument("--report", action="store_true", help="run nothing, print the table of --out")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     options = parser.parse_args()
@@ -55,20 +57,30 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     policy = load_policy(options.policy, checks=policy_checks())
     backend = SharedReplies(Backends({}), Path(f"{options.out}.replies"))
-    with Governor(policy, backend=backend, ledger=open_ledger("memory://")) as governor:
-        arms = {name: solve for name, solve in _arms(governor).items() if name in (options.arm or [name])}
+    with closing(backend):
+        arms = {name: solve for name, solve in _arms(policy, backend).items() if name in (options.arm or [name])}
         if not options.report:
             _run(chosen, arms, options.out)
-        rungs = [rung.id for rung in governor.policy.rungs.values()]
+    rungs = list(policy.rungs)
     if options.arm:
         return
     found = report(chosen, _rows(options.out), rungs)
     print(json.dumps(found) if options.json else _table(found))
 
 
-def _arms(governor: Governor) -> dict[str, Callable[[Step], Outcome]]:
-    fixed_rungs = {rung.id: fixed(governor, rung) for rung in governor.policy.rungs.values()}
-    return {"governed": governor.run, **fixed_rungs}
+def _arms(policy: Policy, backend: SharedReplies) -> dict[str, Callable[[Step], Outcome]]:
+    """Every way to run a task: at a fixed rung, or governed by the policy with another dial."""
+
+    def governor(dial: float) -> Governor:
+        return Governor(policy.model_copy(update={"dial": dial}), backend=backend, ledger=open_ledger("memory://"))
+
+    top = governor(DIALS[0])
+    fixed_rungs = {rung.id: fixed(top, rung) for rung in policy.rungs.values()}
+    return {**fixed_rungs, **{_name(dial): governor(dial).run for dial in DIALS}}
+
+
+def _name(dial: float) -> str:
+    return f"dial {dial:g}"
 
 
 def _run(chosen: Sequence[Task], arms: Mapping[str, Callable[[Step], Outcome]], out: Path) -> None:
@@ -108,65 +120,84 @@ def _rows(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def report(chosen: Sequence[Task], rows: Mapping[str, Rows], rungs: Sequence[str]) -> dict[str, Any]:
-    """Accuracy and cost per arm, and the governed arm against the top, the best fixed rung and random mixing."""
-    ids = [task.id for task in chosen if all(task.id in rows.get(arm, {}) for arm in ("governed", *rungs))]
-    right = {arm: np.array([float(rows[arm][i]["right"]) for i in ids]) for arm in ("governed", *rungs)}
-    cost = {arm: np.array([float(rows[arm][i]["cost"]) for i in ids]) for arm in ("governed", *rungs)}
+    """Accuracy and cost per arm, and each governed arm against the top, the best fixed rung and random mixing."""
+    governed = [_name(dial) for dial in DIALS]
+    ids = [task.id for task in chosen if all(task.id in rows.get(arm, {}) for arm in (*rungs, *governed))]
+    right = {arm: _column(rows, arm, ids, "right") for arm in (*rungs, *governed)}
+    cost = {arm: _column(rows, arm, ids, "cost") for arm in (*rungs, *governed)}
     picks = np.random.default_rng(0).integers(0, len(ids), (10_000, len(ids)))
     best = max(rungs, key=lambda rung: (right[rung].mean(), -cost[rung].mean()))
-    arms = {
-        arm: {
-            "accuracy": right[arm].mean(),
-            "accuracy_ci": _interval(right[arm][picks].mean(axis=1)),
-            "cost": cost[arm].mean(),
-            "output_tokens": float(np.mean([rows[arm][i]["output_tokens"] for i in ids])),
-            "seconds": float(np.mean([rows[arm][i]["seconds"] for i in ids])),
-        }
-        for arm in right
-    }
-    mixed = np.array([_mixing(right, cost, rungs, row) for row in picks[:2000]])
     return {
         "tasks": len(ids),
         "levels": {level: sum(f"-{level}-" in i for i in ids) for level in LEVELS},
-        "arms": arms,
         "best_fixed": best,
-        "vs_top": _against(right, cost, rungs[-1], picks),
-        "vs_best_fixed": _against(right, cost, best, picks),
-        "vs_mixing": {
-            "accuracy": float(_mixing(right, cost, rungs, np.arange(len(ids)))),
-            "accuracy_ci": _interval(mixed),
+        "arms": {
+            arm: {
+                "accuracy": float(right[arm].mean()),
+                "accuracy_ci": _interval(right[arm][picks].mean(axis=1)),
+                "cost": float(cost[arm].mean()),
+                "output_tokens": float(_column(rows, arm, ids, "output_tokens").mean()),
+            }
+            for arm in right
         },
-        "unverified_wrong": sum(
-            rows["governed"][i]["status"] == "unverified" and not rows["governed"][i]["right"] for i in ids
-        ),
-        "accepted_wrong": sum(
-            rows["governed"][i]["status"] == "accepted" and not rows["governed"][i]["right"] for i in ids
-        ),
+        "governed": {
+            arm: {
+                "vs_top": _against(right, cost, arm, rungs[-1], picks),
+                "vs_best_fixed": _against(right, cost, arm, best, picks),
+                "vs_mixing": _mixed(right, cost, arm, rungs, picks[:2000]),
+                "accepted_wrong": _wrong(rows, arm, ids, "accepted"),
+                "unverified_wrong": _wrong(rows, arm, ids, "unverified"),
+            }
+            for arm in governed
+        },
     }
 
 
-def _against(right: Mapping[str, Floats], cost: Mapping[str, Floats], rung: str, picks: Any) -> dict[str, Any]:
-    difference = right["governed"] - right[rung]
-    resampled = 1 - cost["governed"][picks].mean(axis=1) / cost[rung][picks].mean(axis=1)
+def _column(rows: Mapping[str, Rows], arm: str, ids: Sequence[str], key: str) -> Floats:
+    return np.array([float(rows[arm][i][key]) for i in ids])
+
+
+def _wrong(rows: Mapping[str, Rows], arm: str, ids: Sequence[str], status: str) -> int:
+    return sum(rows[arm][i]["status"] == status and not rows[arm][i]["right"] for i in ids)
+
+
+def _against(
+    right: Mapping[str, Floats], cost: Mapping[str, Floats], arm: str, rung: str, picks: Any
+) -> dict[str, Any]:
+    difference = right[arm] - right[rung]
+    resampled = 1 - cost[arm][picks].mean(axis=1) / cost[rung][picks].mean(axis=1)
     return {
         "rung": rung,
         "accuracy": float(difference.mean()),
         "accuracy_ci": _interval(difference[picks].mean(axis=1)),
-        "cost_saved": float(1 - cost["governed"].mean() / cost[rung].mean()),
+        "cost_saved": float(1 - cost[arm].mean() / cost[rung].mean()),
         "cost_saved_ci": _interval(resampled),
     }
 
 
-def _mixing(right: Mapping[str, Floats], cost: Mapping[str, Floats], rungs: Sequence[str], pick: Any) -> float:
+def _mixed(
+    right: Mapping[str, Floats], cost: Mapping[str, Floats], arm: str, rungs: Sequence[str], picks: Any
+) -> dict[str, Any]:
+    everything = np.arange(len(right[arm]))
+    resampled = np.array([_over_mixing(right, cost, arm, rungs, pick) for pick in picks])
+    return {
+        "accuracy": _over_mixing(right, cost, arm, rungs, everything),
+        "accuracy_ci": _interval(resampled),
+    }
+
+
+def _over_mixing(
+    right: Mapping[str, Floats], cost: Mapping[str, Floats], arm: str, rungs: Sequence[str], pick: Any
+) -> float:
     """Governed accuracy minus that of the best random mixture of fixed rungs at the same mean cost."""
-    spent = cost["governed"][pick].mean()
+    spent = cost[arm][pick].mean()
     points = [(cost[rung][pick].mean(), right[rung][pick].mean()) for rung in rungs]
     reached = [accuracy for price, accuracy in points if price <= spent]
     for low, low_right in points:
         for high, high_right in points:
             if low < spent < high:
                 reached.append(low_right + (high_right - low_right) * (spent - low) / (high - low))
-    return float(right["governed"][pick].mean() - max(reached, default=0.0))
+    return float(right[arm][pick].mean() - max(reached, default=0.0))
 
 
 def _interval(values: Floats) -> list[float]:
@@ -175,27 +206,29 @@ def _interval(values: Floats) -> list[float]:
 
 
 def _table(found: Mapping[str, Any]) -> str:
-    lines = [f"{found['tasks']} tasks, levels {found['levels']}", ""]
-    lines += ["| arm | right (95 % interval) | cost a task | output tokens | seconds |", "|---|---|---|---|---|"]
+    lines = [f"{found['tasks']} tasks, levels {found['levels']}, best fixed rung: {found['best_fixed']}", ""]
+    lines += ["| arm | right (95 % interval) | cost a task | output tokens |", "|---|---|---|---|"]
     for name, arm in found["arms"].items():
         low, high = arm["accuracy_ci"]
-        lines.append(
-            f"| {name} | {arm['accuracy']:.1%} ({low:.1%} to {high:.1%}) | {arm['cost']:.0f} "
-            f"| {arm['output_tokens']:.0f} | {arm['seconds']:.1f} |"
+        right = f"{arm['accuracy']:.1%} ({low:.1%} to {high:.1%})"
+        lines.append(f"| {name} | {right} | {arm['cost']:.0f} | {arm['output_tokens']:.0f} |")
+    lines += ["", "| governed | accuracy against always top | cost saved against always top | accuracy over mixing |"]
+    lines += ["|---|---|---|---|"]
+    for name, one in found["governed"].items():
+        top, mixing = one["vs_top"], one["vs_mixing"]
+        cells = (
+            _signed(top["accuracy"], top["accuracy_ci"]),
+            _signed(top["cost_saved"], top["cost_saved_ci"]),
+            _signed(mixing["accuracy"], mixing["accuracy_ci"]),
         )
-    lines.append("")
-    for key, words in (("vs_top", "always top"), ("vs_best_fixed", "the best fixed rung")):
-        one = found[key]
-        lines.append(
-            f"governed against {words} ({one['rung']}): accuracy {one['accuracy']:+.1%} "
-            f"({one['accuracy_ci'][0]:+.1%} to {one['accuracy_ci'][1]:+.1%}), cost saved {one['cost_saved']:.1%} "
-            f"({one['cost_saved_ci'][0]:.1%} to {one['cost_saved_ci'][1]:.1%})"
-        )
-    mixing = found["vs_mixing"]
-    low, high = mixing["accuracy_ci"]
-    lines.append(f"governed against random mixing at its cost: {mixing['accuracy']:+.1%} ({low:+.1%} to {high:+.1%})")
-    lines.append(f"accepted but wrong: {found['accepted_wrong']}, unverified and wrong: {found['unverified_wrong']}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    wrong = [f"{name}: {one['accepted_wrong']} / {one['unverified_wrong']}" for name, one in found["governed"].items()]
+    lines += ["", f"accepted but wrong / unverified and wrong: {', '.join(wrong)}"]
     return "\n".join(lines)
+
+
+def _signed(value: float, interval: Sequence[float]) -> str:
+    return f"{value:+.1%} ({interval[0]:+.1%} to {interval[1]:+.1%})"
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def test_a_text_may_hold_what_unicode_calls_a_line_end(tmp_path: Path) -> None:
 def test_a_number_that_is_too_long_is_said_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "tasks.jsonl"
     path.write_text('\n{"id": "1", "prompt": "x", "gold": ' + "9" * 5000 + "}\n")
-    with pytest.raises(TaskError, match=r"tasks\.jsonl:2: not JSON"):
+    with pytest.raises(TaskError, match=r"tasks\.jsonl:2: a number has too many digits"):
         read_tasks(path)
 
 

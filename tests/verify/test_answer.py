@@ -146,7 +146,7 @@ def test_hostile_text_takes_no_time(hostile: str) -> None:
     started = time.perf_counter()
     for find in (answer.find_json, answer.find_code, answer.final_answer, answer.number, answer.visible):
         find(hostile)
-    assert time.perf_counter() - started < 2.0
+    assert time.perf_counter() - started < 20, "a pattern that backtracks would take hours"
 
 
 @pytest.mark.parametrize(
