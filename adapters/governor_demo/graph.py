@@ -7,7 +7,7 @@ backtracking happen inside it), `check` reads the verdict and decides whether a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from governor.errors import MissingExtraError
 from governor.records import Outcome, Step
@@ -18,12 +18,30 @@ if TYPE_CHECKING:
 Solve = Callable[[Step], Outcome]
 
 
-class TaskState(TypedDict, total=False):
-    """What flows through the graph for one task."""
+class TaskState(TypedDict):
+    """What flows through the graph for one task; each node fills in what follows."""
 
     task: Step
+    step: NotRequired[Step]
+    outcome: NotRequired[Outcome]
+    trusted: NotRequired[bool]
+
+
+class Planned(TypedDict):
+    """What `plan` adds."""
+
     step: Step
+
+
+class Solved(TypedDict):
+    """What `solve` adds."""
+
     outcome: Outcome
+
+
+class Checked(TypedDict):
+    """What `check` adds: whether the answer can be used without a person's look."""
+
     trusted: bool
 
 
@@ -34,14 +52,14 @@ def build_graph(solve: Solve) -> CompiledStateGraph[TaskState, Any, TaskState, T
     except ImportError:
         raise MissingExtraError("governor demo", "langgraph") from None
 
-    def plan(state: TaskState) -> TaskState:
+    def plan(state: TaskState) -> Planned:
         task = state["task"]
         return {"step": Step(id=task.id, messages=task.messages, node=task.node, checks=task.checks, seed=task.seed)}
 
-    def answer(state: TaskState) -> TaskState:
+    def answer(state: Planned) -> Solved:
         return {"outcome": solve(state["step"])}
 
-    def check(state: TaskState) -> TaskState:
+    def check(state: Solved) -> Checked:
         return {"trusted": state["outcome"].status == "accepted"}
 
     graph = StateGraph(TaskState)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from importlib.util import find_spec
@@ -109,7 +109,7 @@ def _fetch(console: Console, *, both: bool) -> None:
 
 
 @contextlib.contextmanager
-def _governor(*, both: bool) -> Iterator[Governor]:
+def _governor(*, both: bool) -> Generator[Governor, None, None]:
     with (
         _resource("two-sizes.yaml" if both else "one-size.yaml") as policy,
         Governor.from_policy(policy, ledger=open_ledger("memory://")) as governor,
