@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from governor.backends import Backends, model_options
 from governor.checks import policy_checks
+from governor.climb import Mind
 from governor.drivers import Ports, adrive, async_ports, drive, sync_ports
 from governor.effects import Process
 from governor.estimate import RuleEstimator
 from governor.ledger import open_ledger
-from governor.loop import Mind, govern
+from governor.loop import govern
 from governor.plan.bounds import bound
 from governor.plan.index import IndexPlanner
 from governor.policy import load_policy, terms_for, verify_for

@@ -6,10 +6,11 @@ parts it is given; drivers, replay and simulation run this same generator.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from governor.account import Account, Charge
 from governor.arm import arm_of, unenforced
+from governor.climb import Climb, Mind, finished, least, outcome_of, refused_outcome, told
 from governor.effects import Emit, Now, Process, traced
 from governor.errors import (
     BackendError,
@@ -21,7 +22,7 @@ from governor.errors import (
 )
 from governor.plan.bounds import bound
 from governor.plan.turns import call_for, joined
-from governor.protocols import Belief, Estimator, Planner, Situation, Terms, Verifier
+from governor.protocols import Belief, Terms, Verifier
 from governor.records import (
     STOCHASTIC_FAILURES,
     Amount,
@@ -32,7 +33,6 @@ from governor.records import (
     Plan,
     Reply,
     Rung,
-    Status,
     Step,
     Stop,
     Verdict,
@@ -52,58 +52,6 @@ from governor.verify.plurality import plurality
 _UNCHECKED = Verdict(decision="unsure", verifier="none")
 
 
-@dataclass(frozen=True, slots=True)
-class Mind:
-    """The deciding parts of a step; `verifier` is None where the policy has none for it."""
-
-    estimator: Estimator
-    planner: Planner
-    verifier: Verifier | None = None
-
-
-@dataclass(slots=True)
-class _Climb:
-    """Where a step stands. Mutable, and never leaves this module."""
-
-    step: Step
-    terms: Terms
-    mind: Mind
-    arm: Arm
-    account: Account
-    started: float
-    now: float
-    attempts: list[Attempt] = field(default_factory=list)
-    refused: set[str] = field(default_factory=set)
-    faults: list[str] = field(default_factory=list)
-    """What went wrong beside the answer and did not end the step."""
-    decided: str = ""
-    difficulty: float | None = None
-
-    @property
-    def governed(self) -> bool:
-        """Whether decisions are carried out; if not, nothing of ours may change or refuse the call."""
-        return self.arm == "governed"
-
-    @property
-    def strict(self) -> bool:
-        """Whether a part that breaks down ends the step."""
-        return self.governed and self.terms.fail == "closed"
-
-    def situation(self) -> Situation:
-        verifier = self.mind.verifier
-        deadline = _least(self.step.deadline, self.terms.deadline)
-        return Situation(
-            step=self.step,
-            terms=self.terms,
-            attempts=tuple(self.attempts),
-            left=self.account.left,
-            refused=frozenset(self.refused),
-            seconds_left=None if deadline is None else deadline - (self.now - self.started),
-            sensitivity=verifier.sensitivity if verifier else 1.0,
-            false_accept=verifier.false_accept if verifier else 1.0,
-        )
-
-
 def govern(step: Step, terms: Terms, mind: Mind) -> Process[Outcome]:
     """Govern one step to its outcome.
 
@@ -117,7 +65,7 @@ def govern(step: Step, terms: Terms, mind: Mind) -> Process[Outcome]:
 def _step(step: Step, terms: Terms, mind: Mind) -> Process[Outcome]:
     started = yield Now()
     arm = arm_of(step, terms)
-    climb = _Climb(step, terms, mind, arm, _account(step, terms, arm, started), started, started)
+    climb = Climb(step, terms, mind, arm, _account(step, terms, arm, started), started, started)
     account = climb.account
     try:
         outcome = yield from _climb(climb)
@@ -132,14 +80,14 @@ def _step(step: Step, terms: Terms, mind: Mind) -> Process[Outcome]:
     except LedgerError as fault:
         # The answer is paid for: it is not thrown away. The lease books the bound, which is never too little.
         climb.faults.append(f"not settled, the lease will book its bound: {fault}")
-    yield from _emit(climb, _told(outcome, climb.faults))
-    return _told(outcome, climb.faults)
+    yield from _emit(climb, told(outcome, climb.faults))
+    return told(outcome, climb.faults)
 
 
 def _account(step: Step, terms: Terms, arm: Arm, started: float) -> Account:
     """In shadow and control arms only the caller's own deadline holds, not the policy's: calls stay as they were."""
     governed = arm == "governed"
-    deadline = _least(step.deadline, terms.deadline) if governed else step.deadline
+    deadline = least(step.deadline, terms.deadline) if governed else step.deadline
     return Account(
         step.id,
         terms.limits if governed else unenforced(terms.limits),
@@ -148,18 +96,14 @@ def _account(step: Step, terms: Terms, arm: Arm, started: float) -> Account:
     )
 
 
-def _told(outcome: Outcome, faults: list[str]) -> Outcome:
-    return replace(outcome, error="; ".join([*([outcome.error] if outcome.error else []), *faults]))
-
-
-def _climb(climb: _Climb) -> Process[Outcome]:
+def _climb(climb: Climb) -> Process[Outcome]:
     belief, plan = _begun(climb)
     if not climb.governed:
         return (yield from _unchanged(climb, plan))
     while isinstance(plan, Plan):
         end = _forbidden(climb, plan)
         if end:
-            return _finish(climb, end)
+            return finished(climb, end)
         refusal = yield from _granted(climb, plan)
         if isinstance(refusal, Outcome):
             return refusal
@@ -170,10 +114,10 @@ def _climb(climb: _Climb) -> Process[Outcome]:
             if outcome is not None:
                 return outcome
         belief, plan = _next(climb, belief, attempt)
-    return _finish(climb, plan.reason)
+    return finished(climb, plan.reason)
 
 
-def _begun(climb: _Climb) -> tuple[Belief | None, Plan | Stop]:
+def _begun(climb: Climb) -> tuple[Belief | None, Plan | Stop]:
     """The first belief and plan; the baseline where these fail and the policy (or the arm) wants an answer anyway."""
     try:
         belief = climb.mind.estimator.estimate(climb.step, climb.terms)
@@ -185,7 +129,7 @@ def _begun(climb: _Climb) -> tuple[Belief | None, Plan | Stop]:
         return None, Plan(rung=_baseline(climb), reason=_no_forecast(fault))
 
 
-def _next(climb: _Climb, belief: Belief | None, attempt: Attempt | None) -> tuple[Belief | None, Plan | Stop]:
+def _next(climb: Climb, belief: Belief | None, attempt: Attempt | None) -> tuple[Belief | None, Plan | Stop]:
     """The belief after an attempt (None: the ledger refused it), and what to do now."""
     if belief is None:
         return None, Stop(reason="no forecast to backtrack with")
@@ -204,7 +148,7 @@ def _no_forecast(fault: Exception) -> str:
     return f"the forecast failed ({type(fault).__name__}: {fault})"
 
 
-def _unchanged(climb: _Climb, plan: Plan | Stop) -> Process[Outcome]:
+def _unchanged(climb: Climb, plan: Plan | Stop) -> Process[Outcome]:
     """Shadow and control arms: what would have happened without Governor, with the decision beside it."""
     climb.decided = plan.rung.id if isinstance(plan, Plan) else ""
     reason = f"{climb.arm}: {plan.reason}"
@@ -215,28 +159,28 @@ def _unchanged(climb: _Climb, plan: Plan | Stop) -> Process[Outcome]:
         climb.account.off_the_books = True
         climb.faults.append(f"not booked: {fault}")
     attempt = yield from _attempt(climb, unchanged)
-    return _verdict_on(climb, attempt) or _finish(climb, reason)
+    return _verdict_on(climb, attempt) or finished(climb, reason)
 
 
-def _granted(climb: _Climb, plan: Plan) -> Process[BudgetExceededError | Outcome | None]:
+def _granted(climb: Climb, plan: Plan) -> Process[BudgetExceededError | Outcome | None]:
     """Reserve for a plan. None is yes; a refusal to degrade from, or the outcome that ends the step, is no."""
     account = climb.account
     try:
         yield from _held(climb, plan)
     except BudgetExceededError as refusal:
         climb.refused.add(plan.rung.id)
-        return refusal if climb.terms.on_exhausted == "degrade" else _refusal(climb, refusal)
+        return refusal if climb.terms.on_exhausted == "degrade" else refused_outcome(climb, refusal)
     except LedgerUnavailableError as fault:
         if climb.strict or any(limit.micros is not None for limit in account.limits):
-            return _finish(climb, "the ledger can't be reached", error=str(fault), without="error")
+            return finished(climb, "the ledger can't be reached", error=str(fault), without="error")
         account.off_the_books = True
         climb.faults.append(f"not booked: {fault}")
     except LedgerError as fault:
-        return _finish(climb, "the ledger refused the reservation", error=str(fault), without="error")
+        return finished(climb, "the ledger refused the reservation", error=str(fault), without="error")
     return None
 
 
-def _held(climb: _Climb, plan: Plan) -> Process[None]:
+def _held(climb: Climb, plan: Plan) -> Process[None]:
     needed = _bound(climb, _call(climb, plan))
     if climb.terms.reserve == "ladder" and not climb.account.opened:
         try:
@@ -249,7 +193,7 @@ def _held(climb: _Climb, plan: Plan) -> Process[None]:
     yield from climb.account.grant(needed)
 
 
-def _attempt(climb: _Climb, plan: Plan) -> Process[Attempt]:
+def _attempt(climb: Climb, plan: Plan) -> Process[Attempt]:
     call = _call(climb, plan)
     answering = _answered(climb, plan, call)
     attempt = yield from traced(attempt_name(plan.rung), call_attributes(call), answering, attempt_attributes)
@@ -265,7 +209,7 @@ def _attempt(climb: _Climb, plan: Plan) -> Process[Attempt]:
     return attempt
 
 
-def _answered(climb: _Climb, plan: Plan, call: Call) -> Process[Attempt]:
+def _answered(climb: Climb, plan: Plan, call: Call) -> Process[Attempt]:
     before = climb.account.total
     answer = yield from _answer(climb, plan, call)
     used = climb.account.total - before
@@ -285,7 +229,7 @@ def _answered(climb: _Climb, plan: Plan, call: Call) -> Process[Attempt]:
     )
 
 
-def _answer(climb: _Climb, plan: Plan, call: Call) -> Process[Reply | BackendError]:
+def _answer(climb: Climb, plan: Plan, call: Call) -> Process[Reply | BackendError]:
     """One answer of a rung: a single reply, a continued one, or the leading one of several samples."""
     replies: list[Reply] = []
     leader = 0
@@ -305,7 +249,7 @@ def _answer(climb: _Climb, plan: Plan, call: Call) -> Process[Reply | BackendErr
     return replies[leader]
 
 
-def _checker(climb: _Climb, call: Call) -> Verifier | None:
+def _checker(climb: Climb, call: Call) -> Verifier | None:
     """Who judges a reply; in shadow and control arms none that calls models, which would change what the step costs."""
     verifier = climb.mind.verifier
     if verifier is None or climb.governed:
@@ -318,7 +262,7 @@ def _checker(climb: _Climb, call: Call) -> Verifier | None:
     return None if most.calls or most.micros else verifier
 
 
-def _verify(climb: _Climb, verifier: Verifier | None, call: Call, reply: Reply) -> Process[Verdict]:
+def _verify(climb: Climb, verifier: Verifier | None, call: Call, reply: Reply) -> Process[Verdict]:
     flaw = _flaw(reply)
     if verifier is None or (flaw is not None and flaw.failure == "empty"):
         return flaw or _UNCHECKED
@@ -341,22 +285,22 @@ def _flaw(reply: Reply) -> Verdict | None:
     return None
 
 
-def _verdict_on(climb: _Climb, attempt: Attempt) -> Outcome | None:
+def _verdict_on(climb: Climb, attempt: Attempt) -> Outcome | None:
     """The outcome if this attempt ends the step, else None."""
     verdict = attempt.verdict
     if verdict is None or verdict.decision == "reject":
         return None
     if verdict.decision == "accept":
-        return _outcome(climb, "accepted", attempt, reason=attempt.reason)
+        return outcome_of(climb, "accepted", attempt, reason=attempt.reason)
     if verdict.verifier == "none" or climb.terms.fail == "open":
-        return _outcome(climb, "unverified", attempt, reason=attempt.reason, error=verdict.error)
+        return outcome_of(climb, "unverified", attempt, reason=attempt.reason, error=verdict.error)
     if verdict.error:
         # More attempts could not be verified either: paying for them would buy nothing.
-        return _outcome(climb, "best_so_far", attempt, reason="the verifier broke down", error=verdict.error)
+        return outcome_of(climb, "best_so_far", attempt, reason="the verifier broke down", error=verdict.error)
     return None
 
 
-def _forbidden(climb: _Climb, plan: Plan) -> str:
+def _forbidden(climb: Climb, plan: Plan) -> str:
     """Why a plan may not be carried out, whoever made it; empty if it may. This bounds every step."""
     seconds_left = climb.situation().seconds_left
     if seconds_left is not None and seconds_left <= 0:
@@ -373,7 +317,7 @@ def _forbidden(climb: _Climb, plan: Plan) -> str:
     return ""
 
 
-def _call(climb: _Climb, plan: Plan) -> Call:
+def _call(climb: Climb, plan: Plan) -> Call:
     """The request of a plan. In shadow and control arms no verifier has a say in it."""
     verifier = climb.mind.verifier if climb.governed else None
     ends = climb.account.ends
@@ -381,86 +325,30 @@ def _call(climb: _Climb, plan: Plan) -> Call:
     return call_for(climb.step, plan, tuple(climb.attempts), verifier, left)
 
 
-def _bound(climb: _Climb, call: Call) -> Amount:
+def _bound(climb: Climb, call: Call) -> Amount:
     """The most an attempt can use: its samples and, where one has its say, its verifier."""
     needed = sum([bound(call)] * call.rung.samples, Amount())
     verifier = _checker(climb, call)
     return needed + verifier.bound(call) if verifier else needed
 
 
-def _whole_ladder(climb: _Climb, plan: Plan, needed: Amount) -> Amount:
+def _whole_ladder(climb: Climb, plan: Plan, needed: Amount) -> Amount:
     for rung in climb.terms.ladder:
         if rung.id != plan.rung.id:
             needed += _bound(climb, _call(climb, Plan(rung=rung)))
     return needed
 
 
-def _baseline(climb: _Climb) -> Rung:
+def _baseline(climb: Climb) -> Rung:
     """What would have answered without Governor: the rung that is named, the top one where the ladder has none such."""
     wanted = climb.step.baseline or climb.terms.baseline
     return next((rung for rung in climb.terms.ladder if rung.id == wanted), climb.terms.ladder[-1])
 
 
-def _refusal(climb: _Climb, refusal: BudgetExceededError) -> Outcome:
-    if climb.terms.on_exhausted == "refuse":
-        return _outcome(climb, "refused", error=str(refusal), reason="budget exhausted")
-    return _finish(climb, "budget exhausted", error=str(refusal))
-
-
-def _finish(climb: _Climb, reason: str, error: str = "", without: Status = "refused") -> Outcome:
-    """End without an accepted answer: ship the best rejected one, or (`without` any attempt) say why there is none."""
-    answered = [attempt for attempt in climb.attempts if attempt.reply is not None]
-    if answered:
-        return _outcome(climb, "best_so_far", max(answered, key=_merit), reason=reason, error=error)
-    if climb.attempts:
-        return _outcome(climb, "error", reason=reason, error=error or climb.attempts[-1].error)
-    return _outcome(climb, without, reason=reason, error=error or reason)
-
-
-def _merit(attempt: Attempt) -> tuple[bool, bool, float, float, int]:
-    score = attempt.verdict.score if attempt.verdict else None
-    hope = next((f.p_success for f in attempt.forecasts if f.rung == attempt.rung.id), 0.0)
-    return attempt.shippable, not attempt.rejected, score or 0.0, hope, attempt.number
-
-
-def _outcome(
-    climb: _Climb, status: Status, attempt: Attempt | None = None, *, reason: str = "", error: str = ""
-) -> Outcome:
-    total = climb.account.total
-    usage, verifying = Charge().usage, Charge().usage
-    for one in climb.attempts:
-        usage += one.usage
-        verifying += one.verdict.usage if one.verdict else Charge().usage
-    reply = attempt.reply if attempt else None
-    return Outcome(
-        step_id=climb.step.id,
-        status=status,
-        answer=reply.text if reply else "",
-        reply=reply,
-        rung=attempt.rung.id if attempt else "",
-        attempts=tuple(climb.attempts),
-        spent=total.amount,
-        usage=usage,
-        verifier_usage=verifying,
-        seconds=climb.now - climb.started,
-        arm=climb.arm,
-        decided=climb.decided,
-        difficulty=climb.difficulty,
-        reason=reason,
-        error=error,
-        node=climb.step.node,
-        session=climb.step.session,
-    )
-
-
-def _emit(climb: _Climb, record: Attempt | Outcome) -> Process[None]:
+def _emit(climb: Climb, record: Attempt | Outcome) -> Process[None]:
     try:
         yield Emit(climb.step, record)
     except RecordError as fault:
         if climb.strict:
             raise
         climb.faults.append(f"not recorded: {fault}")
-
-
-def _least(*seconds: float | None) -> float | None:
-    return min((s for s in seconds if s is not None), default=None)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from governor.climb import Mind
 from governor.drivers import drive, sync_ports
 from governor.effects import CallModel, Process
 from governor.errors import BackendTimeoutError, LedgerUnavailableError, RecordError
 from governor.estimate import RuleEstimator
 from governor.ledger import open_ledger
-from governor.loop import Mind, govern
+from governor.loop import govern
 from governor.plan.bounds import bound
 from governor.plan.index import IndexPlanner
 from governor.protocols import Belief, Estimator, Ledger, Planner, Reservation, Situation, Terms, Verifier

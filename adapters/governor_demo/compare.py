@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from governor.climb import Mind
 from governor.drivers import drive
 from governor.effects import Process
 from governor.facade import Governor
-from governor.loop import Mind, govern
+from governor.loop import govern
 from governor.records import Outcome, Rung, Step
 from governor.tasks import Task
 from governor_demo.grade import correct

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from governor.climb import Mind
 from governor.effects import (
     CallModel,
     Compute,
@@ -35,7 +36,7 @@ from governor.errors import (
 )
 from governor.estimate import RuleEstimator
 from governor.ledger import open_ledger
-from governor.loop import Mind, govern
+from governor.loop import govern
 from governor.plan.bounds import bound, output_bound
 from governor.plan.index import IndexPlanner
 from governor.protocols import Belief, Ledger, Planner, Situation, Terms

@@ -1,0 +1,126 @@
+"""Where a step stands while it climbs its ladder, and how it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from governor.account import Account
+from governor.errors import BudgetExceededError
+from governor.protocols import Estimator, Planner, Situation, Terms, Verifier
+from governor.records import Arm, Attempt, Outcome, Status, Step, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Mind:
+    """The deciding parts of a step; `verifier` is None where the policy has none for it."""
+
+    estimator: Estimator
+    planner: Planner
+    verifier: Verifier | None = None
+
+
+@dataclass(slots=True)
+class Climb:
+    """Where a step stands. Mutable, owned by one run of the loop."""
+
+    step: Step
+    terms: Terms
+    mind: Mind
+    arm: Arm
+    account: Account
+    started: float
+    now: float
+    attempts: list[Attempt] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+    """What went wrong beside the answer and did not end the step."""
+    decided: str = ""
+    difficulty: float | None = None
+
+    @property
+    def governed(self) -> bool:
+        """Whether decisions are carried out; if not, nothing of ours may change or refuse the call."""
+        return self.arm == "governed"
+
+    @property
+    def strict(self) -> bool:
+        """Whether a part that breaks down ends the step."""
+        return self.governed and self.terms.fail == "closed"
+
+    def situation(self) -> Situation:
+        verifier = self.mind.verifier
+        deadline = least(self.step.deadline, self.terms.deadline)
+        return Situation(
+            step=self.step,
+            terms=self.terms,
+            attempts=tuple(self.attempts),
+            left=self.account.left,
+            refused=frozenset(self.refused),
+            seconds_left=None if deadline is None else deadline - (self.now - self.started),
+            sensitivity=verifier.sensitivity if verifier else 1.0,
+            false_accept=verifier.false_accept if verifier else 1.0,
+        )
+
+
+def told(outcome: Outcome, faults: list[str]) -> Outcome:
+    """The outcome with everything that went wrong beside it in its error line."""
+    return replace(outcome, error="; ".join([*([outcome.error] if outcome.error else []), *faults]))
+
+
+def refused_outcome(climb: Climb, refusal: BudgetExceededError) -> Outcome:
+    """How a step ends that its budget stops: refused, or with the best answer it holds."""
+    if climb.terms.on_exhausted == "refuse":
+        return outcome_of(climb, "refused", error=str(refusal), reason="budget exhausted")
+    return finished(climb, "budget exhausted", error=str(refusal))
+
+
+def finished(climb: Climb, reason: str, error: str = "", without: Status = "refused") -> Outcome:
+    """End without an accepted answer: ship the best rejected one, or (`without` any attempt) say why there is none."""
+    answered = [attempt for attempt in climb.attempts if attempt.reply is not None]
+    if answered:
+        return outcome_of(climb, "best_so_far", max(answered, key=_merit), reason=reason, error=error)
+    if climb.attempts:
+        return outcome_of(climb, "error", reason=reason, error=error or climb.attempts[-1].error)
+    return outcome_of(climb, without, reason=reason, error=error or reason)
+
+
+def _merit(attempt: Attempt) -> tuple[bool, bool, float, float, int]:
+    score = attempt.verdict.score if attempt.verdict else None
+    hope = next((f.p_success for f in attempt.forecasts if f.rung == attempt.rung.id), 0.0)
+    return attempt.shippable, not attempt.rejected, score or 0.0, hope, attempt.number
+
+
+def outcome_of(
+    climb: Climb, status: Status, attempt: Attempt | None = None, *, reason: str = "", error: str = ""
+) -> Outcome:
+    """The outcome that ships `attempt`'s answer (none: no answer), with everything tried and spent."""
+    total = climb.account.total
+    usage, verifying = Usage(), Usage()
+    for one in climb.attempts:
+        usage += one.usage
+        verifying += one.verdict.usage if one.verdict else Usage()
+    reply = attempt.reply if attempt else None
+    return Outcome(
+        step_id=climb.step.id,
+        status=status,
+        answer=reply.text if reply else "",
+        reply=reply,
+        rung=attempt.rung.id if attempt else "",
+        attempts=tuple(climb.attempts),
+        spent=total.amount,
+        usage=usage,
+        verifier_usage=verifying,
+        seconds=climb.now - climb.started,
+        arm=climb.arm,
+        decided=climb.decided,
+        difficulty=climb.difficulty,
+        reason=reason,
+        error=error,
+        node=climb.step.node,
+        session=climb.step.session,
+    )
+
+
+def least(*seconds: float | None) -> float | None:
+    """The smallest of several limits in seconds, None being no limit."""
+    return min((s for s in seconds if s is not None), default=None)
