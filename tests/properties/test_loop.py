@@ -404,5 +404,5 @@ class LoopMachine(RuleBasedStateMachine):
             run.error = error
 
 
-LoopMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+LoopMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestLoop = LoopMachine.TestCase
