@@ -27,6 +27,7 @@ from governor.cli import main
 from governor_litellm.backend import sdk
 from tests.governor_litellm.stub import Answer, StubServer, chunk, error, sse
 from tests.governor_local.gguf_files import gguf_bytes
+from tests.processes import interruptible
 
 Content = str | bytes | None
 """What a file holds; None: there is no such file."""
@@ -329,12 +330,14 @@ def test_a_server_fault_is_an_outcome_and_one_line(
     assert out == "tasks 1, done_earlier 0, error 1\n"
     assert err.startswith("a: error: ")
     assert err.count("\n") == 1
-    assert fault.told in err
+    # The last try of a fault that is retried may be under way when the time is up: then that is what is said.
+    late = "" if fault.final else "no whole answer within 2 s"
+    assert fault.told in err or (late and late in err)
     assert "openai/m: " in err
     lines = (bench.folder / "out.jsonl").read_text().splitlines()
     (outcome,) = map(json.loads, lines)
     assert (outcome["id"], outcome["status"], outcome["answer"]) == ("a", "error", "")
-    assert fault.told in outcome["error"]
+    assert fault.told in outcome["error"] or (late and late in outcome["error"])
     assert "\n" not in outcome["error"]
     assert not (bench.folder / "out.jsonl.journal").exists()
     assert not fault.final or (server is not None and len(server.seen) == 1)
@@ -401,7 +404,9 @@ def test_a_full_disk_leaves_whole_lines_and_the_same_command_goes_on(bench: Benc
 
 def test_ctrl_c_is_130_and_one_line(bench: Bench) -> None:
     prepare(bench, Case("interrupted", ""))
-    running = subprocess.Popen(command(ENDLESS), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command(ENDLESS), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
+    )
     with running:
         assert running.stdout is not None
         assert running.stdout.readline() == "called\n"

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from governor_local.registry import list_models
+from tests.processes import interruptible
 
 pytestmark = [pytest.mark.slow, pytest.mark.model]
 DEMO = [sys.executable, "-m", "governor", "demo"]
@@ -43,7 +44,12 @@ def test_with_the_index_alone_it_shows_the_mechanism_and_mends_an_answer(small_o
 
 def test_json_is_one_object_even_after_ctrl_c(small_only: dict[str, str]) -> None:
     process = subprocess.Popen(
-        [*DEMO, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=small_only
+        [*DEMO, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=small_only,
+        preexec_fn=interruptible,
     )
     time.sleep(20)
     process.send_signal(signal.SIGINT)

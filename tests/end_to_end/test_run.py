@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 
 from governor.ledger import open_ledger
 from governor.telemetry.records import read_records
+from tests.processes import interruptible
 
 pytestmark = pytest.mark.model
 COUNT = 8
@@ -80,7 +80,11 @@ def test_a_finished_run_is_not_run_again(policy: Path, tasks: Path, tmp_path: Pa
 def test_ctrl_c_leaves_whole_lines_and_settled_reservations(policy: Path, tasks: Path, tmp_path: Path) -> None:
     out = tmp_path / "outcomes.jsonl"
     process = subprocess.Popen(
-        command(policy, tasks, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+        command(policy, tasks, out),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,
     )
     deadline = time.monotonic() + 60
     while not lines(out) and process.poll() is None and time.monotonic() < deadline:

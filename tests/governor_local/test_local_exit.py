@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import interruptible
+
 ROOT = Path(__file__).parents[2]
 START = """
 import asyncio, sys, threading, time
@@ -25,7 +27,14 @@ print("ready", flush=True)
 def started(code: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "adapters")))}
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", START + code]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=interruptible,
+    )
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
