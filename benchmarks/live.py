@@ -48,12 +48,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/live.jsonl"), help="rows so far; resumed")
     parser.add_argument("--tasks", type=int, default=None, help="only the first N of the shuffled tasks")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the tasks; another seed makes new tasks")
     parser.add_argument("--policy", type=Path, default=POLICY)
     parser.add_argument("--arm", action="append", help="run only these: 'dial 0.3', or a rung's id")
     parser.add_argument("--report", action="store_true", help="run nothing, print the table of --out")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     options = parser.parse_args()
-    chosen = tasks(SEED)[: options.tasks]
+    chosen = tasks(options.seed)[: options.tasks]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     policy = load_policy(options.policy, checks=policy_checks())
     backend = SharedReplies(Backends({}), Path(f"{options.out}.replies"))
