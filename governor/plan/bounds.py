@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from governor.plan import thought
-from governor.records import Amount, Call, Limit, Message, Price, Rung, Step
+from governor.records import Amount, Call, Limit, Message
 
 MESSAGE_TOKENS = 16
 """Role marks and separators of one message in any known chat template."""
@@ -27,25 +26,20 @@ def bound(call: Call) -> Amount:
     the template's marks. Output: see `output_bound`, which backends must send. Price: the dearer of fresh and
     cached input.
     """
-    rung = call.rung
-    given = _input_bound(call.messages, call.tools, call.response_schema, rung) + _bytes(call.prefix)
-    return _amount(rung.price, given, output_bound(call), call.timeout)
+    price, given, output = call.rung.price, _input_bound(call), output_bound(call)
+    dearest = max(price.input, price.input if price.cached_input is None else price.cached_input)
+    return Amount(
+        tokens=given + output,
+        micros=math.ceil(given * dearest + output * price.output),
+        millis=math.ceil(call.timeout * 1000),
+        calls=1,
+    )
 
 
 def output_bound(call: Call) -> int:
     """The most output tokens of one call: one that goes on with an answer may only use the answer reserve."""
     resumes_answer = bool(call.prefix) and not thought.is_open(call.prefix)
     return call.rung.answer_tokens if resumes_answer else call.rung.max_tokens
-
-
-def bound_rung(step: Step, rung: Rung) -> Amount:
-    """The most one first call of this rung can use on this step. Each sample is a call of its own."""
-    return _amount(rung.price, input_bound(step, rung), rung.max_tokens, rung.timeout)
-
-
-def input_bound(step: Step, rung: Rung) -> int:
-    """The most input tokens that a first call of this rung can have."""
-    return _input_bound(step.messages, step.tools, step.response_schema, rung)
 
 
 def over(amount: Amount, allowed: Limit | Amount) -> str:
@@ -58,29 +52,14 @@ def over(amount: Amount, allowed: Limit | Amount) -> str:
     return ""
 
 
-def _amount(price: Price, given: int, output: int, timeout: float) -> Amount:
-    dearest = max(price.input, price.input if price.cached_input is None else price.cached_input)
-    return Amount(
-        tokens=given + output,
-        micros=math.ceil(given * dearest + output * price.output),
-        millis=math.ceil(timeout * 1000),
-        calls=1,
-    )
-
-
-def _input_bound(
-    messages: Sequence[Message],
-    tools: Sequence[Mapping[str, Any]],
-    schema: Mapping[str, Any] | None,
-    rung: Rung,
-) -> int:
-    total = FIXED_TOKENS + sum(map(_message_bound, messages))
-    total += sum(_json_bytes(tool) + MESSAGE_TOKENS for tool in tools)
-    if schema is not None:
-        total += _json_bytes(schema) + MESSAGE_TOKENS
-    if rung.instruction:  # may become a message of its own
-        total += _bytes(rung.instruction) + MESSAGE_TOKENS
-    return total
+def _input_bound(call: Call) -> int:
+    total = FIXED_TOKENS + sum(map(_message_bound, call.messages))
+    total += sum(_json_bytes(tool) + MESSAGE_TOKENS for tool in call.tools)
+    if call.response_schema is not None:
+        total += _json_bytes(call.response_schema) + MESSAGE_TOKENS
+    if call.rung.instruction:  # may become a message of its own
+        total += _bytes(call.rung.instruction) + MESSAGE_TOKENS
+    return total + _bytes(call.prefix)
 
 
 def _message_bound(message: Message) -> int:

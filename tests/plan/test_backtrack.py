@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from governor.plan.backtrack import bound_next, is_more, mode_of, options
-from governor.plan.bounds import bound_rung
 from governor.protocols import Situation, Terms
 from governor.records import Amount, Attempt, BacktrackMode, Forecast, Reply, Rung, Step, Verdict
 
@@ -88,16 +87,16 @@ def test_more_is_the_same_model_with_more_room() -> None:
 
 
 def test_what_the_next_call_is_told_counts_to_its_bound() -> None:
-    fresh = bound_rung(situation().step, SMALL).tokens
+    fresh = bound_next(SMALL, "fresh", situation()).tokens
     assert bound_next(SMALL, "fresh", situation(WRONG)).tokens == fresh
     assert bound_next(SMALL, "feedback", situation(WRONG)).tokens > fresh + len("5") + len("too low")
     thought = replace(CUT, rung=MORE, reply=Reply(text="so", thinking="half a thought", finish_reason="length"))
     going_on = bound_next(MORE, "continue", situation(thought)).tokens
     whole = "<think>\nhalf a thought</think>\n\nso"
-    assert going_on == bound_rung(situation().step, MORE).tokens - MORE.thinking_tokens + len(whole)
+    assert going_on == bound_next(MORE, "fresh", situation()).tokens - MORE.thinking_tokens + len(whole)
     open_thought = replace(thought, reply=Reply(text="", thinking="half a thought", finish_reason="length"))
     going_on = bound_next(MORE, "continue", situation(open_thought)).tokens
-    assert going_on == bound_rung(situation().step, MORE).tokens + len("<think>\nhalf a thought")
+    assert going_on == bound_next(MORE, "fresh", situation()).tokens + len("<think>\nhalf a thought")
 
 
 def test_a_rung_that_the_ledger_refused_is_not_asked_for_again() -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from governor.plan.bounds import FIXED_TOKENS, MEDIA_TOKENS, MESSAGE_TOKENS, bound, bound_rung, input_bound, over
-from governor.records import Amount, Call, Limit, Price, Rung, Step, Usage
+from governor.plan.bounds import FIXED_TOKENS, MEDIA_TOKENS, MESSAGE_TOKENS, bound, over
+from governor.records import Amount, Call, Limit, Price, Rung, Usage
 
 prices = st.floats(0, 100, allow_nan=False)
 rungs = st.builds(
@@ -49,8 +50,8 @@ def test_no_usage_within_the_token_bounds_costs_more_than_the_bound(
 def test_input_is_at_most_bytes_and_marks(texts: Any) -> None:
     rung = Rung(id="r", model="m")
     size = sum(len(m["content"].encode("utf-8", "surrogatepass")) for m in texts)
-    step = Step(id="s", messages=texts)
-    assert input_bound(step, rung) == size + MESSAGE_TOKENS * len(texts) + FIXED_TOKENS
+    given = bound(call(rung, messages=texts)).tokens - rung.max_tokens
+    assert given == size + MESSAGE_TOKENS * len(texts) + FIXED_TOKENS
 
 
 def test_tools_schema_instruction_and_prefix_count() -> None:
@@ -74,12 +75,9 @@ def test_parts_and_tool_calls_are_seen() -> None:
     assert bound(call(rung, messages=(called,))).tokens > 500 + rung.max_tokens
 
 
-def test_a_rungs_bound_is_that_of_its_first_call_and_of_one_sample() -> None:
-    rung = Rung(id="r", model="m", samples=5, timeout=1.0005, price=Price(input=1, output=2))
-    step = Step(id="s", messages=({"role": "user", "content": "hello"},))
-    assert bound_rung(step, rung) == bound(call(rung, messages=step.messages))
-    assert bound_rung(step, rung).calls == 1
-    assert bound_rung(step, rung).millis == 1001
+def test_a_call_is_one_call_and_its_time_is_rounded_up() -> None:
+    most = bound(replace(call(Rung(id="r", model="m", samples=5)), timeout=1.0005))
+    assert (most.calls, most.millis) == (1, 1001)
 
 
 def test_over_names_the_dimension() -> None:
