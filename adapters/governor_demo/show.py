@@ -183,8 +183,8 @@ def _findings(arms: Arms) -> Iterator[str]:
     top, governed = arms.always_top, arms.governed
     if top.micros and len(top.outcomes) == len(governed.outcomes):
         saved = 1 - governed.micros / top.micros
+        net = f"{saved:.0%} of the cost saved" if saved >= 0 else f"{-saved:.0%} more spent"
         yield (
-            f"Net saving against always top, failed attempts and verifiers included: {saved:.0%} of the cost, "
-            f"with {governed.right} right against {top.right}. {len(top.outcomes)} tasks show the mechanism; "
-            "benchmarks/live.py makes the claim."
+            f"Net against always top, failed attempts and verifiers included: {net}, {governed.right} right against "
+            f"{top.right}. {len(top.outcomes)} tasks show the mechanism; benchmarks/live.py measures it."
         )
