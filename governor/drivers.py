@@ -1,4 +1,4 @@
-"""The only sync/async pair: `drive` (`stepped`) and `adrive` perform a process's effects and throw errors into it.
+"""`drive` (`stepped`), blocking, and `adrive`, awaiting: perform a process's effects and throw errors into it.
 
 A *performer* answers one effect; `Ports.perform` is the ordinary one. Errors and cancellations are thrown
 INTO the process at the effect that met them, so that the loop itself settles what it holds.

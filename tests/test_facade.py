@@ -15,6 +15,7 @@ import pytest
 from governor import Governor, Outcome, Reply, Usage
 from governor.backends import Backends
 from governor.errors import BackendAuthError, BackendRequestError, BackendUnavailableError, PolicyError
+from governor.facade import default_ledger
 from governor.ledger import open_ledger
 from governor.policy import Policy, policy_from
 from governor.protocols import Ledger
@@ -304,3 +305,13 @@ def test_backends_are_not_made_again_after_closing() -> None:
 def test_a_step_can_be_sent_to_another_process() -> None:
     step = Step(id="s", messages=({"role": "user", "content": "x"},))
     assert pickle.loads(pickle.dumps(step)) == step
+
+
+def test_an_application_limit_lives_in_a_file_even_where_only_a_rule_states_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    daily = {"app": {"per": "day", "usd": 1}}
+    for limited in (policy(budget=daily), policy(steps=[{"match": {"node": "n"}, "budget": daily}])):
+        assert default_ledger(limited) == f"sqlite:///{tmp_path / 'compute-governor' / 'test.db'}"
+    assert default_ledger(policy(budget={"step": {"usd": 1}})) == "memory://"

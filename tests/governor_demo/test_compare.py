@@ -70,6 +70,5 @@ def test_three_arms_run_the_same_tasks_and_book_each_on_its_own(governor: Govern
     assert found["accepted"] == 1, "3 + 4 is the only task whose answer is 7"
     assert found["attempts"] > 5
     assert found["always_bottom"]["accuracy"] == found["always_top"]["accuracy"] == 0.2
-    calls = len(ladder) and ladder[-1].samples
-    assert found["always_top"]["output_tokens"] <= 5 * 2 * calls
+    assert found["always_top"]["output_tokens"] <= 5 * 2 * ladder[-1].samples
     assert all(len(outcome.attempts) == 1 for outcome in arms.always_bottom.outcomes)
