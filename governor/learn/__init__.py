@@ -1,0 +1,1 @@
+"""Records -> better decisions: load, fit, replay, certify, watch, export."""
