@@ -3,6 +3,7 @@
 GovernorError
 ├── PolicyError            a policy file is wrong (carries Problems with file, line, column)
 ├── TaskError              an input line of `governor run` is wrong
+├── LadderError            a ladder file, or what is asked of one, is wrong (carries a Problem)
 ├── MissingExtraError      an optional dependency is not installed (names the install command)
 ├── BackendError           a model call failed; says whether it was sent and what it used
 │   ├── BackendAuthError           key refused (401, 403)
@@ -18,7 +19,7 @@ GovernorError
 │   └── ReservationError           unknown reservation, or used twice in a conflicting way
 ├── VerifierError          a verifier could not do its work (says nothing about the answer)
 │   └── SandboxError               no sandbox is to be had, and the policy asks for one
-├── RecordError            a record could not be written (disk full, no permission)
+├── RecordError            a record could not be written (disk full, no permission), or read where it must be
 └── ModelFileError         a local model file is absent, truncated or not the one recorded
 """
 
@@ -66,6 +67,14 @@ class PolicyError(GovernorError):
 
 class TaskError(GovernorError):
     """A line of a task file can't be used; `problem` says which and why."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(str(problem))
+
+
+class LadderError(GovernorError):
+    """A ladder file can't be used, or not with these records; `problem` says where and why."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -170,7 +179,7 @@ class SandboxError(VerifierError):
 
 
 class RecordError(GovernorError):
-    """A record or result line could not be written whole."""
+    """A record or result line could not be written whole, or a file of records not be read."""
 
 
 class ModelFileError(GovernorError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from governor.errors import GovernorError, MissingExtraError, PolicyError, TaskError
+from governor.errors import GovernorError, LadderError, MissingExtraError, PolicyError, TaskError
 
 INTERRUPTED = 130
 
@@ -40,7 +40,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, _usage_error()):
         sys.stderr.write(f"{_usage(error)}\n")
         return 2
-    if isinstance(error, PolicyError | TaskError):
+    if isinstance(error, PolicyError | TaskError | LadderError):
         sys.stderr.write(f"{error}\n")
         return 2
     if isinstance(error, GovernorError):

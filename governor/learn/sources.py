@@ -78,7 +78,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Found]]:
         raise RecordError(f"{path}: not a whole Parquet file: {str(cause).splitlines()[0]}") from cause
 
 
-_JSON_TYPES = {
+_JSON_TYPES: Mapping[Any, str] = {
     bool: "true or false",
     int: "a number",
     float: "a number",
@@ -88,6 +88,6 @@ _JSON_TYPES = {
 }
 
 
-def json_type(value: object) -> str:
+def json_type(value: Any) -> str:
     """What a JSON value is, in words."""
     return "null" if value is None else _JSON_TYPES.get(type(value), type(value).__name__)
