@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from governor.errors import RecordError
 from governor.estimate.curves import Floats
+from governor.learn.chance import uniform
+
+Flags: TypeAlias = npt.NDArray[np.bool_]
+Texts: TypeAlias = npt.NDArray[np.object_]
+
+_SHARED = ("rungs", "samples")
+_NAMES = ("qids", "questions", "nodes", "groups")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """Outcomes of Q questions on K rungs (the ladder's order) with up to S recorded samples each.
 
-    `questions`, `nodes` and `groups` are (Q,): the text, the graph node ("default" unless a field plays it) and what
-    may never stand on both sides of a split (the text itself, or the group asked for). `samples` names the S columns.
-    The arrays are (Q, K, S), NaN or None where nothing is recorded: `correct` in 0..1 (a fraction is a mean over
-    `drawn_from` hidden samples), `output_tokens`, `cost` in the ladder's unit, `score` in 0..1 (the verifier's field),
-    `finished` False where a length is cut (censored), `answers` normalised answer texts.
+    `questions`, `nodes` and `groups` are (Q,): the text ("" where none was recorded), the graph node ("default" unless
+    a field plays it) and what may never stand on both sides of a split (a digest of the text, or the group asked for).
+    `samples` names the S columns. The arrays are (Q, K, S), NaN or None where nothing is recorded: `correct` in 0..1
+    (a fraction is a mean over `drawn_from` hidden samples; a verdict where nobody knows better), `output_tokens`,
+    `cost` in the ladder's unit, `score` in 0..1 (the verifier's field), `finished` False where a length is cut
+    (censored), `answers` normalised answer texts. Where any row has a verdict: `verdict` (1 accepted, 0 rejected, NaN),
+    `verifier` (its name, or None), `noisy` (True where `correct` is only that verdict).
     """
 
     qids: tuple[str, ...]
@@ -33,15 +44,63 @@ class Table:
     output_tokens: Floats
     cost: Floats
     score: Floats
-    finished: npt.NDArray[np.bool_]
-    answers: npt.NDArray[np.object_]
+    finished: Flags
+    answers: Texts
+    verdict: Floats | None = None
+    verifier: Texts | None = None
+    noisy: Flags | None = None
 
     def take(self, rows: Any) -> Table:
         """These questions only (an index array or a boolean mask over Q), in the order given."""
-        at = np.flatnonzero(rows) if np.asarray(rows).dtype == np.bool_ else np.asarray(rows, dtype=np.intp)
-        names = ("qids", "questions", "nodes", "groups")
-        picked = {name: tuple(getattr(self, name)[i] for i in at.tolist()) for name in names}
-        arrays = ("correct", "drawn_from", "output_tokens", "cost", "score", "finished", "answers")
-        return Table(
-            rungs=self.rungs, samples=self.samples, **picked, **{name: getattr(self, name)[at] for name in arrays}
-        )
+        asked = np.asarray(rows)
+        at: npt.NDArray[np.intp] = np.arange(len(self.qids))[asked if asked.size else []]
+        picked: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in at.tolist()) for name in _NAMES}
+        for field in fields(self):
+            array = getattr(self, field.name)
+            if field.name not in (*_SHARED, *_NAMES) and array is not None:
+                picked[field.name] = array[at]
+        return replace(self, **picked)
+
+    @property
+    def usable(self) -> Flags:
+        """(Q, K, S): whether label and cost of an attempt are both known, so that it can be replayed."""
+        return ~np.isnan(self.correct) & ~np.isnan(self.cost)
+
+    @property
+    def missing(self) -> Mapping[str, int]:
+        """Per rung the number of questions without any label on it."""
+        none = np.isnan(self.correct).all(axis=2).sum(axis=0)
+        return dict(zip(self.rungs, none.tolist(), strict=True))
+
+
+def draw(table: Table, seed: int) -> Table:
+    """One outcome for each mean over hidden samples: uniform(seed, qid, rung) < mean.
+
+    Means are the fractions in rows without a sample's name; a fraction of a named sample is partial credit and stays.
+    """
+    if "" not in table.samples:
+        return table
+    s = table.samples.index("")
+    correct = table.correct.copy()
+    means = correct[:, :, s]
+    for q, k in np.argwhere((means > 0) & (means < 1)).tolist():
+        means[q, k] = uniform(seed, table.qids[q], table.rungs[k]) < means[q, k]
+    return replace(table, correct=correct)
+
+
+def folds(groups: Sequence[str], k: int, seed: int) -> npt.NDArray[np.intp]:
+    """The fold 0..k-1 of each question, (Q,): whole groups, in an order drawn from `seed`, each to the emptiest fold.
+
+    Fold sizes differ by no more than the largest group. Raises RecordError where there are fewer groups than folds.
+    """
+    sizes: dict[str, int] = {}
+    for group in groups:
+        sizes[group] = sizes.get(group, 0) + 1
+    if len(sizes) < k:
+        raise RecordError(f"{k} folds need {k} groups of questions or more, and there are {len(sizes)}")
+    filled = [0] * k
+    fold_of: dict[str, int] = {}
+    for group in sorted(sizes, key=lambda group: (uniform(seed, "fold", group), group)):
+        fold_of[group] = filled.index(min(filled))
+        filled[fold_of[group]] += sizes[group]
+    return np.array([fold_of[group] for group in groups], dtype=np.intp)
