@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from governor import __version__
-from governor.cli import check, demo, explain, init, models, run, schema
+from governor.cli import check, demo, explain, export, init, models, run, schema
 
 if TYPE_CHECKING:
     from governor.policy import Check
@@ -52,6 +52,7 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("check")(check.command(_checks))
 app.command("explain")(explain.explain)
+app.command("export")(export.export)
 app.command("schema")(schema.schema)
 app.command("init")(init.init)
 _models.command("pull")(models.pull)
