@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
@@ -104,3 +105,21 @@ def folds(groups: Sequence[str], k: int, seed: int) -> npt.NDArray[np.intp]:
         fold_of[group] = filled.index(min(filled))
         filled[fold_of[group]] += sizes[group]
     return np.array([fold_of[group] for group in groups], dtype=np.intp)
+
+
+def split(table: Table, fold_of: npt.NDArray[np.intp], fold: int) -> tuple[Flags, Flags]:
+    """Training and test questions of one fold, two masks (Q,).
+
+    A question whose normalised text is also tested is in neither: under a group that was asked for, two groups may
+    hold the same question.
+    """
+    test: Flags = fold_of == fold
+    texts = [normalised(text) for text in table.questions]
+    tested = {text for text, held in zip(texts, test.tolist(), strict=True) if held and text}
+    return ~test & np.array([text not in tested for text in texts], dtype=np.bool_), test
+
+
+def normalised(text: str) -> str:
+    """Text as it is compared: compatibility forms, case and white space made one."""
+    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    return " ".join(plain.casefold().split())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from governor.errors import LadderError, Problem, RecordError
 from governor.estimate.curves import Floats
 from governor.learn.ladder import HIDDEN, Ladder, nearest
 from governor.learn.schema import Row
-from governor.learn.table import Flags, Table, Texts
+from governor.learn.table import Flags, Table, Texts, normalised
 
 CHARACTERS_A_TOKEN = 4.0
 """Input tokens of a question where none were reported: its characters / 4."""
@@ -50,12 +49,6 @@ def tabulate(
     if costed:
         _check_costs(table, ladder)
     return table
-
-
-def normalised(text: str) -> str:
-    """Text as it is compared: compatibility forms, case and white space made one."""
-    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
-    return " ".join(plain.casefold().split())
 
 
 _Of: TypeAlias = Callable[[Row], str | None]

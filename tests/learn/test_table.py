@@ -18,8 +18,8 @@ from governor.errors import LadderError, RecordError
 from governor.learn.chance import uniform
 from governor.learn.ladder import Checking, Ladder, RungCost, load_ladder
 from governor.learn.rows import Row, read_rows
-from governor.learn.table import Table, draw, folds
-from governor.learn.tabulate import normalised, tabulate
+from governor.learn.table import Table, draw, folds, normalised, split
+from governor.learn.tabulate import tabulate
 
 SHARED = Path(os.environ.get("GOVERNOR_DATA", Path(__file__).parents[3] / "shared" / "data"))
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the recorded outcomes are not here (GOVERNOR_DATA)")
@@ -310,6 +310,15 @@ def test_folds_do_not_depend_on_the_order_of_questions_and_change_with_the_seed(
 def test_too_few_groups_for_the_folds_are_refused() -> None:
     with pytest.raises(RecordError, match="5 folds need 5 groups of questions or more, and there are 2"):
         folds(["a", "b", "a"], 5, 0)
+
+
+def test_a_question_that_is_tested_is_not_trained_on_under_another_group() -> None:
+    texts = {"q1": "same?", "q2": "Same?", "q3": "other?", "q4": "", "q5": ""}
+    rows = [r for qid, text in texts.items() for r in pair(qid, question=text, fields={"domain": qid})]
+    table = tabulate(rows, LADDER, group_by="domain")
+    train, test = split(table, np.array([0, 1, 1, 0, 1]), 0)
+    assert test.tolist() == [True, False, False, True, False]
+    assert train.tolist() == [False, False, True, False, True]
 
 
 def test_normalised_text_ignores_case_space_and_forms() -> None:
