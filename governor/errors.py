@@ -20,6 +20,7 @@ GovernorError
 ├── VerifierError          a verifier could not do its work (says nothing about the answer)
 │   └── SandboxError               no sandbox is to be had, and the policy asks for one
 ├── RecordError            a record could not be written (disk full, no permission), or read where it must be
+├── CertificateError       a certificate can't be used (damaged, foreign, newer), or may not be given
 └── ModelFileError         a local model file is absent, truncated or not the one recorded
 """
 
@@ -180,6 +181,10 @@ class SandboxError(VerifierError):
 
 class RecordError(GovernorError):
     """A record or result line could not be written whole, or a file of records not be read."""
+
+
+class CertificateError(GovernorError):
+    """A certificate can't be used: damaged, foreign or newer; or none may be given on these records."""
 
 
 class ModelFileError(GovernorError):

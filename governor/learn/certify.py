@@ -74,7 +74,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tested:
+class Trials:
     """The dials of one node ("" = all nodes together) in the order tested; only the last may have failed.
 
     `units` is the number of independent items, of which a trial may count some only.
@@ -85,24 +85,24 @@ class Tested:
     risk: float
     delta: float
     units: int
-    trials: tuple[Trial, ...]
+    each: tuple[Trial, ...]
 
     @property
     def certified(self) -> Trial | None:
         """The thriftiest dial that holds the risk; None where not even the safest was shown to."""
-        return next((trial for trial in reversed(self.trials) if trial.passed), None)
+        return next((trial for trial in reversed(self.each) if trial.passed), None)
 
     @property
     def dials(self) -> tuple[float, ...]:
         """Every dial that passed, rising."""
-        return tuple(trial.dial for trial in self.trials if trial.passed)
+        return tuple(trial.dial for trial in self.each if trial.passed)
 
     def units_needed(self) -> int | None:
         """About how many items would certify the safest dial at the share of failures it had.
 
         None where no number would, because it fails too often or nothing was accepted.
         """
-        safest = self.trials[0]
+        safest = self.each[0]
         if not safest.n:
             return None
         needed = trials_needed(safest.failures / safest.n, self.risk, self.delta)
@@ -110,7 +110,7 @@ class Tested:
 
 
 def certify(dials: Floats, losses: Floats, *, risk: float, delta: float) -> tuple[Trial, ...]:
-    """Test dials (D,), strictly rising, until one fails. `losses` (D, n) are 0 or 1, or NaN where an item doesn't count.
+    """Test dials (D,), strictly rising, until one fails. `losses` (D, n) are 0, 1, or NaN for what doesn't count.
 
     Columns must be independent of each other. ValueError for other shapes and values.
     """
@@ -133,12 +133,12 @@ def certify_replayed(
     by_node: bool = False,
     simultaneous: bool = False,
     seed: int = 0,
-) -> tuple[Tested, ...]:
+) -> tuple[Trials, ...]:
     """Test all questions together, or each node by itself (Mondrian), nodes in alphabetical order.
 
     Each node is tested at `delta`: one node's certificate fails to hold with that probability. `simultaneous`
-    shares delta among the nodes (Bonferroni), so that with probability 1 - delta all hold. Of each group one question,
-    drawn by `seed`, is counted: the risk is then that of a random question of a random group.
+    shares delta among the nodes (Bonferroni), so that with probability 1 - delta all hold. Of each group one
+    question, drawn by `seed`, is counted: the risk is then that of a random question of a random group.
     """
     names = sorted(set(replayed.nodes)) if by_node else [""]
     level = delta / len(names) if simultaneous else delta
@@ -172,11 +172,11 @@ def overlap(groups: Iterable[str], fitted_on: Collection[str]) -> int:
     return sum(group_digest(group) in fitted_on for group in groups)
 
 
-def _tested(node: str, replayed: Replayed, lost: Floats, kind: Kind, risk: float, delta: float, seed: int) -> Tested:
+def _tested(node: str, replayed: Replayed, lost: Floats, kind: Kind, risk: float, delta: float, seed: int) -> Trials:
     members = [at for at, name in enumerate(replayed.nodes) if node in ("", name)]
     kept = np.array(members, dtype=np.intp)[one_per_group((replayed.groups[at] for at in members), seed)]
     trials = certify(replayed.dials, lost[:, kept], risk=risk, delta=delta)
-    return Tested(node=node, kind=kind, risk=risk, delta=delta, units=kept.size, trials=trials)
+    return Trials(node=node, kind=kind, risk=risk, delta=delta, units=kept.size, each=trials)
 
 
 def _trial(dial: float, n: int, failures: int, risk: float, delta: float) -> Trial:

@@ -151,7 +151,7 @@ def test_simultaneous_certificates_share_delta() -> None:
 def test_copies_of_a_question_are_one_unit() -> None:
     replayed = scripted([0], 300, groups=tuple(str(at // 10) for at in range(300)))
     (tested,) = certify_replayed(replayed, "accepted-wrong", risk=0.05, delta=0.05)
-    assert tested.units == tested.trials[0].n == 30
+    assert tested.units == tested.each[0].n == 30
     assert not tested.certified
 
 
