@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -62,7 +63,7 @@ class Certificate:
     @property
     def evidence(self) -> str:
         """SHA-256 (hex) of everything but the time: two certificates from the same evidence are the same proof."""
-        return _digest({key: value for key, value in _plain(self).items() if key != "created"})
+        return _evidence(self)
 
     def __str__(self) -> str:
         where = f" at node {self.node}" if self.node else ""
@@ -180,6 +181,11 @@ def _shown(one: Certificate) -> bool:
     if not (0.0 < one.delta < 1.0 and at_most(one.failures, one.n, one.risk) <= one.delta):
         return False
     return math.isclose(one.bound, upper_bound(one.failures, one.n, one.delta), rel_tol=_AGREES)
+
+
+@lru_cache(maxsize=256)  # asked for at every step
+def _evidence(one: Certificate) -> str:
+    return _digest({key: value for key, value in _plain(one).items() if key != "created"})
 
 
 def _plain(one: Certificate) -> dict[str, Any]:
