@@ -140,7 +140,7 @@ def certify_replayed(
     shares delta among the nodes (Bonferroni), so that with probability 1 - delta all hold. Of each group one
     question, drawn by `seed`, is counted: the risk is then that of a random question of a random group.
     """
-    names = sorted(set(replayed.nodes)) if by_node else [""]
+    names = (by_node and sorted(set(replayed.nodes))) or [""]
     level = delta / len(names) if simultaneous else delta
     lost = losses(replayed, kind)
     return tuple(_tested(name, replayed, lost, kind, risk, level, seed) for name in names)
