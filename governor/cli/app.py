@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from governor import __version__
-from governor.cli import check, demo, explain, export, init, models, run, schema
-from governor.cli import certify, check, demo, explain, init, models, run, schema
+from governor.cli import certify, check, demo, explain, export, init, models, run, schema
 
 if TYPE_CHECKING:
     from governor.policy import Check
