@@ -15,15 +15,26 @@ from governor.learn.frontier import Curve, Deployed, Fixed, envelope, hull
 _WIDTH, _HEIGHT = 720.0, 440.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 20.0, 16.0, 56.0
 _TICKS = 5
-_LABEL = 15.0  # height of a line of text
+_LINE, _LETTER = 20.0, 9.5  # height of a line and width of a letter, as large as text is drawn on a phone
 
-# Okabe & Ito's palette, told apart without colour vision too, lightened where the background is dark; dashes repeat it.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
+# After Okabe & Ito's palette, told apart without colour vision too: on light ground, on dark ground. Dashes repeat it.
+_COLOURS = (
+    ("#0072b2", "#4aa8e0"),
+    ("#d55e00", "#ff8a3d"),
+    ("#009e73", "#2fc59b"),
+    ("#b8588c", "#e39ac4"),
+    ("#b87f00", "#f0b429"),
+    ("#2a8fc4", "#8fd0f5"),
+    ("#7d5ba6", "#b79be0"),
+    ("#6b6b6b", "#b5b5b5"),
+)
 _DASHES = ("", "7 3", "2 3", "9 3 2 3")
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1d1d1f; --faint: #6e6e73; --line: #d2d2d7; --ground: #ffffff; }
-@media (prefers-color-scheme: dark) { :root { --ink: #f0f0f2; --faint: #a1a1a6; --line: #424245; --ground: #1c1c1e; } }
+:root { color-scheme: light dark; --ink: #1d1d1f; --faint: #6e6e73; --line: #d2d2d7; --ground: #ffffff; LIGHT }
+@media (prefers-color-scheme: dark) {
+  :root { DARK --ink: #f0f0f2; --faint: #a1a1a6; --line: #424245; --ground: #1c1c1e; }
+}
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--ground); color: var(--ink);
   font: 16px/1.45 system-ui, sans-serif; }
@@ -44,8 +55,9 @@ ul.key svg { display: inline-block; width: 2rem; height: .75rem; vertical-align:
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; margin-top: 1rem; }
 th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th { white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--ground); }
-@media (max-width: 480px) { svg.plot text { font-size: 20px; } body { padding: .75rem; } }
+@media (max-width: 540px) { svg.plot text { font-size: 19px; } body { padding: .75rem; } }
 """
 
 
@@ -62,13 +74,26 @@ class Method:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chart:
-    """What is drawn: `unit` of the costs and a `caption` that says n, folds, seeds and verifier."""
+    """What is drawn: `unit` of the costs and a `caption` that says n, folds, seeds and verifier.
+
+    Costs of less than a tenth of a unit are written per thousand items.
+    """
 
     title: str
     caption: str
     unit: str
     rungs: Fixed
     methods: tuple[Method, ...]
+
+    @property
+    def items(self) -> int:
+        """How many items the costs are written for."""
+        return 1 if float(self.rungs.cost.max()) >= 0.1 else 1000
+
+    @property
+    def cost_label(self) -> str:
+        """Cost with its unit, as axes and tables name it."""
+        return f"cost per {'item' if self.items == 1 else f'{self.items:,} items'} ({self.unit})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +118,7 @@ def page(chart: Chart) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
+        f"<title>{title}</title>\n<style>{_style()}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
         f"<figure>\n{_drawing(chart)}\n{_key(chart)}\n<figcaption>{escape(chart.caption)}</figcaption>\n</figure>\n"
         f'<div class="scroll">\n{_table(chart)}\n</div>\n'
         '<p class="note">Curves are upper envelopes of each method and the fixed rungs; between two points items are '
@@ -101,13 +126,18 @@ def page(chart: Chart) -> str:
     )
 
 
+def _style() -> str:
+    light, dark = ("".join(f"--c{at}: {pair[side]}; " for at, pair in enumerate(_COLOURS)) for side in (0, 1))
+    return _STYLE.replace("LIGHT", light).replace("DARK", dark)
+
+
 def _drawing(chart: Chart) -> str:
     scale = _scale_of(chart)
-    parts = [_axes(scale, chart.unit), _line(hull(chart.rungs.cost, chart.rungs.accuracy), scale, 'class="curve hull"')]
+    parts = [_axes(scale, chart), _line(hull(chart.rungs.cost, chart.rungs.accuracy), scale, 'class="curve hull"')]
     for at, method in enumerate(chart.methods):
         parts.append(_line(envelope(chart.rungs, method.cost, method.accuracy), scale, _stroke(at)))
-    parts += [_square(chart, at, scale) for at, method in enumerate(chart.methods) if method.deployed]
     parts.append(_rungs(chart.rungs, scale))
+    parts += [_square(chart, at, scale) for at, method in enumerate(chart.methods) if method.deployed]
     label = escape(f"Accuracy against cost in {chart.unit}: {chart.title}")
     box = f"0 0 {_WIDTH:g} {_HEIGHT:g}"
     return f'<svg class="plot" viewBox="{box}" role="img" aria-label="{label}">\n' + "\n".join(parts) + "\n</svg>"
@@ -132,7 +162,7 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(at * step, 12) for at in range(first, floor(high / step + 1e-9) + 1)]
 
 
-def _axes(scale: _Scale, unit: str) -> str:
+def _axes(scale: _Scale, chart: Chart) -> str:
     bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     parts = []
     for accuracy in ticks(scale.low[1], scale.high[1]):
@@ -141,12 +171,12 @@ def _axes(scale: _Scale, unit: str) -> str:
         parts.append(
             f'<text class="tick" x="{_LEFT - 8:g}" y="{y + 4:.1f}" text-anchor="end">{accuracy * 100:g}</text>'
         )
-    for cost in ticks(scale.low[0], scale.high[0]):
-        x = scale.x(cost)
+    for cost in ticks(scale.low[0], scale.high[0] * chart.items):
+        x = scale.x(cost / chart.items)
         parts.append(f'<line class="grid" x1="{x:.1f}" y1="{_TOP:g}" x2="{x:.1f}" y2="{bottom:g}"/>')
         parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 20:g}" text-anchor="middle">{cost:g}</text>')
     middle = (_LEFT + right) / 2
-    parts.append(f'<text x="{middle:g}" y="{_HEIGHT - 8:g}" text-anchor="middle">cost per item ({escape(unit)})</text>')
+    parts.append(f'<text x="{middle:g}" y="{_HEIGHT - 8:g}" text-anchor="middle">{escape(chart.cost_label)}</text>')
     parts.append(
         f'<text transform="translate(18 {(_TOP + bottom) / 2:g}) rotate(-90)" text-anchor="middle">correct (%)</text>'
     )
@@ -164,7 +194,11 @@ def _line(curve: Curve, scale: _Scale, look: str) -> str:
 
 def _stroke(at: int) -> str:
     dash = _DASHES[at // len(_COLOURS) % len(_DASHES)] or ("" if at % 2 == 0 else _DASHES[1])
-    return f'class="curve" stroke="{_COLOURS[at % len(_COLOURS)]}" stroke-dasharray="{dash or "none"}"'
+    return f'class="curve" style="stroke: {_colour(at)}" stroke-dasharray="{dash or "none"}"'
+
+
+def _colour(at: int) -> str:
+    return f"var(--c{at % len(_COLOURS)})"
 
 
 def _square(chart: Chart, at: int, scale: _Scale) -> str:
@@ -174,30 +208,42 @@ def _square(chart: Chart, at: int, scale: _Scale) -> str:
     cost, accuracy = kept.cost * float(chart.rungs.cost[best]), kept.accuracy_share * float(chart.rungs.accuracy[best])
     x, y = scale.x(min(cost, scale.high[0])), scale.y(min(max(accuracy, scale.low[1]), scale.high[1]))
     what = escape(f"{chart.methods[at].name}, deployed for 98 %: kept {kept.accuracy_share:.3f} at {kept.cost:.3f}")
-    colour = _COLOURS[at % len(_COLOURS)]
-    return f'<rect x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10" fill="{colour}"><title>{what}</title></rect>'
+    place = f'x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10"'
+    return f'<rect {place} style="fill: {_colour(at)}"><title>{what}</title></rect>'
 
 
 def _rungs(rungs: Fixed, scale: _Scale) -> str:
     """Circles, and names beside them on the side where there is room, apart from each other."""
-    parts, taken = [], list[tuple[float, float]]()
+    parts: list[str] = []
+    taken: list[tuple[float, float, float]] = []
+    names = short_names(rungs.rungs)
     for at in np.argsort(rungs.cost, kind="stable").tolist():
         x, y = scale.x(float(rungs.cost[at])), scale.y(float(rungs.accuracy[at]))
-        left = x > _WIDTH * 0.6
-        line = _free_line(y + _LABEL, [other for other_x, other in taken if abs(other_x - x) < _WIDTH * 0.3])
-        taken.append((x, line))
+        width, left = _LETTER * len(names[at]), x > _WIDTH * 0.6
+        start = x - 9.0 - width if left else x + 9.0
+        line = _free_line(start, start + width, y, taken)
+        taken.append((start, start + width, line))
         anchor, shift = ("end", -9.0) if left else ("start", 9.0)
         parts.append(f'<circle class="rung" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
-        text = escape(rungs.rungs[at])
+        text = escape(names[at])
         parts.append(f'<text class="halo" x="{x + shift:.1f}" y="{line:.1f}" text-anchor="{anchor}">{text}</text>')
     return "\n".join(parts)
 
 
-def _free_line(y: float, taken: Sequence[float]) -> float:
-    """The nearest baseline at or around `y`, within the drawing, that is a line's height from all taken."""
-    steps = [step * sign * _LABEL / 2 for step in range(60) for sign in (1, -1)]
-    inside = (y + step for step in steps if _TOP + _LABEL <= y + step <= _HEIGHT - _BOTTOM - 2)
-    return next((line for line in inside if all(abs(line - other) >= _LABEL for other in taken)), y)
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names without what all of them begin with, up to a colon or a slash; whole where one would be left empty."""
+    starts = [names[0][: at + 1] for at, letter in enumerate(names[0]) if letter in ":/"]
+    shared = [start for start in starts if all(name.startswith(start) for name in names)]
+    short = [name.removeprefix(max(shared, key=len, default="")) for name in names]
+    return short if all(short) else list(names)
+
+
+def _free_line(start: float, end: float, y: float, taken: Sequence[tuple[float, float, float]]) -> float:
+    """The baseline nearest to just below `y`, within the drawing, where these columns hold no other name."""
+    others = [line for other_start, other_end, line in taken if start < other_end and other_start < end]
+    steps = [_LINE * (0.9 + 0.5 * step * sign) for step in range(60) for sign in (1, -1)]
+    inside = (y + step for step in steps if _TOP + _LINE <= y + step <= _HEIGHT - _BOTTOM - 2)
+    return next((line for line in inside if all(abs(line - other) >= _LINE for other in others)), y)
 
 
 def _key(chart: Chart) -> str:
@@ -212,11 +258,11 @@ def _table(chart: Chart) -> str:
     """Fixed rungs first, then every method with the figures it came with; a dash where it has none."""
     names = list(dict.fromkeys(name for method in chart.methods for name in method.figures))
     rungs = [
-        f"<tr><td>{escape(name)}</td><td>{cost:.4g}</td><td>{100 * accuracy:.1f}</td></tr>"
+        f"<tr><td>{escape(name)}</td><td>{cost * chart.items:.4g}</td><td>{100 * accuracy:.1f}</td></tr>"
         for name, cost, accuracy in zip(chart.rungs.rungs, chart.rungs.cost, chart.rungs.accuracy, strict=True)
     ]
     methods = [_row(method.name, [method.figures.get(name, "-") for name in names]) for method in chart.methods]
-    first = f"<tr><th>fixed rung</th><th>cost ({escape(chart.unit)})</th><th>correct (%)</th></tr>"
+    first = f"<tr><th>fixed rung</th><th>{escape(chart.cost_label)}</th><th>correct (%)</th></tr>"
     second = "<tr><th>method</th>" + "".join(f"<th>{escape(name)}</th>" for name in names) + "</tr>"
     return f"<table>{first}{''.join(rungs)}</table>\n<table>{second}{''.join(methods)}</table>"
 
