@@ -231,6 +231,26 @@ class Ledger(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class Shelf(Protocol):
+    """Small values that replicas share, by compare-and-set; the ledgers that Governor brings are shelves too.
+
+    The contract is `governor.testing.ShelfContract`; `governor.shelf.update` is the loop that changes a value.
+    LedgerUnavailableError means that the store can't be reached, LedgerError that a value is damaged or too large.
+    """
+
+    def load(self, key: str) -> tuple[bytes, int] | None:
+        """The value and its version (positive); None if there is none, or if its time to live is over."""
+        ...
+
+    def save(self, key: str, value: bytes, version: int, *, ttl: float | None = None) -> bool:
+        """Keep `value` if the stored version is still `version` (0: there is none); False if it is another.
+
+        At most `governor.shelf.LARGEST` bytes. `ttl` is in seconds from now; None keeps it for good.
+        """
+        ...
+
+
 class Sink(Protocol):
     """Takes each finished attempt and outcome. Raises RecordError when it can't be kept."""
 

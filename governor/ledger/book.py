@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from governor.errors import ReservationError
@@ -15,6 +16,20 @@ from governor.ledger import admission
 from governor.ledger.admission import Posting
 from governor.protocols import Balance, Reservation
 from governor.records import Amount, Limit
+from governor.shelf import check_key, check_value
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One value of the shelf: its version, and when (seconds since the epoch) it counts as gone; None = never."""
+
+    value: bytes
+    version: int
+    expires: float | None = None
+
+    def expired(self, now: float) -> bool:
+        """Whether the value counts as gone."""
+        return self.expires is not None and self.expires <= now
 
 
 class Books(Protocol):
@@ -32,6 +47,18 @@ class Books(Protocol):
         """Keeps the reservation and adds to the sums of its scopes."""
         ...
 
+    def page(self, key: str) -> Page | None:
+        """The shelf's value under this key, expired or not; LedgerError if it is damaged."""
+        ...
+
+    def put(self, key: str, value: bytes, expires: float | None) -> None:
+        """Keeps a value on the shelf under a version that was never given out before."""
+        ...
+
+    def sweep(self, since: float) -> None:
+        """Drops the shelf's values that expired at or before `since`."""
+        ...
+
 
 class Store(Protocol):
     """Keeps reservations and sums. A transaction that ends with an error leaves nothing behind."""
@@ -42,7 +69,7 @@ class Store(Protocol):
 
 
 class BookLedger:
-    """A Ledger (see `governor.protocols`) over any Store.
+    """A Ledger and a Shelf (see `governor.protocols`) over any Store.
 
     `clock` gives seconds since the epoch, shared by all processes; a reservation that is neither extended nor
     reserved again for `ttl` seconds counts as spent at its bound.
@@ -91,6 +118,24 @@ class BookLedger:
         with self._store.transaction() as books:
             self._book_overdue(books)
             return books.balance(scope)
+
+    def load(self, key: str) -> tuple[bytes, int] | None:
+        check_key(key)
+        with self._store.transaction() as books:
+            page = books.page(key)
+        return None if page is None or page.expired(self._clock()) else (page.value, page.version)
+
+    def save(self, key: str, value: bytes, version: int, *, ttl: float | None = None) -> bool:
+        check_key(key)
+        check_value(key, value)
+        now = self._clock()
+        with self._store.transaction() as books:
+            books.sweep(now)
+            page = books.page(key)
+            if version != (page.version if page else 0):
+                return False
+            books.put(key, value, None if ttl is None else now + ttl)
+        return True
 
     def close(self) -> None:
         self._store.close()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from threading import Lock
 
 from governor.ledger.admission import Posting, scopes
+from governor.ledger.book import Page
 from governor.protocols import Balance, Reservation
 
 
@@ -18,6 +19,8 @@ class MemoryStore:
         self._reservations: dict[str, Reservation] = {}
         self._touched: dict[str, float] = {}  # of open reservations only
         self._balances: dict[str, Balance] = {}
+        self._pages: dict[str, Page] = {}
+        self._versions = 0
 
     @contextmanager
     def transaction(self) -> Generator[MemoryStore, None, None]:
@@ -48,6 +51,17 @@ class MemoryStore:
                 reserved=old.reserved + posting.reserved,
                 overshoot=old.overshoot + posting.overshoot,
             )
+
+    def page(self, key: str) -> Page | None:
+        return self._pages.get(key)
+
+    def put(self, key: str, value: bytes, expires: float | None) -> None:
+        self._versions += 1
+        self._pages[key] = Page(value, self._versions, expires)
+
+    def sweep(self, since: float) -> None:
+        for key in [key for key, page in self._pages.items() if page.expired(since)]:
+            del self._pages[key]
 
     def close(self) -> None:
         """Nothing to let go of."""

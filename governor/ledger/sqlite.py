@@ -15,6 +15,7 @@ import re
 import sqlite3
 import time
 import weakref
+import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from governor.errors import LedgerError, LedgerUnavailableError
 from governor.ledger.admission import DIMENSIONS, Posting, scopes
+from governor.ledger.book import Page
 from governor.protocols import Balance, Reservation
 from governor.records import Amount, Limit
 
@@ -56,6 +58,19 @@ _KEEP = (
     "tokens = excluded.tokens, micros = excluded.micros, millis = excluded.millis, calls = excluded.calls, "
     "touched = excluded.touched"
 )
+
+# Beside the books, in the same file: values shared by replicas. The row without a key counts the versions given out, so
+# that no version comes twice even where a value was dropped and made anew.
+_SHELF = """CREATE TABLE IF NOT EXISTS shelf (
+    key TEXT PRIMARY KEY, value BLOB NOT NULL, version INTEGER NOT NULL, digest INTEGER NOT NULL, expires REAL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS shelf_expiries ON shelf (expires) WHERE expires IS NOT NULL;
+INSERT OR IGNORE INTO shelf VALUES ('', x'', 0, 0, NULL)"""
+_PUT = (
+    "INSERT INTO shelf VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value, "
+    "version = excluded.version, digest = excluded.digest, expires = excluded.expires"
+)
+_NEXT = "UPDATE shelf SET version = version + 1 WHERE key = '' RETURNING version"
 
 _REASONS = (
     ("SQLITE_BUSY", "another process kept it locked"),
@@ -161,6 +176,11 @@ class SqliteStore:
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
             connection.execute("COMMIT")
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'shelf'").fetchone() is None:
+            connection.execute("BEGIN IMMEDIATE")  # a file of before there was a shelf has its books only
+            for statement in _SHELF.split(";"):
+                connection.execute(statement)
+            connection.execute("COMMIT")
 
     def _version(self, connection: sqlite3.Connection) -> int:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -222,6 +242,24 @@ class _SqliteBooks:
         sums = (*_figures(posting.spent), *_figures(posting.reserved), *_figures(posting.overshoot))
         for scope in scopes(after.limits):
             self._execute(_ADD, (scope, *sums))
+
+    def page(self, key: str) -> Page | None:
+        row = self._execute("SELECT value, version, digest, expires FROM shelf WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        value, version, digest, expires = row
+        if not isinstance(value, bytes) or zlib.crc32(value) != digest:
+            raise LedgerError(
+                f"shelf value '{key}' is damaged: its checksum does not fit; delete its row to begin anew"
+            )
+        return Page(value, version, expires)
+
+    def put(self, key: str, value: bytes, expires: float | None) -> None:
+        (version,) = self._execute(_NEXT).fetchone()
+        self._execute(_PUT, (key, value, version, zlib.crc32(value), expires))
+
+    def sweep(self, since: float) -> None:
+        self._execute("DELETE FROM shelf WHERE expires <= ?", (since,))
 
 
 def _figures(value: Amount | Limit) -> tuple[int | None, ...]:
