@@ -34,8 +34,9 @@ def update(
 ) -> bytes:
     """Replace the value under `key` by `change` of it (of None where there is none), and return what was saved.
 
-    `change` may run several times, once for each time that another writer came first. Pauses between tries grow from
-    1 to 100 ms with full jitter. Raises LedgerUnavailableError after `attempts` tries, and whatever shelf or change raise.
+    `change` may run several times, once for each time that another writer came first. Pauses between tries grow
+    from 1 to 100 ms with full jitter. Raises LedgerUnavailableError after `attempts` tries, and whatever shelf or
+    change raise.
     """
     for number in range(attempts):
         found = shelf.load(key)

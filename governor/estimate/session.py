@@ -1,0 +1,105 @@
+"""What the earlier steps of a session say about the next: its work is harder, or easier, than it looks.
+
+A step's difficulty is `d = h + e`: a part h that its session shares, with prior N(0, SHARED^2), and a part of its own.
+What a step's verdicts move d by, they move h by in proportion of their variances (the regression of h on d),
+and the evidence fades with every step, because a session's topic does.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from governor.errors import LedgerError
+from governor.estimate.curves import GRID, Floats
+
+SHARED = 0.5
+"""Standard deviation, over sessions, of what a session's steps share, on the latent scale of difficulty."""
+
+KEPT = 0.85
+"""Share of the evidence that is left after one further step."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEffect:
+    """Evidence about a session in natural parameters, so that what replicas saw adds up.
+
+    `precision` and `pull` (precision x centre) are added to the prior's; without evidence both are 0.
+    """
+
+    precision: float = 0.0
+    pull: float = 0.0
+
+    @property
+    def variance(self) -> float:
+        """Posterior variance of the shift of difficulty, in squared latent units."""
+        return 1.0 / (1.0 / SHARED**2 + self.precision)
+
+    @property
+    def mean(self) -> float:
+        """Posterior mean of the shift of difficulty; positive means harder than it looks."""
+        return self.pull * self.variance
+
+    def applied(self, mean: float, sd: float) -> tuple[float, float]:
+        """A step's mean and standard deviation on the latent scale, given its session.
+
+        The standard deviation without a session is taken to hold SHARED^2, of which what was learned is taken off.
+        """
+        own = max(sd * sd - SHARED**2, 0.25 * sd * sd)
+        return mean + self.mean, (own + min(self.variance, sd * sd - own)) ** 0.5
+
+    def shifted(self, weights: Floats) -> Floats:
+        """Weights over GRID moved by `mean`; other grids are left as they are."""
+        if self.pull == 0.0 or weights.size != GRID.size:
+            return weights
+        moved: Floats = np.interp(GRID - self.mean, GRID, weights)
+        moved /= moved.sum()
+        moved.setflags(write=False)
+        return moved
+
+    def after(self, before: Floats, posterior: Floats) -> SessionEffect:
+        """With a step whose weights over GRID were `before` its verdicts and `posterior` after them."""
+        if before.size != GRID.size:
+            return self
+        mean, variance = _moments(before)
+        moved, narrowed = _moments(posterior)
+        share = min(self.variance / max(variance, 1e-9), 1.0)
+        left = self.variance - share * share * min(max(variance - narrowed, 0.0), variance)
+        centre = self.mean + share * (moved - mean)
+        precision = 1.0 / max(left, 1e-3) - 1.0 / SHARED**2
+        return SessionEffect(precision, centre * (precision + 1.0 / SHARED**2))
+
+    def faded(self) -> SessionEffect:
+        """As it counts one step later."""
+        return SessionEffect(self.precision * KEPT, self.pull * KEPT)
+
+    def plus(self, other: SessionEffect) -> SessionEffect:
+        """Both together."""
+        return SessionEffect(self.precision + other.precision, self.pull + other.pull)
+
+    def minus(self, other: SessionEffect) -> SessionEffect:
+        """What this one has more than the other."""
+        return SessionEffect(self.precision - other.precision, self.pull - other.pull)
+
+    def to_bytes(self) -> bytes:
+        """For a shelf."""
+        return json.dumps([self.precision, self.pull]).encode()
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> SessionEffect:
+        """What `to_bytes` gave; LedgerError for anything else."""
+        try:
+            precision, pull = json.loads(value)
+            found = cls(float(precision), float(pull))
+        except (ValueError, TypeError) as cause:
+            raise LedgerError(f"a session's shared state can't be read: {value[:40]!r}") from cause
+        if not (np.isfinite(found.pull) and np.isfinite(found.precision)):
+            raise LedgerError(f"a session's shared state is no number: {value[:40]!r}")
+        return found
+
+
+def _moments(weights: Floats) -> tuple[float, float]:
+    mean = float(GRID @ weights)
+    return mean, float((GRID - mean) ** 2 @ weights)
