@@ -6,9 +6,9 @@ A forecast p of rung k for a prompt of cluster c becomes, with x = logit p,
 
 with Gaussian priors around "nothing is off": b and a are shared by all rungs (under transfer they are off alike), b_k
 and a_k are a rung's own (Platt 1999), u_c is how much a cluster's prompts are easier than forecast, v_ck what a rung
-adds to that. Each outcome becomes a Gaussian factor on its cell (c, k) whose moments match (assumed density filtering: Opper
-1998, "A Bayesian approach to on-line learning"). So the state is a table of sums, which replicas merge by adding, and
-the parameters are the exact solution of a linear hierarchical model on those sums.
+adds to that. Each outcome becomes a Gaussian factor on its cell (c, k) whose moments match (assumed density filtering:
+Opper 1998, "A Bayesian approach to on-line learning"). So the state is a table of sums, which replicas merge by adding,
+and the parameters are the exact solution of a linear hierarchical model on those sums.
 
 Whether anything is off, and how much clusters differ, can't be known beforehand. Several priors on it stand side by
 side on the same sums, the first of them "nothing is off", and their forecasts are averaged by how well each has
@@ -32,16 +32,16 @@ SPREADS = ((0.0, 0.0), (0.3, 0.2), (1.2, 0.8), (4.0, 3.0))
 """Prior variances of (u, v) that stand side by side, in squared logits; with the first, clusters do not count."""
 
 _VARIANCES = (1.0, 0.09, 0.25, 0.04)  # of b, a, b_k, a_k
-_REACH = 7.0  # logits beyond it are cut: no forecast is surer than 1 in 1,000
+_LEAST = 0.001  # forecasts that are surer are read as if they were as sure as this
 _JITTER = 0.02  # of a cell's variance: keeps a sure cell teachable
 _EVERYBODY = 1e-9  # a variance of nothing
 
 
 def logit(p: Floats) -> Floats:
-    """ln(p / (1 - p)), cut at +-7."""
-    with np.errstate(divide="ignore"):
-        odds: Floats = np.log(p) - np.log1p(-p)
-    return np.clip(odds, -_REACH, _REACH)
+    """ln(p / (1 - p)), p cut at 0.001 and 0.999."""
+    kept = np.minimum(np.maximum(p, _LEAST), 1.0 - _LEAST)
+    found: Floats = np.log(kept / (1.0 - kept))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,9 @@ class Recalibration:
 
     def apply(self, p: Floats, heads: tuple[str, ...], cluster: str = OTHERS) -> Floats:
         """Recalibrated probabilities (K,) of these rungs on a prompt of this cluster; unknown names are allowed."""
-        row, columns = self.row(cluster), self.columns(heads)
-        slopes, shifts = self._map
-        z = slopes[row, :, columns] * logit(p)[:, None] + shifts[row, :, columns]  # (K, M)
-        mixed: Floats = (1.0 / (1.0 + np.exp(-z))) @ self.weights
+        slopes, shifts = self._maps(heads)[self.row(cluster)]
+        z = slopes * logit(p) + shifts
+        mixed: Floats = self.weights @ (1.0 / (1.0 + np.exp(-z)))
         return mixed
 
     def row(self, cluster: str) -> int:
@@ -80,12 +79,8 @@ class Recalibration:
 
     def columns(self, heads: tuple[str, ...]) -> npt.NDArray[np.intp]:
         """The columns of rungs; the last is that of all that are unknown."""
-        found = self._columns.get(heads)
-        if found is None:
-            known = {head: column for column, head in enumerate(self.evidence.heads)}
-            found = np.array([known.get(head, len(known)) for head in heads], dtype=np.intp)
-            self._columns[heads] = found
-        return found
+        known = {head: column for column, head in enumerate(self.evidence.heads)}
+        return np.array([known.get(head, len(known)) for head in heads], dtype=np.intp)
 
     def learned(self, seen: Observed, sketch: Ints | None = None) -> Evidence:
         """What this outcome adds, as evidence of its own: `evidence.faded(1).plus(learned(...))` is the next one."""
@@ -111,13 +106,13 @@ class Recalibration:
         weights /= weights.sum()
         return weights
 
+    def prepare(self) -> None:
+        """Solve for the parameters now, rather than at the first use (which then costs a millisecond less)."""
+        _ = self._map, self.weights
+
     @cached_property
     def _rows(self) -> dict[str, int]:
         return {name: row for row, name in enumerate(self.evidence.clusters)}
-
-    @cached_property
-    def _columns(self) -> dict[tuple[str, ...], npt.NDArray[np.intp]]:
-        return {}
 
     @cached_property
     def _solved(self) -> tuple[Floats, Floats, Floats]:
@@ -128,11 +123,21 @@ class Recalibration:
         return centres, gains, variances
 
     @cached_property
-    def _map(self) -> tuple[Floats, Floats]:
-        """Slopes and shifts of the logits as forecast: how unsure the parameters are is taken into account."""
+    def _map(self) -> Floats:
+        """Slopes and shifts (C + 1, 2, M, K + 1) of logits, how unsure the parameters are taken into account."""
         centres, gains, variances = self._solved
         shrunk = moderation(variances)
-        return gains * shrunk, centres * shrunk
+        return np.stack([gains * shrunk, centres * shrunk], axis=1)
+
+    def _maps(self, heads: tuple[str, ...]) -> Floats:
+        found = self._ladders.get(heads)
+        if found is None:
+            found = self._ladders[heads] = self._map[..., self.columns(heads)]
+        return found
+
+    @cached_property
+    def _ladders(self) -> dict[tuple[str, ...], Floats]:
+        return {}
 
 
 def moderation(variance: Floats) -> Floats:

@@ -71,9 +71,9 @@ class SessionEffect:
         precision = 1.0 / max(left, 1e-3) - 1.0 / SHARED**2
         return SessionEffect(precision, centre * (precision + 1.0 / SHARED**2))
 
-    def faded(self) -> SessionEffect:
-        """As it counts one step later."""
-        return SessionEffect(self.precision * KEPT, self.pull * KEPT)
+    def faded(self, steps: int = 1) -> SessionEffect:
+        """As it counts so many steps later."""
+        return SessionEffect(self.precision * KEPT**steps, self.pull * KEPT**steps)
 
     def plus(self, other: SessionEffect) -> SessionEffect:
         """Both together."""

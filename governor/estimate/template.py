@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import zlib
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -25,21 +25,28 @@ ALIKE = 0.35
 NODE_CLUSTERS = 32
 """Templates that one named node keeps apart; further ones count as the node's own mixed cluster."""
 
-_HEAD, _TAIL = 160, 80  # characters that are read: instructions stand at a prompt's ends
+_HEAD, _TAIL = 120, 60  # characters that are read: instructions stand at a prompt's ends
 _WORD = re.compile(r"[^\W\d_]{2,}")
+_EMPTY = 1 << 32
+_NEVER = np.uint32(0xFFFFFFFF)  # no word has this value
 _DEFAULT = "default"
 
 
 def sketch(text: str) -> Ints:
     """BANDS numbers that are mostly equal for texts that share most words; 0 is an empty band."""
     read = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} {text[-_TAIL:]}"
-    bands = [0] * BANDS
-    for word in set(_WORD.findall(read.lower())):
-        mixed = zlib.crc32(word.encode("utf-8", "replace")) * 2654435761 & 0xFFFFFFFF
-        band, value = mixed % BANDS, (mixed >> 5) + 1
-        if not 0 < bands[band] <= value:
+    bands = [_EMPTY] * BANDS
+    for band, value in map(_hashed, set(_WORD.findall(read.lower()))):
+        if value < bands[band]:
             bands[band] = value
-    return np.array(bands, dtype=np.uint32)
+    return np.array(bands, dtype=np.int64).astype(np.uint32)  # empty wraps to 0
+
+
+@lru_cache(maxsize=1 << 16)
+def _hashed(word: str) -> tuple[int, int]:
+    """A word's band and its value in it: 1 .. 2**27."""
+    mixed = zlib.crc32(word.encode("utf-8", "replace")) * 2654435761 & 0xFFFFFFFF
+    return mixed % BANDS, (mixed >> 5) + 1
 
 
 @dataclass(frozen=True, eq=False)  # no slots: rows are looked up by node once and kept
@@ -58,30 +65,45 @@ class Templates:
         mixed = f"{node}|" if node else OTHERS
         if not seen.any():
             return mixed, seen
-        rows = self._by_node.get(node)
-        if rows is not None:
-            row = _most_alike(seen, self.evidence.sketches[rows])
+        group = self._by_node.get(node)
+        if group is not None:
+            row = group.most_alike(seen)
             if row >= 0:
-                return self.evidence.clusters[rows[row]], seen
-            if node and len(rows) >= NODE_CLUSTERS:
+                return self.evidence.clusters[row], seen
+            if node and len(group.rows) >= NODE_CLUSTERS:
                 return mixed, np.zeros_like(seen)
         return f"{node}|{zlib.crc32(seen.tobytes()):08x}", seen
 
+    def prepare(self) -> None:
+        """Build the look-up now, rather than at the first use."""
+        _ = self._by_node
+
     @cached_property
-    def _by_node(self) -> dict[str, npt.NDArray[np.intp]]:
-        """Rows of each node's clusters but the mixed one."""
+    def _by_node(self) -> dict[str, _Group]:
+        """Each node's clusters but the mixed one."""
         found: dict[str, list[int]] = {}
         for row, name in enumerate(self.evidence.clusters):
             node, _, template = name.rpartition("|")
             if template:
                 found.setdefault(node, []).append(row)
-        return {node: np.array(rows, dtype=np.intp) for node, rows in found.items()}
+        return {node: _Group.of(rows, self.evidence.sketches[rows]) for node, rows in found.items()}
 
 
-def _most_alike(seen: Ints, others: Ints) -> int:
-    """The row of the most similar sketch, -1 if none is similar enough. Bands that are empty in both do not count."""
-    used = np.count_nonzero(others | seen, axis=1)
-    equal = np.count_nonzero((others == seen) & (seen > 0), axis=1)
-    share = equal / np.maximum(used, 1)
-    row = int(share.argmax())
-    return row if share[row] >= ALIKE else -1
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Clusters among which a prompt may fall: their rows, sketches (C, BANDS) and numbers of filled bands (C,)."""
+
+    rows: list[int]
+    sketches: Ints
+    filled: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, rows: list[int], sketches: Ints) -> _Group:
+        return cls(rows, np.where(sketches > 0, sketches, _NEVER), np.count_nonzero(sketches, axis=1))
+
+    def most_alike(self, seen: Ints) -> int:
+        """The row of the cluster whose sketch is most similar, -1 if none is similar enough."""
+        equal = (self.sketches == seen).sum(axis=1)
+        share = equal / np.maximum(self.filled, np.count_nonzero(seen))
+        best = int(share.argmax())
+        return self.rows[best] if share[best] >= ALIKE else -1
