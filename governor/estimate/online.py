@@ -211,7 +211,7 @@ class Online:
                 return
             try:
                 self._share(shelf)
-                self._share_sessions(shelf)
+                self._share_sessions(shelf, everything=not patient)
             except LedgerError as fault:
                 self._failed(fault)
             else:
@@ -324,11 +324,12 @@ class Online:
             since = self._unshared
             self._values = _Values.of(shared.faded(since.age).plus(since.evidence))
 
-    def _share_sessions(self, shelf: Shelf) -> None:
+    def _share_sessions(self, shelf: Shelf, *, everything: bool) -> None:
         with self._lock:
-            due = [(name, known) for name, known in self._sessions.items() if known.steps or not known.asked]
-        for name, known in due:
-            self._share_session(shelf, name, known)
+            known = list(self._sessions.items())
+        for name, session in known:
+            if everything or session.steps or not session.asked:
+                self._share_session(shelf, name, session)
 
     def _share_session(self, shelf: Shelf, name: str, known: _Session) -> None:
         key = f"{self._key}:session:{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}"

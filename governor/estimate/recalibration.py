@@ -34,6 +34,7 @@ SPREADS = ((0.0, 0.0), (0.3, 0.2), (1.2, 0.8), (4.0, 3.0))
 _VARIANCES = (1.0, 0.09, 0.25, 0.04)  # of b, a, b_k, a_k
 _LEAST = 0.001  # forecasts that are surer are read as if they were as sure as this
 _JITTER = 0.02  # of a cell's variance: keeps a sure cell teachable
+_FLATTEST = 0.1  # smallest slope
 _EVERYBODY = 1e-9  # a variance of nothing
 
 
@@ -86,10 +87,11 @@ class Recalibration:
         """What this outcome adds, as evidence of its own: `evidence.faded(1).plus(learned(...))` is the next one."""
         row, column = self.row(seen.cluster), int(self.columns((seen.head,))[0])
         x = float(logit(np.array([seen.p]))[0])
-        centres, gains, variances = (array[row, :, column] for array in self._solved)
+        centres, gains, variances = (array[row, :, column] for array in self._solved[:3])
+        lines = self._solved[3][:, :, column] @ np.array([1.0, 2.0 * x, x * x])
         means = centres + gains * x
         best = 1 + int(np.argmax(self.weights[1:]))  # one that can learn
-        weight, centre = _factor(float(means[best]), float(variances[best]) + _JITTER, seen)
+        weight, centre = _factor(float(means[best]), float(variances[best] + lines[best]) + _JITTER, seen)
         shift = centre - x
         sums = weight * np.array([1.0, x, x * x, shift, x * shift])
         kept = (OTHERS,) if seen.cluster == OTHERS else (OTHERS, seen.cluster)
@@ -115,17 +117,21 @@ class Recalibration:
         return {name: row for row, name in enumerate(self.evidence.clusters)}
 
     @cached_property
-    def _solved(self) -> tuple[Floats, Floats, Floats]:
-        """Centres, gains and variances of the logits: (C + 1, M, K + 1), the last row and column for the unknown."""
+    def _solved(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """Centres, gains and variances of the logits: (C + 1, M, K + 1), the last row and column for the unknown.
+
+        The variances are those of u + v; the fourth, (M, 3, K + 1), is of the lines: of shift, of both, of slope.
+        """
         nothing = np.zeros((len(self.evidence.clusters) + 1, len(self.evidence.heads) + 1))
-        parts = [(nothing, nothing + 1.0, nothing), *(_solution(self.evidence.sums, *spread) for spread in SPREADS)]
-        centres, gains, variances = (np.stack(arrays, axis=1) for arrays in zip(*parts, strict=True))
-        return centres, gains, variances
+        parts = [_solution(self.evidence.sums, *spread) for spread in SPREADS]
+        parts.insert(0, (nothing, nothing + 1.0, nothing, np.zeros_like(parts[0][3])))
+        centres, gains, variances, lines = zip(*parts, strict=True)
+        return np.stack(centres, 1), np.stack(gains, 1), np.stack(variances, 1), np.stack(lines)
 
     @cached_property
     def _map(self) -> Floats:
         """Slopes and shifts (C + 1, 2, M, K + 1) of logits, how unsure the parameters are taken into account."""
-        centres, gains, variances = self._solved
+        centres, gains, variances, _ = self._solved
         shrunk = moderation(variances)
         return np.stack([gains * shrunk, centres * shrunk], axis=1)
 
@@ -171,8 +177,8 @@ def _factor(mean: float, variance: float, seen: Observed) -> tuple[float, float]
     return curvature / (1.0 - variance * curvature), mean + towards / curvature
 
 
-def _solution(sums: Floats, cluster_variance: float, cell_variance: float) -> tuple[Floats, Floats, Floats]:
-    """Centres, gains and variances (C + 1, K + 1) under one prior: v, then u, eliminated by Schur complements."""
+def _solution(sums: Floats, cluster_variance: float, cell_variance: float) -> tuple[Floats, Floats, Floats, Floats]:
+    """What `_solved` holds, under one prior: v, then u, are eliminated by Schur complements."""
     own = 1.0 / max(cell_variance, _EVERYBODY)
     shared = 1.0 / max(cluster_variance, _EVERYBODY)
     weight, _, _, rest, _ = np.moveaxis(sums, 2, 0)
@@ -184,18 +190,20 @@ def _solution(sums: Floats, cluster_variance: float, cell_variance: float) -> tu
     drift = left[..., 3].sum(axis=1)
     cross = np.concatenate([left[..., 0], left[..., 1]], axis=1)  # (C, 2K)
     gain = math.sqrt(1.0 + math.pi * (cluster_variance + cell_variance) / 8.0)
-    common, lines = _lines(left.sum(axis=0), cross, drift, total, gain)
+    (common, flat), lines, covariance = _lines(left.sum(axis=0), cross, drift, total, gain)
     shift, slope = lines
     ease = (drift - cross @ lines.ravel()) / total
     still = rest - sums[..., 1] * slope - weight * (shift + ease[:, None])
     cells = still / (own + weight)
     cells[0] = 0.0
     knows = 1.0 / (own + weight) + freed**2 / total[:, None]
-    knows[0] = cluster_variance + cell_variance
+    unknown = 1.0 / total + cell_variance
+    knows[0] = unknown[0] = cluster_variance + cell_variance
     return (
-        _framed(shift + ease[:, None] + cells, shift, common[0] + ease, common[0]),
-        _framed(np.broadcast_to(1.0 + slope, weight.shape), 1.0 + slope, 1.0 + common[1], 1.0 + common[1]),
-        _framed(knows, cluster_variance + cell_variance, 1.0 / total + cell_variance, cluster_variance + cell_variance),
+        _framed(shift + ease[:, None] + cells, shift, common + ease, common),
+        _framed(np.broadcast_to(1.0 + slope, weight.shape), 1.0 + slope, 1.0 + flat, 1.0 + flat),
+        _framed(knows, cluster_variance + cell_variance, unknown, cluster_variance + cell_variance),
+        covariance,
     )
 
 
@@ -212,8 +220,8 @@ def _without_cells(sums: Floats, own: float) -> Floats:
 
 def _lines(
     summed: Floats, cross: Floats, drift: Floats, total: Floats, gain: float
-) -> tuple[tuple[float, float], Floats]:
-    """The shared (b, a), and each rung's (b + b_k, a + a_k) as (2, K), u_c being integrated out.
+) -> tuple[tuple[float, float], Floats, Floats]:
+    """The shared (b, a); each rung's (b + b_k, a + a_k) as (2, K), u_c being integrated out; and their covariances.
 
     `gain` is what a slope is before anything is known: what integrating over clusters takes from it again.
     """
@@ -231,8 +239,16 @@ def _lines(
     prior = 1.0 / np.repeat(_VARIANCES, (1, 1, heads, heads))
     start = np.zeros(2 + 2 * heads)
     start[1] = gain - 1.0
-    found = np.linalg.solve(np.diag(prior) + shown.T @ precision @ shown, prior * start + shown.T @ pull)
-    return (float(found[0]), float(found[1])), (shown @ found).reshape(2, heads)
+    covariance = np.linalg.inv(np.diag(prior) + shown.T @ precision @ shown)
+    found = covariance @ (prior * start + shown.T @ pull)
+    lines = (shown @ found).reshape(2, heads)
+    np.maximum(lines[1], _FLATTEST - 1.0, out=lines[1])  # few outcomes must not turn a forecast round
+    spread = np.empty((3, heads + 1))
+    told = shown @ covariance @ shown.T
+    spread[:, :-1] = told[each, each], told[each, heads + each], told[heads + each, heads + each]
+    own = np.array([_VARIANCES[2], 0.0, _VARIANCES[3]])
+    spread[:, -1] = covariance[[0, 0, 1], [0, 1, 1]] + own
+    return (float(found[0]), max(float(found[1]), _FLATTEST - 1.0)), lines, spread
 
 
 def _framed(inner: Floats, row: Floats | float, column: Floats | float, corner: float) -> Floats:
