@@ -253,7 +253,8 @@ class Online:
         return tempered
 
     def _learned(self, odds: Floats, effect: SessionEffect, heads: tuple[str, ...]) -> Learned:
-        low, high = float(odds.min(initial=1.0)), float(odds.max(initial=1.0))
+        factors: list[float] = odds.tolist()
+        low, high = min(factors, default=1.0), max(factors, default=1.0)
         extreme = high if high * low > 1.0 else low
         return Learned(
             factor=extreme,

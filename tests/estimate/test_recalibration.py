@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def log_loss(p: Floats, label: Floats) -> float:
     return float(-np.log(np.where(label > 0.5, p, 1.0 - p)).mean())
 
 
-def report(what: str, figures: Floats) -> None:
+def report(what: str, figures: Any) -> None:
     sys.stdout.write(f"\n{what}: " + ", ".join(f"{figure:.4f}" for figure in figures) + "\n")
 
 
