@@ -13,21 +13,22 @@ import hashlib
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from governor.errors import LedgerError
-from governor.estimate.adjusted import AdjustedBelief, Learned, joint, lifted, odds_for
+from governor.estimate.adjusted import AdjustedBelief, Learned, joint, odds_for
 from governor.estimate.curves import Floats
 from governor.estimate.evidence import HALF_LIFE, Evidence, Ints
+from governor.estimate.lessons import Begun, observations, posterior
 from governor.estimate.recalibration import Observed, Recalibration, logit
 from governor.estimate.session import SessionEffect
 from governor.estimate.template import Templates
 from governor.protocols import Estimator, Shelf, Situation, Terms
-from governor.records import Attempt, Forecast, Outcome, Step
+from governor.records import Attempt, Outcome, Step
 from governor.shelf import update
 
 PENDING = 2_048
@@ -63,19 +64,6 @@ class Betting(Protocol):
 
 class LocalOnlyWarning(UserWarning):
     """What is learned while serving can't be shared for now; steps go on with this replica's own values."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """What a step's outcome will be compared with: its forecasts (K,) as they came, and how they were changed."""
-
-    heads: tuple[str, ...]
-    raw: Floats
-    odds: Floats
-    cluster: str
-    sketch: Ints
-    weights: Floats | None
-    answer: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +125,7 @@ class Online:
         self._flushing = threading.Lock()
         self._values = _Values.of(Evidence())
         self._unshared = _Unshared()
-        self._begun: OrderedDict[str, _Begun] = OrderedDict()
+        self._begun: OrderedDict[str, Begun] = OrderedDict()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._bets: dict[str, Betting] = {}
         self._alarms: dict[str, int] = {}
@@ -172,7 +160,7 @@ class Online:
         recalibrated = self._tempered(values.recalibration.apply(raw, heads, cluster), heads)
         odds = odds_for(grid.success, weights, raw, recalibrated)
         gridded = weights if grid.weights.size > 1 else None
-        self._remember(step.id, _Begun(heads, raw, odds, cluster, sketch, gridded, grid.answer))
+        self._remember(step.id, Begun(heads, raw, odds, cluster, sketch, gridded, grid.answer))
         return AdjustedBelief(
             inner=belief,
             heads=heads,
@@ -238,7 +226,7 @@ class Online:
             self._sessions.popitem(last=False)
         return known
 
-    def _remember(self, step: str, begun: _Begun) -> None:
+    def _remember(self, step: str, begun: Begun) -> None:
         with self._lock:
             self._begun[step] = begun
             if len(self._begun) > PENDING:
@@ -291,12 +279,11 @@ class Online:
         self._alarms = {**self._alarms, head: ALARMED}
         return _FORGOTTEN
 
-    def _learn_session(self, session: str, begun: _Begun, outcome: Outcome) -> None:
+    def _learn_session(self, session: str, begun: Begun, outcome: Outcome) -> None:
         if not session or begun.weights is None:
             return
         known = self._know(session)
-        posterior = _posterior(begun, begun.weights, outcome)
-        later = known.effect.after(begun.weights, posterior)
+        later = known.effect.after(begun.weights, posterior(begun, begun.weights, outcome))
         known.fresh = known.fresh.plus(later.minus(known.effect)).faded()
         known.effect = later.faded()
         known.steps += 1
@@ -358,65 +345,3 @@ class Online:
         self.problem = f"learned values are this replica's own: {fault}"
         if self._failures == 1:
             warnings.warn(LocalOnlyWarning(self.problem), stacklevel=3)
-
-
-def observations(begun: _Begun, outcome: Outcome) -> Iterator[tuple[Observed, float]]:
-    """What an outcome teaches, and the P(accept) that was told of it: one for each verdict, and each cut reply.
-
-    A verifier's rates are read off the attempt's own forecasts, which follow them: P(accept) = p s + (1 - p) f. Where
-    these can't tell (one rung, or no verifier) a verdict teaches nothing.
-    """
-    for attempt in outcome.attempts:
-        told = {forecast.rung: forecast for forecast in attempt.forecasts}.get(attempt.rung.id)
-        if told is None or attempt.rung.id not in begun.heads:
-            continue
-        column = begun.heads.index(attempt.rung.id)
-        first = attempt.number == 1
-        p = float(begun.raw[column]) if first else _without(told.p_success, float(begun.odds[column]))
-        if attempt.failure == "truncated":  # not accepted, whoever would have judged it
-            yield Observed(attempt.rung.id, begun.cluster, p, False), told.p_success
-            continue
-        judged = attempt.verdict is not None and attempt.verdict.decision in ("accept", "reject")
-        rates = rates_of(attempt.forecasts)
-        if judged and rates is not None and attempt.reply is not None:
-            accepted = not attempt.rejected
-            yield Observed(attempt.rung.id, begun.cluster, p, accepted, *rates), told.p_accept
-
-
-def rates_of(forecasts: tuple[Forecast, ...]) -> tuple[float, float] | None:
-    """Sensitivity and false-accept rate of the verifier that these forecasts count on; None where they can't tell."""
-    if not forecasts:
-        return None
-    low, high = min(forecasts, key=_success), max(forecasts, key=_success)
-    if high.p_success - low.p_success < 1e-4:
-        return None
-    slope = (high.p_accept - low.p_accept) / (high.p_success - low.p_success)
-    passed = low.p_accept - slope * low.p_success
-    passed, seen = min(max(passed, 0.0), 1.0), min(max(passed + slope, 0.0), 1.0)
-    return (seen, passed) if seen - passed > 1e-3 else None
-
-
-def _success(forecast: Forecast) -> float:
-    return forecast.p_success
-
-
-def _without(p: float, odds: float) -> float:
-    """The probability whose odds, times `odds`, are those of p."""
-    return p / (p + (1.0 - p) * odds)
-
-
-def _posterior(begun: _Begun, before: Floats, outcome: Outcome) -> Floats:
-    """What all verdicts of a step make of the weights that were `before` them."""
-    weights = before
-    answer = lifted(begun.answer, begun.odds)
-    for attempt in outcome.attempts:
-        verdict, rates = attempt.verdict, rates_of(attempt.forecasts)
-        if rates is None or verdict is None or verdict.decision == "unsure" or attempt.failure == "truncated":
-            continue
-        if attempt.rung.id not in begun.heads:
-            continue
-        correct = answer[begun.heads.index(attempt.rung.id)]
-        accepted = rates[1] + (rates[0] - rates[1]) * correct
-        weights = weights * (1.0 - accepted if attempt.rejected else accepted)
-    total = float(weights.sum())
-    return weights / total if total > 0.0 else before

@@ -16,7 +16,8 @@ from governor.errors import LedgerUnavailableError
 from governor.estimate.adjusted import AdjustedBelief
 from governor.estimate.evidence import Evidence
 from governor.estimate.latent import LatentBelief
-from governor.estimate.online import ALARMED, PENDING, LocalOnlyWarning, Online, rates_of
+from governor.estimate.lessons import rates_of
+from governor.estimate.online import ALARMED, PENDING, LocalOnlyWarning, Online
 from governor.facade import Governor
 from governor.ledger import open_ledger
 from governor.plan.index import IndexPlanner
