@@ -1,7 +1,8 @@
 """The decision itself, as arithmetic: what each arm is worth now, one and two steps ahead.
 
-All vectors run over the grid of difficulties; given the difficulty, rungs succeed independently. Weights that
-are multiplied by a probability stay unnormalised: their sum is the probability of getting there.
+All vectors run over the grid of difficulties; given the difficulty, rungs succeed independently, and a second
+sample of a rung repeats its first outcome with a probability of its own. Weights that are multiplied by a
+probability stay unnormalised: their sum is the probability of getting there.
 """
 
 from __future__ import annotations
@@ -18,11 +19,21 @@ TIE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Odds:
-    """A ladder on one step. Rows are arms, columns difficulties.
+class Doubt:
+    """An arm that looks again at an answer in hand: unless it settles, `left` (G,) is P(correct, not settled)."""
 
-    `good` is P(accepted, correct) - harm * P(accepted, wrong), `reject` P(rejected), `kept` P(correct,
-    rejected); `cost` is in units of the dearest arm's expected cost.
+    arm: int
+    answer: int
+    left: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Odds:
+    """What may be done on one step. Rows are arms, columns difficulties.
+
+    `good` is P(accepted, correct) - harm * P(accepted, wrong), `reject` P(rejected), `kept` P(the arm's new
+    answer is correct, rejected); `cost` is in units of the dearest rung's expected cost. `repeat` (A,) is the
+    probability that a second sample of the arm repeats its first outcome, 1 where none may be drawn; None: nowhere.
     """
 
     good: Floats
@@ -30,9 +41,19 @@ class Odds:
     kept: Floats
     cost: Floats
     harm: float
+    repeat: Floats | None = None
+    doubts: tuple[Doubt, ...] = ()
 
     @classmethod
-    def of(cls, success: Floats, cost: Floats, sensitivity: float, false_accept: float, harm: float) -> Odds:
+    def of(
+        cls,
+        success: Floats,
+        cost: Floats,
+        sensitivity: float,
+        false_accept: float,
+        harm: float,
+        repeat: Floats | None = None,
+    ) -> Odds:
         """From P(correct | rung, difficulty) and the verifier's error rates."""
         wrong = 1.0 - success
         return cls(
@@ -41,16 +62,65 @@ class Odds:
             kept=success * (1.0 - sensitivity),
             cost=cost,
             harm=harm,
+            repeat=repeat,
         )
 
     def take(self, arms: list[int]) -> Odds:
         """These arms only."""
-        return Odds(self.good[arms], self.reject[arms], self.kept[arms], self.cost[arms], self.harm)
+        place = {arm: at for at, arm in enumerate(arms)}
+        return Odds(
+            self.good[arms],
+            self.reject[arms],
+            self.kept[arms],
+            self.cost[arms],
+            self.harm,
+            None if self.repeat is None else self.repeat[arms],
+            tuple(Doubt(place[one.arm], one.answer, one.left) for one in self.doubts if one.arm in place),
+        )
+
+    def again(self, arm: int, first: Floats) -> Odds:
+        """One more sample of `arm`, whose first was rejected and is correct with probability `first` (G,).
+
+        With probability `repeat` it ends as the first did, rejected; else it is drawn anew.
+        """
+        share = 1.0 if self.repeat is None else float(self.repeat[arm])
+        fresh = 1.0 - share
+        return Odds(
+            good=fresh * self.good[arm : arm + 1],
+            reject=share + fresh * self.reject[arm : arm + 1],
+            kept=share * first[None] + fresh * self.kept[arm : arm + 1],
+            cost=self.cost[arm : arm + 1],
+            harm=self.harm,
+        )
+
+    def beside(self, *others: Odds) -> Odds:
+        """These arms, then the others', of which none is sampled a third time."""
+        if not others:
+            return self
+        rows, doubts = len(self.cost), list(self.doubts)
+        repeats = [np.ones(rows) if self.repeat is None else self.repeat]
+        for other in others:
+            doubts += [Doubt(rows + one.arm, one.answer, one.left) for one in other.doubts]
+            rows += len(other.cost)
+            repeats.append(np.ones(len(other.cost)))
+        every = (self, *others)
+        return Odds(
+            np.vstack([one.good for one in every]),
+            np.vstack([one.reject for one in every]),
+            np.vstack([one.kept for one in every]),
+            np.concatenate([one.cost for one in every]),
+            self.harm,
+            None if self.repeat is None else np.concatenate(repeats),
+            tuple(doubts),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """`arm` is the best arm, `worth` its value if chosen, `stop` the value of stopping, `index` z of every arm."""
+    """`arm` is the best arm, `worth` its value if chosen, `stop` the value of stopping, `index` z of every arm.
+
+    Where one arm dominates, `worth` is its value without a second arm: the least that it is worth.
+    """
 
     arm: int
     worth: float
@@ -70,38 +140,78 @@ def choose(odds: Odds, weights: Floats, held: Floats, price: float, attempts_lef
     is lambda. `z = (q s - L (1-q) f - lambda c) / A`. What decides is the worth: try an arm, and after its
     rejection the best of shipping an answer, abstaining, or one more arm. An arm competes with the answer held
     in every outcome, so it is credited with what it adds and no more. At an infinite price the cheapest arm
-    is the best and none pays.
+    is the best and none pays. Where one step ahead already one arm beats all that others could come to, the
+    second step is left out.
     """
     if math.isinf(price):
         arm = _first_best(-odds.cost, odds.cost)
         return Choice(arm, -math.inf, 0.0, -odds.cost)
-    now = held @ weights
-    stop = max(0.0, (1.0 + odds.harm) * float(now.max()) - odds.harm) if len(held) else 0.0
+    stop = max(0.0, (1.0 + odds.harm) * float((held @ weights).max()) - odds.harm) if len(held) else 0.0
     after = odds.reject * weights
     mass = after.sum(axis=1)
-    best = odds.kept @ weights
-    if len(held):
-        best = np.maximum(best, (after @ held.T).max(axis=1))
     net = odds.good @ weights - price * odds.cost
-    shipped = _ship(best, mass, odds.harm)
+    worth = net + _ship(_best_left(odds, weights, after, held), mass, odds.harm)
     index = net / np.maximum(1.0 - mass, TIE)
-    worth = net + shipped
-    if attempts_left > 1 and len(mass) > 1:
-        worth = net + np.maximum(shipped, _second(odds, weights, after, mass, held, price).max(axis=1))
     arm = _first_best(worth, odds.cost)
+    if attempts_left > 1 and not _dominates(arm, worth, net + mass, stop if len(held) else -math.inf):
+        worth = np.maximum(worth, net + _second(odds, weights, after, mass, held, price).max(axis=1))
+        arm = _first_best(worth, odds.cost)
     return Choice(arm, float(worth[arm]), stop, index)
 
 
+def _dominates(arm: int, worth: Floats, most: Floats, stop: float) -> bool:
+    """Whether this arm beats stopping, and all that any other could be worth: 1 for every rejection."""
+    if worth[arm] <= stop + TIE:
+        return False
+    others = most.copy()
+    others[arm] = -np.inf
+    return bool(others.max() < worth[arm] - TIE)
+
+
+def _best_left(odds: Odds, weights: Floats, after: Floats, held: Floats) -> Floats:
+    """P(the best answer in hand is correct, rejected) after each arm; (A,)."""
+    best: Floats = odds.kept @ weights
+    if not len(held):
+        return best
+    answers = after @ held.T
+    for doubt in odds.doubts:
+        answers[doubt.arm, doubt.answer] = doubt.left @ weights
+    return np.maximum(best, answers.max(axis=1))
+
+
 def _second(odds: Odds, weights: Floats, after: Floats, mass: Floats, held: Floats, price: float) -> Floats:
-    """Value of trying arm j after arm k was rejected, then stopping; (K, K), unnormalised."""
+    """Value of trying arm j after arm k was rejected, then stopping; (A, A), unnormalised."""
     gone = after @ odds.reject.T
     mine = (odds.kept * weights) @ odds.reject.T
     best = np.maximum(mine, mine.T)
-    for answer in held:
-        best = np.maximum(best, (after * answer) @ odds.reject.T)
+    for at, answer in enumerate(held):
+        left = (after * answer) @ odds.reject.T
+        for doubt in odds.doubts:
+            if doubt.answer == at:
+                left[doubt.arm] = (doubt.left * weights) @ odds.reject.T
+                left[:, doubt.arm] = after @ doubt.left
+        best = np.maximum(best, left)
     value = after @ odds.good.T - price * mass[:, None] * odds.cost + _ship(best, gone, odds.harm)
-    value.flat[:: len(mass) + 1] = -np.inf  # never the same arm again
+    value.flat[:: len(mass) + 1] = -np.inf if odds.repeat is None else _twice(odds, weights, after, mass, held, price)
+    for one in odds.doubts:  # two looks at one answer are not independent: the second is weighed after the first
+        value[one.arm, [other.arm for other in odds.doubts if other.answer == one.answer]] = -np.inf
     return value
+
+
+def _twice(odds: Odds, weights: Floats, after: Floats, mass: Floats, held: Floats, price: float) -> Floats:
+    """Value of sampling each arm once more after its rejection, then stopping; (A,), -inf where it may not be."""
+    repeat = np.ones(len(mass)) if odds.repeat is None else odds.repeat
+    share = repeat[:, None]
+    rejected = share + (1.0 - share) * odds.reject
+    both, kept = after * rejected, odds.kept * weights
+    first = (kept * rejected).sum(axis=1)
+    second = (share * kept + (1.0 - share) * after * odds.kept).sum(axis=1)
+    best = np.maximum(first, second)
+    if len(held):
+        best = np.maximum(best, (both @ held.T).max(axis=1))
+    gained = (1.0 - repeat) * (after * odds.good).sum(axis=1) - price * mass * odds.cost
+    worth: Floats = np.where(repeat < 1.0, gained + _ship(best, both.sum(axis=1), odds.harm), -np.inf)
+    return worth
 
 
 def _ship(correct: Floats, mass: Floats, harm: float) -> Floats:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from governor.estimate.curves import GRID, Floats
+from governor.plan import odds as arithmetic
 from governor.plan.exact import Policy, index_policy, optimum, value_of
-from governor.plan.odds import Odds
+from governor.plan.odds import Odds, choose
 
 HARM = 0.5
 LADDERS = 1000
@@ -57,11 +61,37 @@ def brute_force(odds: Odds, reached: Floats, price: float, tried: tuple[int, ...
     for arm in tried:
         correct = float((reached * odds.kept[arm] / odds.reject[arm]).sum())
         best = max(best, correct - odds.harm * (mass - correct))
+        if tried.count(arm) == 2:  # the second sample is the first over again, or one of its own
+            share, single = _share(odds, arm), odds.reject[arm]
+            alike = share * odds.kept[arm] / single
+            given = (alike + (1 - share) * odds.kept[arm]) / (share + (1 - share) * single)
+            correct = float((reached * given).sum())
+            best = max(best, correct - odds.harm * (mass - correct))
     for arm in range(len(odds.cost)):
+        share = _share(odds, arm)
         if arm not in tried:
-            now = float((reached * odds.good[arm]).sum()) - price * float(odds.cost[arm]) * mass
-            best = max(best, now + brute_force(odds, reached * odds.reject[arm], price, (*tried, arm)))
+            good, reject = odds.good[arm], odds.reject[arm]
+        elif tried.count(arm) == 1 and share < 1:
+            good, reject = (1 - share) * odds.good[arm], share + (1 - share) * odds.reject[arm]
+        else:
+            continue
+        now = float((reached * good).sum()) - price * float(odds.cost[arm]) * mass
+        best = max(best, now + brute_force(odds, reached * reject, price, (*tried, arm)))
     return best
+
+
+def _share(odds: Odds, arm: int) -> float:
+    return 1.0 if odds.repeat is None else float(odds.repeat[arm])
+
+
+def resampled(rng: np.random.Generator, most: int = 6) -> Game:
+    """A random ladder on which some arms may be sampled twice."""
+    while True:
+        game = random_game(rng)
+        arms = len(game.odds.cost)
+        if arms <= most and game.odds.reject.min() > 0:
+            repeat = np.where(rng.random(arms) < 0.7, rng.uniform(0.0, 0.9, arms), 1.0)
+            return replace(game, odds=replace(game.odds, repeat=repeat))
 
 
 def test_index_is_within_two_percent_of_the_optimum_and_the_plain_index_is_not(
@@ -79,6 +109,69 @@ def test_index_is_within_two_percent_of_the_optimum_and_the_plain_index_is_not(
     assert index >= 0.98 * best
     assert plain < 0.95 * best
     assert best > 0.3 * LADDERS  # the sum means something: most ladders are worth playing
+
+
+def test_with_second_samples_too_the_lookahead_is_within_two_percent(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(20251122)
+    best = ahead = once = 0.0
+    for _ in range(300):
+        game = resampled(rng)
+        best += optimum(game.odds, game.weights, game.price)
+        ahead += value_of(index_policy(game.price), game.odds, game.weights, game.price).utility
+        once += optimum(replace(game.odds, repeat=None), game.weights, game.price)
+    with capsys.disabled():
+        print(f"\n300 ladders, second samples: lookahead {ahead / best:.4f}, one sample each {once / best:.4f}")  # noqa: T201 - the figure
+    assert ahead >= 0.98 * best
+    assert once < 0.999 * best  # a second sample is worth having at all
+
+
+def test_optimum_with_second_samples_equals_brute_force() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(15):
+        game = resampled(rng, most=3)
+        assert optimum(game.odds, game.weights, game.price) == pytest.approx(
+            brute_force(game.odds, game.weights, game.price, ()), abs=1e-9
+        )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
+def test_a_second_sample_repeats_the_first_as_often_as_it_is_said_to(share: float) -> None:
+    rng = np.random.default_rng(5)
+    runs, chance, sensitivity, false_accept = 200_000, 0.6, 0.8, 0.3
+    odds = Odds.of(np.array([[chance]]), np.ones(1), sensitivity, false_accept, HARM, np.array([share]))
+
+    def sampled() -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        correct = rng.random(runs) < chance
+        return correct, rng.random(runs) < np.where(correct, sensitivity, false_accept)
+
+    (first, accepted), (anew, passed) = sampled(), sampled()
+    repeats = rng.random(runs) < share
+    second, passed = np.where(repeats, first, anew), np.where(repeats, accepted, passed)
+    second, passed = second[~accepted], passed[~accepted]
+    row = odds.again(0, odds.kept[0] / odds.reject[0])
+    assert row.reject[0, 0] == pytest.approx(np.mean(~passed), abs=0.006)
+    assert row.kept[0, 0] == pytest.approx(np.mean(~passed & second), abs=0.006)
+    assert row.good[0, 0] == pytest.approx(np.mean(passed & second) - HARM * np.mean(passed & ~second), abs=0.006)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_the_fast_path_decides_as_the_whole_lookahead_does(seed: int, holding: bool) -> None:
+    game = resampled(np.random.default_rng(seed))
+    held = game.success[:1] if holding else np.empty((0, len(GRID)))
+    quick = choose(game.odds, game.weights, held, game.price, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arithmetic, "_dominates", lambda *_: False)
+        whole = choose(game.odds, game.weights, held, game.price, 3)
+    assert quick.arm == whole.arm
+    assert quick.pays == whole.pays or not holding
+    assert quick.worth <= whole.worth + 1e-12
+
+
+def test_the_fast_path_is_taken_where_one_arm_dominates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arithmetic, "_second", lambda *_: pytest.fail("two steps for nothing"))
+    one_shot = Odds.of(np.array([[0.4], [0.9]]), np.array([0.1, 1.0]), 1.0, 1.0, HARM)
+    assert choose(one_shot, np.ones(1), np.empty((0, 1)), 0.05, 3).arm == 1
 
 
 def test_no_policy_beats_the_optimum() -> None:
