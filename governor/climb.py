@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from governor.account import Account
 from governor.errors import BudgetExceededError
-from governor.protocols import Estimator, Planner, Situation, Terms, Verifier
+from governor.plan.backtrack import unjudged
+from governor.protocols import Estimator, Planner, Redrawn, Situation, Terms, Verifier
 from governor.records import Arm, Attempt, Outcome, Status, Step, Usage
 
 
@@ -59,6 +61,7 @@ class Climb:
             seconds_left=None if deadline is None else deadline - (self.now - self.started),
             sensitivity=verifier.sensitivity if verifier else 1.0,
             false_accept=verifier.false_accept if verifier else 1.0,
+            redraws=_redraws(verifier),
         )
 
 
@@ -69,25 +72,37 @@ def told(outcome: Outcome, faults: list[str]) -> Outcome:
 
 def refused_outcome(climb: Climb, refusal: BudgetExceededError) -> Outcome:
     """How a step ends that its budget stops: refused, or with the best answer it holds."""
-    if climb.terms.on_exhausted == "refuse":
+    if climb.terms.on_exhausted == "refuse" and not any(unjudged(one, climb.situation()) for one in climb.attempts):
         return outcome_of(climb, "refused", error=str(refusal), reason="budget exhausted")
     return finished(climb, "budget exhausted", error=str(refusal))
 
 
 def finished(climb: Climb, reason: str, error: str = "", without: Status = "refused") -> Outcome:
-    """End without an accepted answer: ship the best rejected one, or (`without` any attempt) say why there is none."""
+    """End without an accepted answer: ship the best in hand, or (`without` any attempt) say why there is none."""
     answered = [attempt for attempt in climb.attempts if attempt.reply is not None]
     if answered:
-        return outcome_of(climb, "best_so_far", max(answered, key=_merit), reason=reason, error=error)
+        best = max(answered, key=lambda one: _merit(one, answered))
+        open_still = unjudged(best, climb.situation()) and not _rejected(best, answered)
+        status: Status = "unverified" if open_still else "best_so_far"
+        return outcome_of(climb, status, best, reason=reason, error=error)
     if climb.attempts:
         return outcome_of(climb, "error", reason=reason, error=error or climb.attempts[-1].error)
     return outcome_of(climb, without, reason=reason, error=error or reason)
 
 
-def _merit(attempt: Attempt) -> tuple[bool, bool, float, float, int]:
+def _merit(attempt: Attempt, attempts: Sequence[Attempt]) -> tuple[bool, bool, float, float, int]:
     score = attempt.verdict.score if attempt.verdict else None
     hope = next((f.p_success for f in attempt.forecasts if f.rung == attempt.rung.id), 0.0)
-    return attempt.shippable, not attempt.rejected, score or 0.0, hope, attempt.number
+    return attempt.shippable, not _rejected(attempt, attempts), score or 0.0, hope, attempt.number
+
+
+def _rejected(attempt: Attempt, attempts: Sequence[Attempt]) -> bool:
+    """Whether any verdict on this very answer was a rejection: it may have been judged more than once."""
+    return any(one.rejected for one in attempts if one.reply is attempt.reply)
+
+
+def _redraws(verifier: object) -> bool:
+    return isinstance(verifier, Redrawn) and verifier.redraws
 
 
 def outcome_of(

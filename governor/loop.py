@@ -20,14 +20,18 @@ from governor.errors import (
     LedgerUnavailableError,
     RecordError,
 )
+from governor.estimate.answers import agreement
+from governor.plan.backtrack import repeat_refused, stands
 from governor.plan.bounds import bound
 from governor.plan.turns import call_for, joined
 from governor.protocols import Belief, Terms, Verifier
 from governor.records import (
+    SECOND_LOOKS,
     STOCHASTIC_FAILURES,
     Amount,
     Arm,
     Attempt,
+    BacktrackMode,
     Call,
     Outcome,
     Plan,
@@ -47,7 +51,7 @@ from governor.telemetry.spans import (
     verdict_attributes,
     verify_name,
 )
-from governor.verify.plurality import plurality
+from governor.verify.plurality import compared, plurality
 
 _UNCHECKED = Verdict(decision="unsure", verifier="none")
 
@@ -134,14 +138,23 @@ def _next(climb: Climb, belief: Belief | None, attempt: Attempt | None) -> tuple
     if belief is None:
         return None, Stop(reason="no forecast to backtrack with")
     try:
-        if attempt is not None and attempt.rejected:
-            belief = belief.after(attempt.rung, "reject", climb.situation())
+        word = "" if attempt is None else _told(attempt)
+        if attempt is not None and word:
+            belief = belief.after(attempt.rung, word, climb.situation())
         return belief, climb.mind.planner.choose(belief, climb.situation())
     except Exception as fault:
         if climb.strict:
             raise
         climb.faults.append(_no_forecast(fault))
         return None, Stop(reason=_no_forecast(fault))
+
+
+def _told(attempt: Attempt) -> str:
+    """What an attempt tells the belief; empty if nothing."""
+    if attempt.rejected:
+        return "reject"
+    equal = agreement(attempt)
+    return "" if equal is None else "agree" if equal else "disagree"
 
 
 def _no_forecast(fault: Exception) -> str:
@@ -169,7 +182,8 @@ def _granted(climb: Climb, plan: Plan) -> Process[BudgetExceededError | Outcome 
         yield from _held(climb, plan)
     except BudgetExceededError as refusal:
         climb.refused.add(plan.rung.id)
-        return refusal if climb.terms.on_exhausted == "degrade" else refused_outcome(climb, refusal)
+        optional = plan.mode in SECOND_LOOKS  # the step can do without
+        return refusal if optional or climb.terms.on_exhausted == "degrade" else refused_outcome(climb, refusal)
     except LedgerUnavailableError as fault:
         if climb.strict or any(limit.micros is not None for limit in account.limits):
             return finished(climb, "the ledger can't be reached", error=str(fault), without="error")
@@ -181,7 +195,7 @@ def _granted(climb: Climb, plan: Plan) -> Process[BudgetExceededError | Outcome 
 
 
 def _held(climb: Climb, plan: Plan) -> Process[None]:
-    needed = _bound(climb, _call(climb, plan))
+    needed = _bound(climb, _call(climb, plan), plan.mode)
     if climb.terms.reserve == "ladder" and not climb.account.opened:
         try:
             yield from climb.account.grant(_whole_ladder(climb, plan, needed))
@@ -195,13 +209,13 @@ def _held(climb: Climb, plan: Plan) -> Process[None]:
 
 def _attempt(climb: Climb, plan: Plan) -> Process[Attempt]:
     call = _call(climb, plan)
-    answering = _answered(climb, plan, call)
-    attempt = yield from traced(attempt_name(plan.rung), call_attributes(call), answering, attempt_attributes)
+    if plan.mode == "verify":
+        attempt = _attempt_of(plan, call, _in_hand(climb, plan.rung), Charge())
+    else:
+        answering = _answered(climb, plan, call)
+        attempt = yield from traced(attempt_name(plan.rung), call_attributes(call), answering, attempt_attributes)
     if attempt.reply is not None:
-        verifier = _checker(climb, call)
-        name = verify_name(verifier.name if verifier else "complete")
-        checking = _verify(climb, verifier, call, attempt.reply)
-        verdict = yield from traced(name, {}, checking, verdict_attributes)
+        verdict = yield from _checked(climb, plan, call, attempt.reply)
         attempt = replace(attempt, verdict=verdict)
     climb.attempts.append(attempt)
     climb.now = yield Now()
@@ -209,10 +223,27 @@ def _attempt(climb: Climb, plan: Plan) -> Process[Attempt]:
     return attempt
 
 
+def _checked(climb: Climb, plan: Plan, call: Call, reply: Reply) -> Process[Verdict]:
+    if plan.mode == "agree":
+        return _flaw(reply) or compared(_in_hand(climb, plan.rung), reply)
+    verifier = _checker(climb, call)
+    name = verify_name(verifier.name if verifier else "complete")
+    return (yield from traced(name, {}, _verify(climb, verifier, call, reply), verdict_attributes))
+
+
+def _in_hand(climb: Climb, rung: Rung) -> Reply:
+    """The latest answer of a rung; `_forbidden` lets no second look through where there is none."""
+    shippable = [one.reply for one in climb.attempts if one.rung.id == rung.id and one.shippable]
+    return next(reply for reply in reversed(shippable) if reply is not None)
+
+
 def _answered(climb: Climb, plan: Plan, call: Call) -> Process[Attempt]:
     before = climb.account.total
     answer = yield from _answer(climb, plan, call)
-    used = climb.account.total - before
+    return _attempt_of(plan, call, answer, climb.account.total - before)
+
+
+def _attempt_of(plan: Plan, call: Call, answer: Reply | BackendError, used: Charge) -> Attempt:
     return Attempt(
         number=call.attempt,
         rung=plan.rung,
@@ -292,17 +323,27 @@ def _verdict_on(climb: Climb, attempt: Attempt) -> Outcome | None:
         return None
     if verdict.decision == "accept":
         return outcome_of(climb, "accepted", attempt, reason=attempt.reason)
-    if verdict.verifier == "none" or climb.terms.fail == "open":
+    if attempt.mode not in SECOND_LOOKS and (verdict.verifier == "none" or climb.terms.fail == "open"):
+        if not verdict.error and _may_look_again(climb):
+            return None
         return outcome_of(climb, "unverified", attempt, reason=attempt.reason, error=verdict.error)
     if verdict.error:
         # More attempts could not be verified either: paying for them would buy nothing.
-        return outcome_of(climb, "best_so_far", attempt, reason="the verifier broke down", error=verdict.error)
+        return finished(climb, "the verifier broke down", error=verdict.error)
     return None
+
+
+def _may_look_again(climb: Climb) -> bool:
+    """Whether the planner has a say once an answer may ship: where none of it could be carried out, it is not asked."""
+    situation, rung = climb.situation(), climb.attempts[-1].rung
+    used_up = len(climb.attempts) >= climb.terms.max_attempts
+    return climb.governed and not used_up and any(not repeat_refused(rung, how, situation) for how in SECOND_LOOKS)
 
 
 def _forbidden(climb: Climb, plan: Plan) -> str:
     """Why a plan may not be carried out, whoever made it; empty if it may. This bounds every step."""
-    seconds_left = climb.situation().seconds_left
+    situation = climb.situation()
+    seconds_left = situation.seconds_left
     if seconds_left is not None and seconds_left <= 0:
         return "the deadline has passed"
     if len(climb.attempts) >= climb.terms.max_attempts:
@@ -311,6 +352,10 @@ def _forbidden(climb: Climb, plan: Plan) -> str:
         return f"no rung fits the budget that is left (last refused: {plan.rung.id})"
     if climb.attempts and climb.attempts[-1].error.startswith(BackendStreamError.__name__):
         return "text was shown to the reader, which can't be taken back"
+    if stands(situation) is not None and plan.mode not in SECOND_LOOKS:
+        return "the answer stands"
+    if plan.mode in SECOND_LOOKS or plan.mode == "again":
+        return repeat_refused(plan.rung, plan.mode, situation)
     for attempt in climb.attempts:
         if attempt.rung.id == plan.rung.id and attempt.failure not in STOCHASTIC_FAILURES:
             return f"rung {plan.rung.id} failed before for a reason that would repeat"
@@ -325,10 +370,10 @@ def _call(climb: Climb, plan: Plan) -> Call:
     return call_for(climb.step, plan, tuple(climb.attempts), verifier, left)
 
 
-def _bound(climb: Climb, call: Call) -> Amount:
+def _bound(climb: Climb, call: Call, mode: BacktrackMode = "fresh") -> Amount:
     """The most an attempt can use: its samples and, where one has its say, its verifier."""
-    needed = sum([bound(call)] * call.rung.samples, Amount())
-    verifier = _checker(climb, call)
+    needed = Amount() if mode == "verify" else sum([bound(call)] * call.rung.samples, Amount())
+    verifier = None if mode == "agree" else _checker(climb, call)
     return needed + verifier.bound(call) if verifier else needed
 
 

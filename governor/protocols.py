@@ -46,7 +46,7 @@ class Terms:
     mode: Literal["on", "shadow", "canary"] = "on"
     share: float = 1.0
     fail: Literal["open", "closed"] = "closed"
-    modes: tuple[BacktrackMode, ...] = ("continue", "more", "feedback", "fresh")
+    modes: tuple[BacktrackMode, ...] = ("continue", "more", "feedback", "fresh", "again", "agree", "verify")
     max_attempts: int = 6
     deadline: float | None = None
     baseline: str | None = None
@@ -73,7 +73,8 @@ class Situation:
 
     `left` is what may still be used, as far as a refusal of the ledger told (None: no refusal yet), `refused` the
     rungs that it refused; `seconds_left` the time to the deadline. `sensitivity` is P(accept | correct) and
-    `false_accept` P(accept | wrong) of the step's verifier; both are 1 where no verifier applies.
+    `false_accept` P(accept | wrong) of the step's verifier; both are 1 where no verifier applies. `redraws` says that
+    the verifier's errors are drawn anew when it is asked again.
     """
 
     step: Step
@@ -84,6 +85,12 @@ class Situation:
     seconds_left: float | None = None
     sensitivity: float = 1.0
     false_accept: float = 1.0
+    redraws: bool = False
+
+    @property
+    def verified(self) -> bool:
+        """Whether a verifier applies."""
+        return self.sensitivity < 1.0 or self.false_accept < 1.0
 
 
 class Belief(Protocol):
@@ -104,7 +111,11 @@ class Belief(Protocol):
         ...
 
     def after(self, rung: Rung, decision: str, situation: Situation) -> Belief:
-        """The belief after this rung's answer was rejected (or accepted) by the step's verifier."""
+        """The belief after what the last of `situation.attempts` showed.
+
+        `decision` is "reject" (or "accept") of the step's verifier, or "agree" or "disagree" for a second sample
+        that was compared; one that a belief does not know changes nothing.
+        """
         ...
 
 
@@ -149,6 +160,14 @@ class Verifier(Protocol):
         ...
 
     def verify(self, step: Step, call: Call, reply: Reply) -> Process[Verdict]: ...
+
+
+@runtime_checkable
+class Redrawn(Protocol):
+    """A Verifier whose errors are independent from one call to the next, as a sampling judge's are."""
+
+    @property
+    def redraws(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from governor.estimate.curves import GRID, Curves, Floats, curves, need_after
+from governor.estimate.answers import COLLISION, REPEAT, Known, told
 from governor.protocols import Situation, Terms
 from governor.records import Attempt, Failure, Forecast, Rung
 
@@ -28,12 +29,23 @@ class Grid:
 
     `weights` (G,) sum to 1; `prior` (G,) are the weights before any verdict; `answer` and `success`
     (K, G) are P(correct | whole reply) and P(correct) per rung. A belief without a grid has G = 1.
+    `repeat` (K,) is the share of second samples that repeat the first one's outcome (None: REPEAT for all),
+    `collision` P(two wrong answers of a rung are equal).
     """
 
     weights: Floats
     prior: Floats
     answer: Floats
     success: Floats
+    repeat: Floats | None = None
+    collision: float = COLLISION
+
+    def known(self, situation: Situation) -> Known:
+        """The same by rung, for reading what attempts showed."""
+        ids = [rung.id for rung in situation.terms.ladder]
+        shares = [REPEAT] * len(ids) if self.repeat is None else self.repeat.tolist()
+        answer = dict(zip(ids, self.answer, strict=True))
+        return Known(answer, dict(zip(ids, shares, strict=True)), *rates(situation), self.collision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,14 +121,20 @@ class LatentBelief:
         A truncated reply is an outcome of its own: it says nothing of ability, but more tokens are then
         expected of every rung. It is told by decision "truncated", or by the last of `situation.attempts`
         where that is this rung's. "unsure", a fault, or a rung outside the ladder change nothing.
+        A second sample, a second verdict and "agree" or "disagree" are read from the last of `situation.attempts`,
+        given what was seen before (`governor.estimate.answers`).
         """
         if decision == "truncated" or _failed_by(rung, situation.attempts, "truncated"):
             need = max(self.need, need_after(rung))
             return replace(self, need=need, curves=curves(self.curves.ladder, self.length, need))
-        if decision not in {"accept", "reject"} or _failed_by(rung, situation.attempts, "fault"):
-            return self
         ladder = situation.terms.ladder
-        if rung not in ladder:
+        if rung not in ladder or _failed_by(rung, situation.attempts, "fault"):
+            return self
+        last = situation.attempts[-1] if situation.attempts else None
+        if last is not None and last.rung.id == rung.id and last.mode in {"again", "agree", "verify"}:
+            likelihood = told(situation.attempts, self.grid(situation).known(situation)).likelihood
+            return replace(self, weights=_moved(self.weights, likelihood))
+        if decision not in {"accept", "reject"}:
             return self
         correct = self._curves(situation.terms).answer[ladder.index(rung)]
         return replace(self, weights=_reweighted(self.weights, correct, decision, situation))
@@ -155,6 +173,10 @@ def _reweighted(weights: Floats, correct: Floats, decision: str, situation: Situ
     else:
         seen, passed = rates(situation)
         likelihood = correct * (1.0 - seen) + (1.0 - correct) * (1.0 - passed)
+    return _moved(weights, likelihood)
+
+
+def _moved(weights: Floats, likelihood: Floats) -> Floats:
     moved: Floats = weights * likelihood
     total = float(moved.sum())
     if total <= 0.0:  # an impossible verdict under these rates: nothing can be learned from it

@@ -5,29 +5,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from governor.estimate.answers import agreement
 from governor.plan.bounds import bound, over
 from governor.plan.turns import call_for
 from governor.protocols import Situation
-from governor.records import STOCHASTIC_FAILURES, Amount, Attempt, BacktrackMode, Forecast, Plan, Rung
+from governor.records import (
+    STOCHASTIC_FAILURES,
+    Amount,
+    Attempt,
+    BacktrackMode,
+    Forecast,
+    Plan,
+    Rung,
+)
 
 MAX_TRIES = 2
-"""Of one rung on one step, continuations not counted: even a stochastic failure is not chased further."""
+"""Samples of one rung on one step, continuations not counted: even a stochastic failure is not chased further."""
 
 MAX_CONTINUATIONS = 2
+
+MAX_VERDICTS = 3
+"""On one answer."""
 
 _FATAL = ("BackendAuthError", "BackendRequestError")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`modes` maps the ladder positions that may be tried now to their mode; `closed` says why others may not."""
+    """`modes` maps the ladder positions that may be tried now to their mode; `closed` says why others may not.
+
+    `looks` are the second samples and second looks that answers in hand allow.
+    """
 
     modes: dict[int, BacktrackMode]
     closed: tuple[str, ...]
+    looks: tuple[tuple[int, BacktrackMode], ...] = ()
 
 
 def options(situation: Situation, forecasts: Sequence[Forecast]) -> Options:
-    """The rungs that may be tried now. Never one whose failure would repeat, nor one that does not fit what is left."""
+    """What may be done now. Never what would only fail again, nor what does not fit what is left."""
+    looks = _looks(situation, forecasts)
+    if stands(situation) is not None:
+        return Options({}, ("the answer stands",), looks)
     modes: dict[int, BacktrackMode] = {}
     closed: list[str] = []
     late: list[tuple[float, int, BacktrackMode]] = []
@@ -43,10 +62,80 @@ def options(situation: Situation, forecasts: Sequence[Forecast]) -> Options:
     if not modes and late and not any(a.shippable for a in situation.attempts):
         # Times are forecast, not known, and a call is cut at the deadline anyway: the quickest rung may try.
         _, at, mode = min(late)
-        return Options({at: mode}, tuple(closed))
+        return Options({at: mode}, tuple(closed), looks)
     ladder = situation.terms.ladder
     closed.extend(f"{ladder[at].id}: too slow for the {situation.seconds_left:.1f} s left" for _, at, _ in late)
-    return Options(modes, tuple(closed))
+    return Options(modes, tuple(closed), looks)
+
+
+def stands(situation: Situation) -> Attempt | None:
+    """The answer that ships unless something is made of a doubt: nobody can judge it, and nothing speaks against it."""
+    answer = None
+    for attempt in situation.attempts:
+        if attempt.mode == "agree":
+            answer = None if agreement(attempt) is False else answer
+        elif attempt.mode == "verify":
+            answer = None if attempt.rejected else answer
+        elif unjudged(attempt, situation):
+            answer = attempt
+    return answer
+
+
+def unjudged(attempt: Attempt, situation: Situation) -> bool:
+    """Whether this answer may ship though no verifier accepted it: none applies, or the policy fails open."""
+    verdict = attempt.verdict
+    lenient = not situation.verified or situation.terms.fail == "open"
+    return lenient and verdict is not None and verdict.decision == "unsure" and attempt.failure == ""
+
+
+def _looks(situation: Situation, forecasts: Sequence[Forecast]) -> tuple[tuple[int, BacktrackMode], ...]:
+    ways: tuple[BacktrackMode, ...] = ("again", "agree", "verify")
+    return tuple(
+        (at, mode)
+        for at, (rung, forecast) in enumerate(zip(situation.terms.ladder, forecasts, strict=True))
+        for mode in (ways if any(one.rung.id == rung.id for one in situation.attempts) else ())
+        if not repeat_refused(rung, mode, situation)
+        and not _too_late(rung, mode, forecast, situation)
+        and not (_unaffordable(rung, mode, situation) if mode != "verify" else rung.id in situation.refused)
+    )
+
+
+def repeat_refused(rung: Rung, mode: BacktrackMode, situation: Situation) -> str:
+    """Why a rung may not be sampled again, compared or judged once more, whoever asks; empty if it may."""
+    mine = [attempt for attempt in situation.attempts if attempt.rung.id == rung.id]
+    target = next((attempt for attempt in reversed(mine) if attempt.shippable), None)
+    if mode not in situation.terms.modes:
+        return f"the policy's modes do not allow '{mode}'"
+    if situation.terms.streamed:
+        return "text may have been shown, which can't be taken back"
+    if target is None or target.verdict is None:
+        return f"no answer of rung {rung.id} is in hand"
+    if any(one.rung.model == rung.model and one.error.startswith(_FATAL) for one in situation.attempts):
+        return f"{rung.model} refused the request"
+    if mode == "verify":
+        return _verdict_refused(mine, target, situation)
+    if target.rejected is not (mode == "again"):
+        return "it was not rejected" if mode == "again" else "it was rejected: there is nothing to compare"
+    if rung.temperature == 0:
+        return f"rung {rung.id} samples at temperature 0: it would answer the same"
+    tries = sum(attempt.mode not in {"continue", "verify"} for attempt in mine)
+    return f"rung {rung.id} was sampled {tries} times" if tries >= MAX_TRIES else ""
+
+
+def _verdict_refused(mine: Sequence[Attempt], target: Attempt, situation: Situation) -> str:
+    if not situation.redraws:
+        return "the verifier would say the same again"
+    if target.mode == "agree":
+        return "an answer that was compared is not judged"
+    verdicts = 1 + sum(one.mode == "verify" and one.reply is target.reply for one in mine)
+    return f"the answer was judged {verdicts} times" if verdicts >= MAX_VERDICTS else ""
+
+
+def _too_late(rung: Rung, mode: BacktrackMode, forecast: Forecast, situation: Situation) -> bool:
+    if situation.seconds_left is None:
+        return False
+    judged = [one.verdict.seconds for one in situation.attempts if one.rung.id == rung.id and one.verdict is not None]
+    return (max(judged, default=0.0) if mode == "verify" else forecast.seconds) > situation.seconds_left
 
 
 def mode_of(rung: Rung, situation: Situation) -> BacktrackMode | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from governor.estimate.curves import Curves, Floats
-from governor.estimate.latent import Grid, LatentBelief, rates
-from governor.plan.backtrack import options
+from governor.estimate.latent import Grid, LatentBelief
+from governor.plan.backtrack import Options, options, stands
 from governor.plan.dial import price_at, price_keeping, price_keeping_about, relative_costs
 from governor.plan.odds import Choice, Odds, choose
+from governor.plan.second import Hand, Unit, look, lookahead_repeats
 from governor.protocols import Belief, Situation
 from governor.records import Attempt, BacktrackMode, Forecast, Plan, Rung, Stop
 
@@ -30,27 +32,27 @@ class IndexPlanner:
         if over:
             return Stop(reason=over, forecasts=forecasts)
         found = options(situation, forecasts)
-        if not found.modes:
-            return Stop(reason=f"no rung is left ({'; '.join(found.closed)})", forecasts=forecasts)
-        arms = sorted(found.modes)
+        if not found.modes and not found.looks:
+            return Stop(reason=_nothing_left(found, situation), forecasts=forecasts)
         grid = _grid(belief, situation, forecasts)
+        rungs = sorted(found.modes)
+        arms = [*((at, found.modes[at]) for at in rungs), *found.looks]
         odds, costs = _odds(grid, found.modes, forecasts, situation)
         price = _price(belief, grid, odds, costs, situation)
-        answers = _held_answers(grid, situation)
-        open_odds = odds if len(arms) == len(forecasts) else odds.take(arms)
+        hand = Hand.of(grid, situation)
+        unit = _unit(forecasts)
+        looks = [look(at, mode, odds, grid, hand, situation, unit) for at, mode in found.looks]
+        own = odds if len(rungs) == len(forecasts) else odds.take(rungs)
         left = situation.terms.max_attempts - len(situation.attempts)
-        choice = choose(open_odds, grid.weights, answers, price, left)
+        choice = choose(own.beside(*looks), grid.weights, hand.correct, price, left)
         shown = _with_index(forecasts, arms, choice)
-        best = arms[choice.arm]
-        if len(answers) and not choice.pays:
-            return Stop(reason=_why_stop(shown[best], choice), forecasts=shown)
-        mode = found.modes[best]
-        return Plan(
-            rung=situation.terms.ladder[best],
-            mode=mode,
-            reason=_why(shown[best], mode, price, belief, first=not situation.attempts),
-            forecasts=shown,
-        )
+        best, mode = arms[choice.arm]
+        if hand.held and not choice.pays:
+            return Stop(reason=_why_stop(shown[best], choice, situation), forecasts=shown)
+        first = not situation.attempts
+        looking = choice.arm >= len(rungs)
+        why = _why_look(shown[best], mode, choice) if looking else _why(shown[best], mode, price, belief, first=first)
+        return Plan(rung=situation.terms.ladder[best], mode=mode, reason=why, forecasts=shown)
 
 
 def _over(situation: Situation) -> str:
@@ -62,8 +64,6 @@ def _over(situation: Situation) -> str:
         verdict = attempts[-1].verdict
         if verdict is not None and verdict.decision == "accept":
             return f"accepted by {verdict.verifier or 'the verifier'}"
-        if _unverified(situation) and attempts[-1].failure == "":
-            return "no verifier applies: the first answer stands"
     if len(attempts) >= terms.max_attempts:
         return f"all {terms.max_attempts} attempts are used"
     if situation.seconds_left is not None and situation.seconds_left <= 0:
@@ -71,8 +71,16 @@ def _over(situation: Situation) -> str:
     return ""
 
 
-def _unverified(situation: Situation) -> bool:
-    return situation.sensitivity >= 1.0 and situation.false_accept >= 1.0
+def _nothing_left(found: Options, situation: Situation) -> str:
+    if stands(situation) is not None:
+        return _standing(situation)
+    return f"no rung is left ({'; '.join(found.closed)})"
+
+
+def _standing(situation: Situation) -> str:
+    if situation.verified:
+        return "the verifier is unsure, and the policy fails open: the answer stands"
+    return "no verifier applies: the first answer stands"
 
 
 def _grid(belief: Belief, situation: Situation, forecasts: tuple[Forecast, ...]) -> Grid:
@@ -96,7 +104,13 @@ def _odds(
         for at in going_on:  # the thought is there already: what is left is the answer, at the answer's price
             success[at] = grid.answer[at]
             costs[at] *= _share_of_continuation(terms.ladder[at], situation.attempts[-1])
-    return Odds.of(success, costs, situation.sensitivity, situation.false_accept, terms.harm), costs
+    repeat = lookahead_repeats(grid, situation, [at for at in modes if at not in going_on])
+    return Odds.of(success, costs, situation.sensitivity, situation.false_accept, terms.harm, repeat), costs
+
+
+def _unit(forecasts: tuple[Forecast, ...]) -> Unit:
+    dearest = max(forecast.micros for forecast in forecasts)
+    return Unit(dearest) if dearest > 0 else Unit(max(forecast.output_tokens for forecast in forecasts), tokens=True)
 
 
 def _share_of_continuation(rung: Rung, last: Attempt) -> float:
@@ -120,37 +134,14 @@ def _price(belief: Belief, grid: Grid, odds: Odds, costs: Floats, situation: Sit
     return price_keeping(terms.keep, odds, grid.weights, terms.max_attempts)
 
 
-def _held_answers(grid: Grid, situation: Situation) -> Floats:
-    """P(correct | difficulty) of every answer in hand: of a rejected one what the verifier's misses leave."""
-    ids = [rung.id for rung in situation.terms.ladder]
-    rows: list[Floats] = []
-    for attempt in (one for one in situation.attempts if one.shippable):
-        if attempt.rung.id not in ids:
-            continue
-        correct = grid.answer[ids.index(attempt.rung.id)]
-        if attempt.verdict is not None and attempt.verdict.decision == "reject":
-            seen, passed = rates(situation)
-            kept = correct * (1.0 - seen)
-            reject = kept + (1.0 - correct) * (1.0 - passed)
-            correct = np.divide(kept, reject, out=np.zeros_like(kept), where=reject > 0)
-        rows.append(correct)
-    return np.array(rows) if rows else np.empty((0, grid.weights.size))
-
-
-def _with_index(forecasts: tuple[Forecast, ...], arms: list[int], choice: Choice) -> tuple[Forecast, ...]:
-    indices = dict(zip(arms, choice.index.tolist(), strict=True))
-    return tuple(
-        Forecast(
-            rung=old.rung,
-            p_success=old.p_success,
-            p_accept=old.p_accept,
-            output_tokens=old.output_tokens,
-            micros=old.micros,
-            seconds=old.seconds,
-            index=indices.get(at, 0.0),
-        )
-        for at, old in enumerate(forecasts)
-    )
+def _with_index(
+    forecasts: tuple[Forecast, ...], arms: Sequence[tuple[int, BacktrackMode]], choice: Choice
+) -> tuple[Forecast, ...]:
+    """The forecasts with the index of each rung's best arm."""
+    indices: dict[int, float] = {}
+    for (at, _), index in zip(arms, choice.index.tolist(), strict=True):
+        indices[at] = max(index, indices.get(at, index))
+    return tuple(replace(old, index=indices.get(at, 0.0)) for at, old in enumerate(forecasts))
 
 
 def _cost(forecast: Forecast) -> str:
@@ -170,10 +161,23 @@ def _why(chosen: Forecast, mode: BacktrackMode, price: float, belief: Belief, *,
     return f"{chosen.rung}{how} has the best worth, index {chosen.index:.2f}: {odds} at {because}"
 
 
-def _why_stop(best: Forecast, choice: Choice) -> str:
+def _why_look(chosen: Forecast, mode: BacktrackMode, choice: Choice) -> str:
+    return f"{chosen.rung} by '{mode}' {_LOOKS[mode]}: worth {choice.worth:.2f} against {choice.stop:.2f} for stopping"
+
+
+def _why_stop(best: Forecast, choice: Choice, situation: Situation) -> str:
+    standing = f"{_standing(situation)}; " if stands(situation) is not None else ""
     if math.isinf(choice.worth):
-        return "at dial 1 no second attempt is worth its price"
+        return f"{standing}at dial 1 no second attempt is worth its price"
+    odds = f"{best.rung} has P(correct) {best.p_success:.2f} for {_cost(best)}"
     return (
-        f"nothing more is worth its price: {best.rung} has P(correct) {best.p_success:.2f} for {_cost(best)}, "
+        f"{standing}nothing more is worth its price: {odds}, "
         f"worth {choice.worth:.2f} against {choice.stop:.2f} for stopping"
     )
+
+
+_LOOKS = {
+    "again": "draws a second sample",
+    "agree": "draws a second sample to compare with the first",
+    "verify": "has the answer judged once more",
+}

@@ -170,13 +170,11 @@ def _dominates(arm: int, worth: Floats, most: Floats, stop: float) -> bool:
 
 def _best_left(odds: Odds, weights: Floats, after: Floats, held: Floats) -> Floats:
     """P(the best answer in hand is correct, rejected) after each arm; (A,)."""
-    best: Floats = odds.kept @ weights
-    if not len(held):
-        return best
-    answers = after @ held.T
+    answers: Floats = np.column_stack([after @ held.T, odds.kept @ weights])
     for doubt in odds.doubts:
         answers[doubt.arm, doubt.answer] = doubt.left @ weights
-    return np.maximum(best, answers.max(axis=1))
+    best: Floats = answers.max(axis=1)
+    return best
 
 
 def _second(odds: Odds, weights: Floats, after: Floats, mass: Floats, held: Floats, price: float) -> Floats:

@@ -249,15 +249,13 @@ class Budget(Part):
 
 
 class Backtrack(Part):
-    """How a rejected answer may be followed up."""
+    """How an answer that was not accepted may be followed up."""
 
-    modes: Annotated[tuple[Literal["continue", "more", "feedback", "fresh"], ...], Field(strict=False)] = (
-        "continue",
-        "more",
-        "feedback",
-        "fresh",
-    )
-    """continue a cut reply, more thinking on the same model, a higher rung with the verdict's feedback, or fresh."""
+    modes: Annotated[
+        tuple[Literal["continue", "more", "feedback", "fresh", "again", "agree", "verify"], ...], Field(strict=False)
+    ] = ("continue", "more", "feedback", "fresh", "again", "agree", "verify")
+    """continue a cut reply; more thinking on the same model; a higher rung with the verdict's feedback, or fresh; the
+    same rung again; a second sample to compare (agree); or one more verdict (verify)."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
     """Most attempts of one step, the first included."""
 
@@ -364,7 +362,7 @@ class Policy(Part):
     budget: Budget = Budget()
     """Hard limits on tokens, money, time and calls."""
     backtrack: Backtrack = Backtrack()
-    """What may follow a rejected answer."""
+    """What may follow an answer that was not accepted."""
     deadline: Seconds | None = Field(default=None, examples=[60])
     """Seconds a step may take, all attempts together."""
     steps: Annotated[tuple[Rule, ...], Field(strict=False)] = ()

@@ -59,7 +59,8 @@ def judge(options: JudgeOptions, site: Site) -> Leaf:
         opinion: Reply = yield CallModel(asked)
         return opinion_verdict(opinion, options.threshold)
 
-    return leaf("judge", options, Rates(0.9, 0.2), work, site, spend=_judge_bound(options, rung, site.bound))
+    made = leaf("judge", options, Rates(0.9, 0.2), work, site, spend=_judge_bound(options, rung, site.bound))
+    return replace(made, redraws=rung.temperature != 0)
 
 
 def judge_call(call: Call, rung: Rung, options: JudgeOptions, question: str, given: str) -> Call:

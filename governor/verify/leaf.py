@@ -25,7 +25,10 @@ Work: TypeAlias = Callable[[Step, Call, Reply], Process[Verdict]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaf:
-    """A Verifier made of a check and its rates; `spend` bounds one whole verification of a reply to a call."""
+    """A Verifier made of a check and its rates; `spend` bounds one whole verification of a reply to a call.
+
+    `redraws`: asked again about the same reply, it errs anew.
+    """
 
     name: str
     sensitivity: float
@@ -34,6 +37,7 @@ class Leaf:
     spend: Bound = field(default=lambda _: Amount())
     wants_logprobs: bool = False
     needs_whole_answer: bool = True
+    redraws: bool = False
 
     def bound(self, call: Call) -> Amount:
         return self.spend(call)

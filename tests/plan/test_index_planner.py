@@ -119,7 +119,8 @@ def test_hard_steps_start_higher_than_easy_ones() -> None:
 
 def test_without_a_verifier_one_attempt_is_all() -> None:
     free: dict[str, Any] = {"sensitivity": 1.0, "false_accept": 1.0}
-    assert "first answer stands" in stop(situation(attempts=(attempt(SMALL, "unsure"),), **free)).reason
+    once = terms(modes=("continue", "more", "feedback", "fresh"))
+    assert "first answer stands" in stop(situation(once, attempts=(attempt(SMALL, "unsure"),), **free)).reason
     assert isinstance(decide(situation(attempts=(attempt(SMALL, "truncated"),), **free)), Plan)
     assert isinstance(decide(situation(attempts=(attempt(SMALL, "fault"),), **free)), Plan)
 
@@ -128,9 +129,13 @@ def test_an_accepted_answer_ends_the_step() -> None:
     assert "accepted" in stop(situation(attempts=(attempt(SMALL, "accept"),))).reason
 
 
-def test_a_rejected_rung_is_never_asked_again() -> None:
+def test_a_rejected_rung_is_asked_again_only_where_it_samples_and_only_once() -> None:
     asked = climb(situation(terms(dial=0.05)))
-    assert len(asked) == len(set(asked)) > 1
+    assert max(asked.count(rung.id) for rung in LADDER) == 2
+    cold = tuple(replace(rung, temperature=0.0) for rung in LADDER)
+    for fixed in (terms(dial=0.05, ladder=cold), terms(dial=0.05, modes=("feedback", "more", "fresh"))):
+        asked = climb(situation(fixed))
+        assert len(asked) == len(set(asked)) > 1
 
 
 def test_the_first_answer_is_always_bought_but_a_second_one_is_not() -> None:
@@ -154,7 +159,8 @@ def test_stochastic_failures_may_repeat_a_rung_but_not_a_third_time() -> None:
     assert plan(once).rung is SMALL
     twice = replace(once, attempts=once.attempts * 2)
     assert "tried twice" in stop(twice).reason
-    assert "tried" in stop(situation(alone, attempts=(attempt(SMALL, "format"),))).reason
+    cold = terms(ladder=(replace(SMALL, temperature=0.0),))
+    assert "tried" in stop(situation(cold, attempts=(attempt(cold.ladder[0], "format"),))).reason
 
 
 def test_a_refused_key_closes_every_rung_of_that_model() -> None:
@@ -259,7 +265,7 @@ failures = st.sampled_from(["wrong", "format", "truncated", "fault", "empty", "r
     st.lists(failures, max_size=12),
     st.one_of(st.floats(0, 1), st.none()),
     st.integers(1, 8),
-    st.frozensets(st.sampled_from(["continue", "more", "feedback", "fresh"])),
+    st.frozensets(st.sampled_from(["continue", "more", "feedback", "fresh", "again", "agree", "verify"])),
     st.floats(0.5, 1),
     st.floats(0, 1),
 )
@@ -273,7 +279,7 @@ def test_any_course_of_events_ends_and_repeats_no_correlated_failure(
         modes=tuple(sorted(modes)),
         continues=frozenset({"small", "large"}),
     )
-    where = situation(granted, sensitivity=seen, false_accept=passed)
+    where = situation(granted, sensitivity=seen, false_accept=passed, redraws=True)
     for failure in course:
         decided = decide(where)
         assert decided == decide(where)  # deterministic
@@ -281,7 +287,12 @@ def test_any_course_of_events_ends_and_repeats_no_correlated_failure(
             break
         assert decided.mode == "first" if not where.attempts else decided.mode in modes
         earlier = [done for done in where.attempts if done.rung == decided.rung]
-        assert all(done.failure in STOCHASTIC_FAILURES for done in earlier)
+        if decided.mode in {"again", "agree", "verify"}:
+            assert earlier
+            assert sum(done.mode not in {"continue", "verify"} for done in earlier) < 2 or decided.mode == "verify"
+            assert sum(done.mode == "verify" for done in earlier) < 2 or decided.mode != "verify"
+        else:
+            assert all(done.failure in STOCHASTIC_FAILURES for done in earlier)
         where = replace(where, attempts=(*where.attempts, attempt(decided.rung, failure, mode=decided.mode)))
     assert len(where.attempts) <= most
 

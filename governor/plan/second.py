@@ -1,0 +1,106 @@
+"""Second samples and second looks as arms: what drawing a rung again, comparing or judging once more is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from governor.estimate.curves import Floats
+from governor.estimate.answers import REPEAT, Held, agreed, told
+from governor.estimate.latent import Grid
+from governor.plan.odds import Doubt, Odds
+from governor.protocols import Situation
+from governor.records import Attempt, BacktrackMode
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hand:
+    """The answers in hand, oldest first."""
+
+    held: tuple[Held, ...]
+    difficulties: int
+
+    @classmethod
+    def of(cls, grid: Grid, situation: Situation) -> Hand:
+        """Everything that the attempts so far left in hand."""
+        if not situation.attempts:
+            return cls((), grid.weights.size)
+        return cls(told(situation.attempts, grid.known(situation)).held, grid.weights.size)
+
+    @property
+    def correct(self) -> Floats:
+        """P(correct | difficulty) of each answer; (H, G)."""
+        return np.array([one.correct for one in self.held]) if self.held else np.empty((0, self.difficulties))
+
+    def latest(self, rung: str) -> int | None:
+        """Place of the latest answer of a rung."""
+        return next((at for at in reversed(range(len(self.held))) if self.held[at].rung == rung), None)
+
+
+def repeats(grid: Grid) -> Floats:
+    """The share of second samples that repeat the first one's outcome; (K,)."""
+    return np.full(len(grid.answer), REPEAT) if grid.repeat is None else grid.repeat
+
+
+def lookahead_repeats(grid: Grid, situation: Situation, fresh: Sequence[int]) -> Floats | None:
+    """Repeat shares of the rungs `fresh` that could be sampled a second time later on, 1 elsewhere; None: of none."""
+    if not situation.verified or "again" not in situation.terms.modes or situation.terms.streamed:
+        return None
+    shares, tried = np.ones(len(grid.answer)), {attempt.rung.id for attempt in situation.attempts}
+    for at in fresh:
+        rung = situation.terms.ladder[at]
+        if rung.temperature != 0 and rung.id not in tried:
+            shares[at] = repeats(grid)[at]
+    return shares if (shares < 1.0).any() else None
+
+
+def look(at: int, mode: BacktrackMode, odds: Odds, grid: Grid, hand: Hand, situation: Situation, unit: Unit) -> Odds:
+    """One more arm on rung `at`, beside the rungs' own in `odds`; a rung without an answer in hand is an error."""
+    place = hand.latest(situation.terms.ladder[at].id)
+    if place is None:
+        raise ValueError(f"no answer of rung {situation.terms.ladder[at].id} is in hand")
+    answer = hand.held[place]
+    if mode == "again":
+        return replace(odds, repeat=repeats(grid)).again(at, answer.correct)
+    if mode == "verify":
+        return _verdict(answer, place, odds.harm, situation, unit.of(answer.attempt))
+    return _comparison(at, answer, place, odds, grid)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What one unit of cost is: micro-USD, or tokens where no rung has a price. `latency` is micro-USD per second."""
+
+    size: float
+    tokens: bool = False
+    latency: float = 0.0
+
+    def of(self, attempt: Attempt) -> float:
+        """What judging this attempt's answer once more costs: what it cost before."""
+        verdict = attempt.verdict
+        if verdict is None or self.size <= 0:
+            return 0.0
+        spent = verdict.usage.output_tokens if self.tokens else verdict.micros + self.latency * verdict.seconds
+        return spent / self.size
+
+
+def _verdict(answer: Held, place: int, harm: float, situation: Situation, cost: float) -> Odds:
+    row = Odds.of(answer.correct[None], np.array([cost]), situation.sensitivity, situation.false_accept, harm)
+    return replace(row, kept=np.zeros_like(row.kept), doubts=(Doubt(0, place, row.kept[0]),))
+
+
+def _comparison(at: int, answer: Held, place: int, odds: Odds, grid: Grid) -> Odds:
+    """An equal answer ships. Another one, or none, leaves both in hand, the first less trusted."""
+    single, share = grid.answer[at], float(repeats(grid)[at])
+    whole = np.divide(grid.success[at], single, out=np.zeros_like(single), where=single > 0)
+    right, wrong = (whole * part for part in agreed(answer.correct, single, share, grid.collision))
+    return Odds(
+        good=(right - odds.harm * wrong)[None],
+        reject=(1.0 - right - wrong)[None],
+        kept=(whole * (1.0 - answer.correct) * (1.0 - share) * single)[None],
+        cost=odds.cost[at : at + 1],
+        harm=odds.harm,
+        doubts=(Doubt(0, place, answer.correct - right),),
+    )
