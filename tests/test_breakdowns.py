@@ -26,7 +26,8 @@ LOW = Rung(id="low", model="small", answer_tokens=50, timeout=10)
 VOTE = Rung(id="vote", model="mid", answer_tokens=50, samples=3, timeout=10)
 HIGH = Rung(id="high", model="large", answer_tokens=500, timeout=60)
 STEP = Step(id="s", messages=({"role": "user", "content": "What is 6 times 7?"},))
-TERMS = Terms(app="test", ladder=(LOW, HIGH), limits=(Limit("app:test", tokens=100_000),))
+MODES: tuple[BacktrackMode, ...] = ("continue", "more", "feedback", "fresh")
+TERMS = Terms(app="test", ladder=(LOW, HIGH), limits=(Limit("app:test", tokens=100_000),), modes=MODES)
 
 
 @dataclass(frozen=True)

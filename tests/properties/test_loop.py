@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,12 +38,15 @@ from governor.errors import (
 from governor.estimate import RuleEstimator
 from governor.ledger import open_ledger
 from governor.loop import govern
+from governor.plan.backtrack import repeat_refused, stands
 from governor.plan.bounds import bound, output_bound
 from governor.plan.index import IndexPlanner
 from governor.protocols import Belief, Ledger, Planner, Situation, Terms
 from governor.records import (
     STOCHASTIC_FAILURES,
     Amount,
+    Attempt,
+    BacktrackMode,
     Call,
     Limit,
     Outcome,
@@ -75,6 +79,7 @@ class JudgeVerifier:
     false_accept: float = 0.1
     needs_whole_answer: bool = True
     wants_logprobs: bool = False
+    redraws: bool = True
 
     def _call(self, step_id: str) -> Call:
         return Call(step_id=step_id, rung=JUDGE, messages=({"role": "user", "content": "judge"},), purpose="judge")
@@ -95,6 +100,25 @@ class StubbornPlanner:
         return Plan(rung=situation.terms.ladder[0], mode="fresh", reason="stubborn")
 
 
+class EagerPlanner:
+    """A plug-in that wants a second sample or look, whatever happened and whether or not it may."""
+
+    def choose(self, belief: Belief, situation: Situation) -> Plan | Stop:
+        done = situation.attempts
+        if not done:
+            return Plan(rung=situation.terms.ladder[2], reason="the first one")
+        way = REPEATS[(len(done) + len(situation.step.id)) % len(REPEATS)]
+        looks = [
+            (at, mode) for at in situation.terms.ladder for mode in REPEATS if not repeat_refused(at, mode, situation)
+        ]
+        if looks:
+            rung, mode = looks[len(done) % len(looks)]
+            return Plan(rung=rung, mode=mode, reason="allowed")
+        if stands(situation) is None and not any(one.rung.id == "high" for one in done):
+            return Plan(rung=situation.terms.ladder[3], mode="fresh", reason="another rung")
+        return Plan(rung=done[-1].rung, mode=way, reason="not allowed")
+
+
 class ForgetfulPlanner:
     """A plug-in that breaks down when it is asked a second time."""
 
@@ -104,7 +128,14 @@ class ForgetfulPlanner:
         return Plan(rung=situation.terms.ladder[0], reason="the first one")
 
 
-PLANNERS: dict[str, Planner] = {"index": IndexPlanner(), "stubborn": StubbornPlanner(), "forgetful": ForgetfulPlanner()}
+REPEATS: tuple[BacktrackMode, ...] = ("again", "agree", "verify")
+
+PLANNERS: dict[str, Planner] = {
+    "index": IndexPlanner(),
+    "stubborn": StubbornPlanner(),
+    "eager": EagerPlanner(),
+    "forgetful": ForgetfulPlanner(),
+}
 
 
 @dataclass
@@ -156,7 +187,7 @@ class LoopMachine(RuleBasedStateMachine):
         fail=st.sampled_from(["open", "closed"]),
         mode=st.sampled_from(["on", "on", "on", "shadow"]),
         verified=st.booleans(),
-        planner=st.sampled_from(["index", "index", "stubborn", "forgetful"]),
+        planner=st.sampled_from(["index", "index", "stubborn", "eager", "eager", "forgetful"]),
         attempts=st.integers(1, 6),
         deadline=st.none() | st.floats(1, 40),
         dial=st.sampled_from([0.0, 0.3, 1.0]),
@@ -263,11 +294,7 @@ class LoopMachine(RuleBasedStateMachine):
         spent = run.outcome.spent
         assert (spent.tokens, spent.micros, spent.calls) == (run.owed.tokens, run.owed.micros, run.owed.calls)
         assert len(run.outcome.attempts) <= run.terms.max_attempts
-        failed: set[str] = set()
-        for attempt in run.outcome.attempts:
-            assert attempt.rung.id not in failed, "a rung is never repeated after a correlated failure"
-            if attempt.failure not in STOCHASTIC_FAILURES:
-                failed.add(attempt.rung.id)
+        self._check_repeats(run.outcome.attempts)
         if run.outcome.status == "accepted":
             last = run.outcome.attempts[-1].verdict
             assert last is not None
@@ -278,6 +305,24 @@ class LoopMachine(RuleBasedStateMachine):
             assert [attempt.rung.id for attempt in run.outcome.attempts] == [LADDER[-1].id], (
                 "shadow: the baseline, once"
             )
+
+    @staticmethod
+    def _check_repeats(attempts: tuple[Attempt, ...]) -> None:
+        """A rung is repeated after a correlated failure only as a second sample, an answer judged thrice at most."""
+        samples: Counter[str] = Counter()
+        verdicts: Counter[int] = Counter()
+        failed: set[str] = set()
+        for attempt in attempts:
+            if attempt.mode == "verify":
+                assert (attempt.calls, attempt.usage) == (0, Usage()), "a second verdict asks no model for an answer"
+                verdicts[id(attempt.reply)] += 1
+                continue
+            assert attempt.rung.id not in failed or attempt.mode in {"again", "agree"}, "never merely repeated"
+            samples[attempt.rung.id] += attempt.mode != "continue"
+            assert attempt.mode not in {"again", "agree"} or samples[attempt.rung.id] == 2
+            if attempt.failure not in STOCHASTIC_FAILURES:
+                failed.add(attempt.rung.id)
+        assert max(verdicts.values(), default=0) <= 2
 
     @staticmethod
     def _interrupted(run: Running) -> None:
