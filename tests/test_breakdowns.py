@@ -18,7 +18,20 @@ from governor.loop import govern
 from governor.plan.bounds import bound
 from governor.plan.index import IndexPlanner
 from governor.protocols import Belief, Estimator, Ledger, Planner, Reservation, Situation, Terms, Verifier
-from governor.records import Amount, Call, Limit, Outcome, Plan, Reply, Rung, Step, Stop, Usage, Verdict
+from governor.records import (
+    Amount,
+    BacktrackMode,
+    Call,
+    Limit,
+    Outcome,
+    Plan,
+    Reply,
+    Rung,
+    Step,
+    Stop,
+    Usage,
+    Verdict,
+)
 from governor.telemetry.spans import NullTracer
 from governor.testing import ScriptedBackend
 
