@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from governor.account import Account
+from governor.effects import Compute, Process
 from governor.errors import BudgetExceededError
 from governor.plan.backtrack import unjudged
 from governor.protocols import Estimator, Planner, Redrawn, Situation, Terms, Verifier
@@ -63,6 +64,15 @@ class Climb:
             false_accept=verifier.false_accept if verifier else 1.0,
             redraws=_redraws(verifier),
         )
+
+
+def with_load(step: Step) -> Process[Step]:
+    """The step with its load as a number: one that has to be looked up is, once, and the journal keeps it."""
+    load = step.state.get("load")
+    if not callable(load):
+        return step
+    known = yield Compute("load", load)
+    return replace(step, state={**step.state, "load": known})
 
 
 def told(outcome: Outcome, faults: list[str]) -> Outcome:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from governor.account import Account, Charge
 from governor.arm import arm_of, unenforced
-from governor.climb import Climb, Mind, finished, least, outcome_of, refused_outcome, told
+from governor.climb import Climb, Mind, finished, least, outcome_of, refused_outcome, told, with_load
 from governor.effects import Emit, Now, Process, traced
 from governor.errors import (
     BackendError,
@@ -67,6 +67,7 @@ def govern(step: Step, terms: Terms, mind: Mind) -> Process[Outcome]:
 
 
 def _step(step: Step, terms: Terms, mind: Mind) -> Process[Outcome]:
+    step = yield from with_load(step)
     started = yield Now()
     arm = arm_of(step, terms)
     climb = Climb(step, terms, mind, arm, _account(step, terms, arm, started), started, started)

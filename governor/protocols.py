@@ -56,6 +56,11 @@ class Terms:
     """A difficulty the policy states for this node (0 trivial .. 1 hardest), instead of the estimated mean."""
     streamed: bool = False
     """Text is shown to a reader as it comes: once some was, it may be gone on from but not taken back."""
+    latency: float = 0.0
+    """What a second of waiting is worth, in micro-USD."""
+    mu: float = 0.0
+    """Shadow price of the period's budget (`governor.plan.pacing`), in value per micro-USD (per token where nothing
+    has a price): what a right answer is worth is 1."""
     reason: str = ""
     """Which rule of the policy matched, for `explain` and the records."""
 

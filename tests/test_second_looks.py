@@ -202,3 +202,24 @@ def test_a_step_with_second_looks_is_replayed_from_its_journal(tmp_path: Path) -
     assert outcome.attempts[2].reply == outcome.attempts[1].reply
     assert len(more) < len(paid)
     assert ledger.balance("app:test").spent.calls == outcome.spent.calls
+
+
+def test_a_load_that_must_be_looked_up_is_looked_up_once_by_the_driver() -> None:
+    looked: list[float] = []
+
+    def load() -> float:
+        looked.append(1.0)
+        return 1.0
+
+    seen: list[Any] = []
+
+    class Watching(Script):
+        def choose(self, belief: Belief, situation: Situation) -> Plan | Stop:
+            seen.append(situation.step.state["load"])
+            return super().choose(belief, situation)
+
+    backend = ScriptedBackend(answers("42", "43"))
+    ports = sync_ports(backend, open_ledger("memory://"), (), NullTracer())
+    mind = Mind(RuleEstimator(), Watching(((LOW, "first"), (HIGH, "fresh"))), Judge(("reject", "accept")))
+    drive(govern(replace(STEP, state={"load": load}), TERMS, mind), ports.perform)
+    assert (looked, seen) == ([1.0], [1.0, 1.0])

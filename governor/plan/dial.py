@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from governor.estimate.curves import GRID, Curves, Floats
 from governor.estimate.latent import normal_weights
 from governor.plan.exact import index_policy, value_of
 from governor.plan.odds import Odds
-from governor.records import Forecast
+from governor.protocols import Situation, Terms
 
 SCALE = 0.5
 """Lambda at dial 0.5: the dearest rung's whole cost is then worth half a correct answer."""
@@ -34,14 +35,16 @@ def price_at(dial: float) -> float:
     return math.inf if dial == 1.0 else SCALE * dial / (1.0 - dial)
 
 
-def relative_costs(forecasts: tuple[Forecast, ...]) -> Floats:
-    """Expected cost of each rung in units of the dearest: money, or tokens where no rung has a price."""
-    costs = np.array([forecast.micros for forecast in forecasts])
-    dearest = float(costs.max(initial=0.0))
-    if dearest <= 0.0:
-        costs = np.array([forecast.output_tokens for forecast in forecasts])
-        dearest = float(costs.max(initial=0.0))
-    return costs / dearest if dearest > 0.0 else costs
+class Prices(Protocol):
+    """Where lambda comes from, in place of `price_at` and `price_keeping`: a calibration's own map, for example."""
+
+    def price(self, terms: Terms, situation: Situation) -> float:
+        """Lambda for this step, 0 or more, in value per dearest rung's expected cost.
+
+        Pure, and the same for every attempt of a step: a map that mixes two prices tosses by a stable hash of
+        `situation.step.id`.
+        """
+        ...
 
 
 def price_keeping(keep: float, odds: Odds, weights: Floats, attempts: int) -> float:
@@ -63,7 +66,14 @@ def price_keeping(keep: float, odds: Odds, weights: Floats, attempts: int) -> fl
 
 
 def price_keeping_about(
-    keep: float, curves: Curves, costs: Floats, prior: Floats, rates: tuple[float, float], harm: float, attempts: int
+    keep: float,
+    curves: Curves,
+    costs: Floats,
+    prior: Floats,
+    rates: tuple[float, float],
+    harm: float,
+    attempts: int,
+    repeat: Floats | None = None,
 ) -> float:
     """`price_keeping` from the answer for like steps (belief and costs rounded), lowered until this step keeps too."""
     mean = float(GRID @ prior)
@@ -71,8 +81,9 @@ def price_keeping_about(
     centre = round(mean * _COARSE) / _COARSE
     width = max(round(sd * _COARSE), 1) / _COARSE
     rounded = tuple(2.0 ** round(math.log2(max(cost, _CHEAPEST))) for cost in costs.tolist())
-    price = _solved(keep, curves, rounded, centre, width, *rates, harm, attempts)
-    odds = Odds.of(curves.success, costs, *rates, harm)
+    shares = None if repeat is None else tuple(repeat.tolist())
+    price = _solved(keep, curves, rounded, centre, width, *rates, harm, attempts, shares)
+    odds = Odds.of(curves.success, costs, *rates, harm, repeat)
     wanted = keep * _top_quality(odds, prior) - _SLACK
     while price > _LEAST and _quality(price, odds, prior, attempts) < wanted:
         price *= _LOWER
@@ -90,8 +101,10 @@ def _solved(
     false_accept: float,
     harm: float,
     attempts: int,
+    repeat: tuple[float, ...] | None,
 ) -> float:
-    odds = Odds.of(curves.success, np.array(costs), sensitivity, false_accept, harm)
+    shares = None if repeat is None else np.array(repeat)
+    odds = Odds.of(curves.success, np.array(costs), sensitivity, false_accept, harm, shares)
     return price_keeping(keep, odds, normal_weights(mean, sd), attempts)
 
 

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from governor.estimate.curves import Curves, Floats
 from governor.estimate.latent import Grid, LatentBelief
 from governor.plan.backtrack import Options, options, stands
-from governor.plan.dial import price_at, price_keeping, price_keeping_about, relative_costs
+from governor.plan.dial import Prices, price_at, price_keeping, price_keeping_about
 from governor.plan.odds import Choice, Odds, choose
-from governor.plan.second import Hand, Unit, look, lookahead_repeats
+from governor.plan.prices import Unit, added_price, with_cache
+from governor.plan.second import Hand, look, lookahead_repeats
 from governor.protocols import Belief, Situation
 from governor.records import Attempt, BacktrackMode, Forecast, Plan, Rung, Stop
 
 
+@dataclass(frozen=True, slots=True)
 class IndexPlanner:
     """Planner (governor.protocols) by the posterior verifier-aware index with two steps of lookahead.
 
     `z_k = (q s - L (1-q) f - lambda c) / A`: net value per acceptance. The first answer is always bought
     (an unanswered step helps nobody, whatever the dial); every further one has to be worth more than
     shipping or withholding what is held. Without a verifier (s = f = 1) that makes a one-shot router.
+    `prices` says what dial and `keep` mean; None: the map set by hand.
     """
 
+    prices: Prices | None = None
+
     def choose(self, belief: Belief, situation: Situation) -> Plan | Stop:
-        forecasts = belief.forecasts(situation)
+        forecasts = with_cache(belief.forecasts(situation), situation)
         over = _over(situation)
         if over:
             return Stop(reason=over, forecasts=forecasts)
@@ -37,10 +42,11 @@ class IndexPlanner:
         grid = _grid(belief, situation, forecasts)
         rungs = sorted(found.modes)
         arms = [*((at, found.modes[at]) for at in rungs), *found.looks]
-        odds, costs = _odds(grid, found.modes, forecasts, situation)
-        price = _price(belief, grid, odds, costs, situation)
+        unit = Unit.of(forecasts, situation.terms.latency)
+        odds, costs = _odds(grid, found.modes, unit.costs(forecasts), situation)
+        price = self._price(belief, grid, odds, costs, situation)
+        price += added_price(situation.terms, situation.step.state, unit)
         hand = Hand.of(grid, situation)
-        unit = _unit(forecasts)
         looks = [look(at, mode, odds, grid, hand, situation, unit) for at, mode in found.looks]
         own = odds if len(rungs) == len(forecasts) else odds.take(rungs)
         left = situation.terms.max_attempts - len(situation.attempts)
@@ -53,6 +59,11 @@ class IndexPlanner:
         looking = choice.arm >= len(rungs)
         why = _why_look(shown[best], mode, choice) if looking else _why(shown[best], mode, price, belief, first=first)
         return Plan(rung=situation.terms.ladder[best], mode=mode, reason=why, forecasts=shown)
+
+    def _price(self, belief: Belief, grid: Grid, odds: Odds, costs: Floats, situation: Situation) -> float:
+        if self.prices is not None:
+            return self.prices.price(situation.terms, situation)
+        return _price(belief, grid, odds, costs, situation)
 
 
 def _over(situation: Situation) -> str:
@@ -93,11 +104,9 @@ def _grid(belief: Belief, situation: Situation, forecasts: tuple[Forecast, ...])
     return Grid(one, one, success, success)
 
 
-def _odds(
-    grid: Grid, modes: dict[int, BacktrackMode], forecasts: tuple[Forecast, ...], situation: Situation
-) -> tuple[Odds, Floats]:
+def _odds(grid: Grid, modes: dict[int, BacktrackMode], costs: Floats, situation: Situation) -> tuple[Odds, Floats]:
     terms = situation.terms
-    success, costs = grid.success, relative_costs(forecasts)
+    success = grid.success
     going_on = [at for at, mode in modes.items() if mode == "continue"]
     if going_on:
         success, costs = success.copy(), costs.copy()
@@ -106,11 +115,6 @@ def _odds(
             costs[at] *= _share_of_continuation(terms.ladder[at], situation.attempts[-1])
     repeat = lookahead_repeats(grid, situation, [at for at in modes if at not in going_on])
     return Odds.of(success, costs, situation.sensitivity, situation.false_accept, terms.harm, repeat), costs
-
-
-def _unit(forecasts: tuple[Forecast, ...]) -> Unit:
-    dearest = max(forecast.micros for forecast in forecasts)
-    return Unit(dearest) if dearest > 0 else Unit(max(forecast.output_tokens for forecast in forecasts), tokens=True)
 
 
 def _share_of_continuation(rung: Rung, last: Attempt) -> float:
@@ -130,7 +134,8 @@ def _price(belief: Belief, grid: Grid, odds: Odds, costs: Floats, situation: Sit
     known: Curves | None = belief.curves if isinstance(belief, LatentBelief) else None
     if known is not None and known.ladder == terms.ladder:
         # From the belief before any verdict: a rejection must not change what a unit of cost is worth.
-        return price_keeping_about(terms.keep, known, costs, grid.prior, seen, terms.harm, terms.max_attempts)
+        most = terms.max_attempts
+        return price_keeping_about(terms.keep, known, costs, grid.prior, seen, terms.harm, most, odds.repeat)
     return price_keeping(terms.keep, odds, grid.weights, terms.max_attempts)
 
 

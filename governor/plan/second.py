@@ -11,8 +11,9 @@ from governor.estimate.curves import Floats
 from governor.estimate.answers import REPEAT, Held, agreed, told
 from governor.estimate.latent import Grid
 from governor.plan.odds import Doubt, Odds
+from governor.plan.prices import Unit
 from governor.protocols import Situation
-from governor.records import Attempt, BacktrackMode
+from governor.records import BacktrackMode
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,25 +66,8 @@ def look(at: int, mode: BacktrackMode, odds: Odds, grid: Grid, hand: Hand, situa
     if mode == "again":
         return replace(odds, repeat=repeats(grid)).again(at, answer.correct)
     if mode == "verify":
-        return _verdict(answer, place, odds.harm, situation, unit.of(answer.attempt))
+        return _verdict(answer, place, odds.harm, situation, unit.verdict(answer.attempt))
     return _comparison(at, answer, place, odds, grid)
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """What one unit of cost is: micro-USD, or tokens where no rung has a price. `latency` is micro-USD per second."""
-
-    size: float
-    tokens: bool = False
-    latency: float = 0.0
-
-    def of(self, attempt: Attempt) -> float:
-        """What judging this attempt's answer once more costs: what it cost before."""
-        verdict = attempt.verdict
-        if verdict is None or self.size <= 0:
-            return 0.0
-        spent = verdict.usage.output_tokens if self.tokens else verdict.micros + self.latency * verdict.seconds
-        return spent / self.size
 
 
 def _verdict(answer: Held, place: int, harm: float, situation: Situation, cost: float) -> Odds:

@@ -127,6 +127,7 @@ def _terms(policy: Policy, rule: Rule, budget: Budget, reason: str) -> Terms:
         dial=dial,
         keep=keep,
         harm=policy.harm if rule.harm is None else rule.harm,
+        latency=1e6 * (policy.latency if rule.latency is None else rule.latency),
         call=budget.call.limit("call") if budget.call else None,
         on_exhausted=budget.on_exhausted,
         reserve=budget.reserve,

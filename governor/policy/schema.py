@@ -315,6 +315,8 @@ class Rule(Part):
     """Replaces the policy's mode."""
     harm: Money | None = Field(default=None, examples=[2.0])
     """Replaces the policy's harm."""
+    latency: Money | None = Field(default=None, examples=[0.001])
+    """Replaces the policy's latency."""
 
 
 def _ladder_or_extends(schema: dict[str, Any]) -> None:
@@ -345,6 +347,8 @@ class Policy(Part):
     """Share of the top rung's quality to keep, at the lowest cost. Not together with `dial`."""
     harm: Money = Field(default=0.5, examples=[0.5])
     """Loss of a wrong answer that is accepted, where a right one gains 1."""
+    latency: Money = Field(default=0.0, examples=[0.0002])
+    """What a second of waiting is worth in USD: slow rungs then cost more."""
     mode: Mode = Field(default="on", examples=["on", "shadow", {"canary": 0.1}])
     """on: decide; shadow: record what would be decided, call the baseline; canary: decide for a share of sessions."""
     fail: Literal["open", "closed"] = "closed"

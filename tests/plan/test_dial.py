@@ -10,20 +10,16 @@ from hypothesis import strategies as st
 
 from governor.estimate.curves import GRID, curves
 from governor.estimate.latent import normal_weights
-from governor.plan.dial import price_at, price_keeping, price_keeping_about, relative_costs
+from governor.plan.dial import price_at, price_keeping, price_keeping_about
 from governor.plan.exact import index_policy, value_of
 from governor.plan.odds import Odds, choose
-from governor.records import Forecast, Price, Rung
+from governor.records import Price, Rung
 
 LADDER = tuple(
     Rung(id=name, model=name, price=Price(input=p, output=4 * p)) for name, p in (("a", 0.1), ("b", 1), ("c", 5))
 )
 CURVES = curves(LADDER)
 COSTS = np.array([0.02, 0.2, 1.0])
-
-
-def forecast(micros: float, tokens: float) -> Forecast:
-    return Forecast(rung="r", p_success=0.5, p_accept=0.5, output_tokens=tokens, micros=micros, seconds=1)
 
 
 def test_price_rises_from_nothing_to_infinity() -> None:
@@ -37,12 +33,6 @@ def test_price_rises_from_nothing_to_infinity() -> None:
 def test_a_dial_outside_its_range_is_refused(dial: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         price_at(dial)
-
-
-def test_costs_are_relative_to_the_dearest_in_money_or_else_in_tokens() -> None:
-    assert relative_costs((forecast(2, 100), forecast(8, 10))).tolist() == [0.25, 1.0]
-    assert relative_costs((forecast(0, 100), forecast(0, 50))).tolist() == [1.0, 0.5]
-    assert relative_costs((forecast(0, 0),)).tolist() == [0.0]
 
 
 @settings(deadline=None, max_examples=40)

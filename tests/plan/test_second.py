@@ -79,7 +79,8 @@ def test_another_answer_opens_the_way_up_and_an_equal_one_does_not() -> None:
     plan = decided(held, first, other, **FREE)
     assert isinstance(plan, Plan)
     assert (plan.rung, plan.mode) == (TOP, "fresh")
-    assert mode(decided(held, first, replace(other, verdict=replace(other.verdict, score=1.0)), **FREE)) == "stop"
+    equal = attempt("unsure", "agree", 2, verifier="agreement", score=1.0)
+    assert mode(decided(held, first, equal, **FREE)) == "stop"
 
 
 def test_a_second_sample_is_bought_with_variance_and_not_without() -> None:
@@ -91,7 +92,7 @@ def test_a_second_sample_is_bought_with_variance_and_not_without() -> None:
 
 def test_a_second_verdict_is_bought_where_the_first_leaves_doubt() -> None:
     once: dict[str, Any] = {"terms": {"modes": ("verify",)}, "redraws": True}
-    spent = {"micros": 5, "usage": Usage(20, 5)}
+    spent: dict[str, Any] = {"micros": 5, "usage": Usage(20, 5)}
     assert mode(decided(grid([0.8, 0.8], [0.8, 0.8]), attempt("reject", **spent), **once)) == "verify"
     assert mode(decided(grid([0.05, 0.05], [0.05, 0.05]), attempt("reject", **spent), **once)) == "stop"
     dear = attempt("reject", micros=10**7)
