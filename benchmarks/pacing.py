@@ -145,6 +145,10 @@ def paced(pacing: Pacing) -> Way:
     return price
 
 
+def fixed(price: float) -> Way:
+    return lambda _now, _spent: price
+
+
 def cut_off(pacing: Pacing) -> Way:
     return lambda now, spent: price_at(DIAL) if spent < pacing.target(now) else None
 
@@ -152,7 +156,7 @@ def cut_off(pacing: Pacing) -> Way:
 def hindsight(day: Day, pacing: Pacing) -> Result:
     """The best of a grid of fixed prices, known only afterwards."""
     prices = [price_at(DIAL), *np.geomspace(0.05, 8.0, 8).tolist()]
-    return max((through(day, pacing, lambda _now, _spent, at=at: at) for at in prices), key=lambda one: one.utility)
+    return max((through(day, pacing, fixed(at)) for at in prices), key=lambda one: one.utility)
 
 
 def one_day(kind: str, steps: int, seed: int, *, best: bool = True) -> dict[str, Result]:
@@ -160,11 +164,11 @@ def one_day(kind: str, steps: int, seed: int, *, best: bool = True) -> dict[str,
     profile = rhythm(kind)
     day = bursty_day(steps, profile, seed)
     unlimited = Pacing.of(1e15, DAY, DEAREST)
-    free = through(day, unlimited, lambda _now, _spent: price_at(DIAL)).spent
+    free = through(day, unlimited, fixed(price_at(DIAL))).spent
     pacing = Pacing.of(BUDGET_SHARE * free, DAY, DEAREST, profile=profile)
     ways = {
         "paced": through(day, pacing, paced(pacing)),
-        "first_come": through(day, pacing, lambda _now, _spent: price_at(DIAL)),
+        "first_come": through(day, pacing, fixed(price_at(DIAL))),
         "cut_off": through(day, pacing, cut_off(pacing)),
     }
     return ways | ({"hindsight": hindsight(day, pacing)} if best else {})

@@ -39,25 +39,29 @@ class IndexPlanner:
         found = options(situation, forecasts)
         if not found.modes and not found.looks:
             return Stop(reason=_nothing_left(found, situation), forecasts=forecasts)
-        grid = _grid(belief, situation, forecasts)
-        rungs = sorted(found.modes)
-        arms = [*((at, found.modes[at]) for at in rungs), *found.looks]
-        unit = Unit.of(forecasts, situation.terms.latency)
+        return self._weighed(belief, situation, forecasts, found)
+
+    def _weighed(
+        self, belief: Belief, situation: Situation, forecasts: tuple[Forecast, ...], found: Options
+    ) -> Plan | Stop:
+        grid, unit = _grid(belief, situation, forecasts), Unit.of(forecasts, situation.terms.latency)
         odds, costs = _odds(grid, found.modes, unit.costs(forecasts), situation)
         price = self._price(belief, grid, odds, costs, situation)
         price += added_price(situation.terms, situation.step.state, unit)
-        hand = Hand.of(grid, situation)
-        looks = [look(at, mode, odds, grid, hand, situation, unit) for at, mode in found.looks]
+        hand, rungs = Hand.of(grid, situation), sorted(found.modes)
+        arms: list[tuple[int, BacktrackMode]] = [*((at, found.modes[at]) for at in rungs), *found.looks]
         own = odds if len(rungs) == len(forecasts) else odds.take(rungs)
+        looks = [look(at, mode, odds, grid, hand, situation, unit) for at, mode in found.looks]
         left = situation.terms.max_attempts - len(situation.attempts)
         choice = choose(own.beside(*looks), grid.weights, hand.correct, price, left)
         shown = _with_index(forecasts, arms, choice)
         best, mode = arms[choice.arm]
         if hand.held and not choice.pays:
             return Stop(reason=_why_stop(shown[best], choice, situation), forecasts=shown)
-        first = not situation.attempts
-        looking = choice.arm >= len(rungs)
-        why = _why_look(shown[best], mode, choice) if looking else _why(shown[best], mode, price, belief, first=first)
+        if choice.arm >= len(rungs):
+            why = _why_look(shown[best], mode, choice)
+        else:
+            why = _why(shown[best], mode, price, belief, first=not situation.attempts)
         return Plan(rung=situation.terms.ladder[best], mode=mode, reason=why, forecasts=shown)
 
     def _price(self, belief: Belief, grid: Grid, odds: Odds, costs: Floats, situation: Situation) -> float:

@@ -70,7 +70,7 @@ class Pacing:
 
 
 def daily_profile(arrivals: Sequence[float], slices: int = 24, period: float = 86_400.0) -> tuple[float, ...]:
-    """A profile learned from the times (seconds) at which steps came: counts by slice of the period, smoothed by one."""
+    """A profile learned from the times (seconds) at which steps came: counts by slice of the period, each plus one."""
     counts = [1.0] * slices
     for at in arrivals:
         counts[int(at % period / period * slices) % slices] += 1.0

@@ -96,7 +96,8 @@ def test_prices_of_a_calibration_replace_the_dial() -> None:
             self.asked += 1
             return self.lam
 
-    for terms in ({"dial": 1.0}, {"dial": None, "keep": 0.5}):
+    aims: tuple[dict[str, Any], ...] = ({"dial": 1.0}, {"dial": None, "keep": 0.5})
+    for terms in aims:
         free = Fixed(0.0)
         assert chosen(situation(**terms), IndexPlanner(free)).rung is TOP
         assert free.asked == 1

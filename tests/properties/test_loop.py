@@ -108,7 +108,7 @@ class EagerPlanner:
         if not done:
             return Plan(rung=situation.terms.ladder[2], reason="the first one")
         way = REPEATS[(len(done) + len(situation.step.id)) % len(REPEATS)]
-        looks = [
+        looks: list[tuple[Rung, BacktrackMode]] = [
             (at, mode) for at in situation.terms.ladder for mode in REPEATS if not repeat_refused(at, mode, situation)
         ]
         if looks:
