@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from governor.estimate.answers import agreement
 from governor.plan.bounds import bound, over
@@ -127,7 +128,7 @@ def _verdict_refused(mine: Sequence[Attempt], target: Attempt, situation: Situat
         return "the verifier would say the same again"
     if target.mode == "agree":
         return "an answer that was compared is not judged"
-    verdicts = 1 + sum(one.mode == "verify" and one.reply is target.reply for one in mine)
+    verdicts = 1 + len(list(takewhile(lambda one: one.mode == "verify", reversed(mine))))
     return f"the answer was judged {verdicts} times" if verdicts >= MAX_VERDICTS else ""
 
 
