@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -150,7 +150,18 @@ def _with_index(
     indices: dict[int, float] = {}
     for (at, _), index in zip(arms, choice.index.tolist(), strict=True):
         indices[at] = max(index, indices.get(at, index))
-    return tuple(replace(old, index=indices.get(at, 0.0)) for at, old in enumerate(forecasts))
+    return tuple(
+        Forecast(
+            rung=old.rung,
+            p_success=old.p_success,
+            p_accept=old.p_accept,
+            output_tokens=old.output_tokens,
+            micros=old.micros,
+            seconds=old.seconds,
+            index=indices.get(at, 0.0),
+        )
+        for at, old in enumerate(forecasts)
+    )
 
 
 def _cost(forecast: Forecast) -> str:

@@ -170,10 +170,12 @@ def _dominates(arm: int, worth: Floats, most: Floats, stop: float) -> bool:
 
 def _best_left(odds: Odds, weights: Floats, after: Floats, held: Floats) -> Floats:
     """P(the best answer in hand is correct, rejected) after each arm; (A,)."""
-    answers: Floats = np.column_stack([after @ held.T, odds.kept @ weights])
-    for doubt in odds.doubts:
-        answers[doubt.arm, doubt.answer] = doubt.left @ weights
-    best: Floats = answers.max(axis=1)
+    best: Floats = odds.kept @ weights
+    if len(held):
+        answers = after @ held.T
+        for doubt in odds.doubts:
+            answers[doubt.arm, doubt.answer] = doubt.left @ weights
+        np.maximum(best, answers.max(axis=1), out=best)
     return best
 
 
@@ -181,35 +183,36 @@ def _second(odds: Odds, weights: Floats, after: Floats, mass: Floats, held: Floa
     """Value of trying arm j after arm k was rejected, then stopping; (A, A), unnormalised."""
     gone = after @ odds.reject.T
     mine = (odds.kept * weights) @ odds.reject.T
+    gained = after @ odds.good.T
+    if odds.repeat is not None:
+        _sample_twice(odds.repeat, gone, mass)
+        _sample_twice(odds.repeat, mine, odds.kept @ weights)
+        _sample_twice(odds.repeat, gained, 0.0)
     best = np.maximum(mine, mine.T)
     for at, answer in enumerate(held):
         left = (after * answer) @ odds.reject.T
+        if odds.repeat is not None:
+            _sample_twice(odds.repeat, left, after @ answer)
         for doubt in odds.doubts:
             if doubt.answer == at:
                 left[doubt.arm] = (doubt.left * weights) @ odds.reject.T
                 left[:, doubt.arm] = after @ doubt.left
         best = np.maximum(best, left)
-    value = after @ odds.good.T - price * mass[:, None] * odds.cost + _ship(best, gone, odds.harm)
-    value.flat[:: len(mass) + 1] = -np.inf if odds.repeat is None else _twice(odds, weights, after, mass, held, price)
+    value = gained - price * mass[:, None] * odds.cost + _ship(best, gone, odds.harm)
+    value.flat[:: len(mass) + 1] = -np.inf if odds.repeat is None else _where_sampled(odds.repeat, value)
     for one in odds.doubts:  # two looks at one answer are not independent: the second is weighed after the first
         value[one.arm, [other.arm for other in odds.doubts if other.answer == one.answer]] = -np.inf
     return value
 
 
-def _twice(odds: Odds, weights: Floats, after: Floats, mass: Floats, held: Floats, price: float) -> Floats:
-    """Value of sampling each arm once more after its rejection, then stopping; (A,), -inf where it may not be."""
-    repeat = np.ones(len(mass)) if odds.repeat is None else odds.repeat
-    share = repeat[:, None]
-    rejected = share + (1.0 - share) * odds.reject
-    both, kept = after * rejected, odds.kept * weights
-    first = (kept * rejected).sum(axis=1)
-    second = (share * kept + (1.0 - share) * after * odds.kept).sum(axis=1)
-    best = np.maximum(first, second)
-    if len(held):
-        best = np.maximum(best, (both @ held.T).max(axis=1))
-    gained = (1.0 - repeat) * (after * odds.good).sum(axis=1) - price * mass * odds.cost
-    worth: Floats = np.where(repeat < 1.0, gained + _ship(best, both.sum(axis=1), odds.harm), -np.inf)
-    return worth
+def _sample_twice(repeat: Floats, after_both: Floats, after_one: Floats | float) -> None:
+    """On the diagonal an arm follows itself: with its repeat share its second sample changes nothing."""
+    step = len(repeat) + 1
+    after_both.ravel()[::step] += repeat * (after_one - after_both.ravel()[::step])
+
+
+def _where_sampled(repeat: Floats, value: Floats) -> Floats:
+    return np.where(repeat < 1.0, value.flat[:: len(repeat) + 1], -np.inf)
 
 
 def _ship(correct: Floats, mass: Floats, harm: float) -> Floats:
