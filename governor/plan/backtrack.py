@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 from governor.estimate.answers import agreement
 from governor.plan.bounds import bound, over
@@ -128,7 +127,8 @@ def _verdict_refused(mine: Sequence[Attempt], target: Attempt, situation: Situat
         return "the verifier would say the same again"
     if target.mode == "agree":
         return "an answer that was compared is not judged"
-    verdicts = 1 + len(list(takewhile(lambda one: one.mode == "verify", reversed(mine))))
+    samples = [at for at, one in enumerate(mine) if one.mode != "verify" and one.shippable]
+    verdicts = 1 + sum(one.mode == "verify" for one in mine[samples[-1] + 1 :]) if samples else MAX_VERDICTS
     return f"the answer was judged {verdicts} times" if verdicts >= MAX_VERDICTS else ""
 
 
