@@ -290,7 +290,8 @@ def test_any_course_of_events_ends_and_repeats_no_correlated_failure(
         if decided.mode in {"again", "agree", "verify"}:
             assert earlier
             assert sum(done.mode not in {"continue", "verify"} for done in earlier) < 2 or decided.mode == "verify"
-            assert sum(done.mode == "verify" for done in earlier) < 2 or decided.mode != "verify"
+            # Two samples of a rung at most, and two further verdicts on each.
+            assert sum(done.mode == "verify" for done in earlier) < 4 or decided.mode != "verify"
         else:
             assert all(done.failure in STOCHASTIC_FAILURES for done in earlier)
         where = replace(where, attempts=(*where.attempts, attempt(decided.rung, failure, mode=decided.mode)))
