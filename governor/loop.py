@@ -216,8 +216,7 @@ def _attempt(climb: Climb, plan: Plan) -> Process[Attempt]:
         answering = _answered(climb, plan, call)
         attempt = yield from traced(attempt_name(plan.rung), call_attributes(call), answering, attempt_attributes)
     if attempt.reply is not None:
-        verdict = yield from _checked(climb, plan, call, attempt.reply)
-        attempt = replace(attempt, verdict=verdict)
+        attempt = replace(attempt, verdict=(yield from _checked(climb, plan, call, attempt.reply)))
     climb.attempts.append(attempt)
     climb.now = yield Now()
     yield from _emit(climb, attempt)
