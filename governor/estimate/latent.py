@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from governor.estimate.curves import GRID, Curves, Floats, curves, need_after
 from governor.estimate.answers import COLLISION, REPEAT, Known, told
+from governor.estimate.curves import GRID, Curves, Floats, curves, need_after
 from governor.protocols import Situation, Terms
 from governor.records import Attempt, Failure, Forecast, Rung
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from governor.estimate.curves import Floats
 from governor.estimate.answers import REPEAT, Held, agreed, told
+from governor.estimate.curves import Floats
 from governor.estimate.latent import Grid
 from governor.plan.odds import Doubt, Odds
 from governor.plan.prices import Unit
