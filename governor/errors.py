@@ -20,6 +20,7 @@ GovernorError
 ├── VerifierError          a verifier could not do its work (says nothing about the answer)
 │   └── SandboxError               no sandbox is to be had, and the policy asks for one
 ├── RecordError            a record could not be written (disk full, no permission), or read where it must be
+├── CalibrationError       a calibration can't be used (absent, damaged, foreign, newer), or not be fitted
 ├── CertificateError       a certificate can't be used (damaged, foreign, newer), or may not be given
 └── ModelFileError         a local model file is absent, truncated or not the one recorded
 """
@@ -181,6 +182,10 @@ class SandboxError(VerifierError):
 
 class RecordError(GovernorError):
     """A record or result line could not be written whole, or a file of records not be read."""
+
+
+class CalibrationError(GovernorError):
+    """A calibration can't be used: absent, damaged, foreign or newer; or these records allow none."""
 
 
 class CertificateError(GovernorError):

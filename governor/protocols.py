@@ -52,6 +52,8 @@ class Terms:
     baseline: str | None = None
     continues: frozenset[str] = frozenset()
     """Ids of rungs whose backend can go on from a truncated reply."""
+    one_thought: bool = False
+    """The rungs are growing budgets of one thought: a higher one goes on where the last stopped, for what it adds."""
     difficulty: float | None = None
     """A difficulty the policy states for this node (0 trivial .. 1 hardest), instead of the estimated mean."""
     streamed: bool = False

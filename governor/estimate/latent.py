@@ -30,7 +30,8 @@ class Grid:
     `weights` (G,) sum to 1; `prior` (G,) are the weights before any verdict; `answer` and `success`
     (K, G) are P(correct | whole reply) and P(correct) per rung. A belief without a grid has G = 1.
     `repeat` (K,) is the share of second samples that repeat the first one's outcome (None: REPEAT for all),
-    `collision` P(two wrong answers of a rung are equal).
+    `collision` P(two wrong answers of a rung are equal). `looks` are P(an answer looks good | correct) and P(an answer
+    looks good | wrong) per rung (K,), where a score that decides nothing tells them apart.
     """
 
     weights: Floats
@@ -39,6 +40,7 @@ class Grid:
     success: Floats
     repeat: Floats | None = None
     collision: float = COLLISION
+    looks: tuple[Floats, Floats] | None = None
 
     def known(self, situation: Situation) -> Known:
         """The same by rung, for reading what attempts showed."""

@@ -46,7 +46,7 @@ class IndexPlanner:
     ) -> Plan | Stop:
         grid, unit = _grid(belief, situation, forecasts), Unit.of(forecasts, situation.terms.latency)
         odds, costs = _odds(grid, found.modes, unit.costs(forecasts), situation)
-        price = self._price(belief, grid, odds, costs, situation)
+        price = self._price(belief, grid, odds, costs, situation, unit)
         price += added_price(situation.terms, situation.step.state, unit)
         hand, rungs = Hand.of(grid, situation), sorted(found.modes)
         arms: list[tuple[int, BacktrackMode]] = [*((at, found.modes[at]) for at in rungs), *found.looks]
@@ -64,9 +64,9 @@ class IndexPlanner:
             why = _why(shown[best], mode, price, belief, first=not situation.attempts)
         return Plan(rung=situation.terms.ladder[best], mode=mode, reason=why, forecasts=shown)
 
-    def _price(self, belief: Belief, grid: Grid, odds: Odds, costs: Floats, situation: Situation) -> float:
+    def _price(self, belief: Belief, grid: Grid, odds: Odds, costs: Floats, situation: Situation, unit: Unit) -> float:
         if self.prices is not None:
-            return self.prices.price(situation.terms, situation)
+            return self.prices.price(situation.terms, situation, unit.size)
         return _price(belief, grid, odds, costs, situation)
 
 
@@ -118,7 +118,8 @@ def _odds(grid: Grid, modes: dict[int, BacktrackMode], costs: Floats, situation:
             success[at] = grid.answer[at]
             costs[at] *= _share_of_continuation(terms.ladder[at], situation.attempts[-1])
     repeat = lookahead_repeats(grid, situation, [at for at in modes if at not in going_on])
-    return Odds.of(success, costs, situation.sensitivity, situation.false_accept, terms.harm, repeat), costs
+    seen, passed = grid.looks or (situation.sensitivity, situation.false_accept)
+    return Odds.of(success, costs, seen, passed, terms.harm, repeat), costs
 
 
 def _share_of_continuation(rung: Rung, last: Attempt) -> float:

@@ -49,17 +49,18 @@ class Odds:
         cls,
         success: Floats,
         cost: Floats,
-        sensitivity: float,
-        false_accept: float,
+        sensitivity: float | Floats,
+        false_accept: float | Floats,
         harm: float,
         repeat: Floats | None = None,
     ) -> Odds:
-        """From P(correct | rung, difficulty) and the verifier's error rates."""
+        """From P(correct | rung, difficulty) and the verifier's error rates: of all arms, or (A,) of each."""
         wrong = 1.0 - success
+        seen, passed = np.asarray(sensitivity)[..., None], np.asarray(false_accept)[..., None]
         return cls(
-            good=success * sensitivity - (harm * false_accept) * wrong,
-            reject=success * (1.0 - sensitivity) + wrong * (1.0 - false_accept),
-            kept=success * (1.0 - sensitivity),
+            good=success * seen - (harm * passed) * wrong,
+            reject=success * (1.0 - seen) + wrong * (1.0 - passed),
+            kept=success * (1.0 - seen),
             cost=cost,
             harm=harm,
             repeat=repeat,

@@ -91,8 +91,9 @@ def test_prices_of_a_calibration_replace_the_dial() -> None:
         def __init__(self, price: float) -> None:
             self.lam, self.asked = price, 0
 
-        def price(self, terms: Terms, situation: Situation) -> float:
+        def price(self, terms: Terms, situation: Situation, unit: float) -> float:
             assert situation.terms is terms
+            assert unit > 0.0
             self.asked += 1
             return self.lam
 

@@ -1,0 +1,312 @@
+"""Step -> belief, learned: one calibrated forecast per rung, held together by a latent difficulty they share.
+
+`P_k(d) = sigmoid(a_k - b_k d)`, d ~ N(0, 1): the loading b_k says how far the rung's failures are those of the others,
+and a_k is set so that the mean over d is the calibrated forecast. Rungs differ in kind, not only in strength: one
+scalar difficulty alone forecasts worse than one head per rung.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from governor.estimate.answers import told
+from governor.estimate.calibration import Calibration, Scores
+from governor.estimate.curves import Floats
+from governor.estimate.features import Features, features
+from governor.estimate.hashed import Sparse, context_of, words_of
+from governor.estimate.latent import Grid, rates
+from governor.estimate.rules import RuleEstimator
+from governor.protocols import Belief, Estimator, Situation, Terms
+from governor.records import Attempt, Forecast, Rung, Step
+
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(11)
+"""Difficulties and their prior weights: Gauss-Hermite quadrature of the standard normal."""
+
+WEIGHTS = WEIGHTS / WEIGHTS.sum()
+SURE = 7.0
+"""Log-odds beyond this are not believed of any forecast."""
+
+_SECONDS_FIRST = 0.5
+_TOKENS_PER_SECOND = 60.0
+_NUMBERS = (*(name for name in Features.__slots__ if name not in {"state", "input_tokens"}), "input_tokens")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What the heads see of a step: weighted words (L2 norm 1) and context, and the dense row of the trees."""
+
+    words: Sparse
+    context: Sparse
+    numbers: Floats
+    input_tokens: float
+
+
+def seen_of(step: Step, idf: Floats) -> Seen:
+    """Read a step for heads of `len(idf)` buckets. Words count by `(1 + log tf) * idf`, normalised to length 1."""
+    words = words_of(step.prompt, len(idf))
+    value = words.value * idf[words.at]
+    length = math.sqrt(float(value @ value))
+    numbers = numbers_of(step)
+    scaled = Sparse(words.at, value / length if length > 0 else value)
+    return Seen(scaled, context_of(step, len(idf)), numbers, math.expm1(float(numbers[-1])))
+
+
+def numbers_of(step: Step) -> Floats:
+    """log(1 + x) of every plain number of `features` but those of the state; the last is of the input tokens."""
+    found = features(step)
+    result: Floats = np.log1p(np.array([getattr(found, name) for name in _NUMBERS]))
+    return result
+
+
+class LearnedEstimator:
+    """Estimator (governor.protocols) by a calibration; rules where the ladder has a rung that it does not know."""
+
+    def __init__(self, calibration: Calibration, otherwise: Estimator | None = None) -> None:
+        self.calibration = calibration
+        self._otherwise: Estimator = otherwise or RuleEstimator()
+        self._idf = calibration.text.idf.astype(np.float64)
+
+    def estimate(self, step: Step, terms: Terms) -> Belief:
+        """One pass over the text, then heads, trees and recalibration; no I/O."""
+        known = self.calibration
+        places = known.places(tuple(rung.id for rung in terms.ladder))
+        if places is None:
+            return self._otherwise.estimate(step, terms)
+        seen = seen_of(step, self._idf)
+        axes = axes_of(known, seen)
+        raw = raw_odds(known, seen, axes)
+        odds = (known.level + known.slope * (raw - known.centre))[places]
+        return LearnedBelief.of(
+            known, tuple(places), terms, np.clip(odds, -SURE, SURE), _lengths(known, axes, seen), seen.input_tokens
+        )
+
+
+def axes_of(known: Calibration, seen: Seen) -> Floats:
+    """The text's place along the axes (D,)."""
+    place: Floats = seen.words.value @ known.text.axes[seen.words.at].astype(np.float64)
+    return place
+
+
+def linear_odds(known: Calibration, seen: Seen) -> Floats:
+    """Log-odds of the linear heads (K,)."""
+    weight = known.text.weight
+    odds: Floats = (
+        known.text.bias
+        + seen.words.value @ weight[seen.words.at].astype(np.float64)
+        + seen.context.value @ weight[seen.context.at].astype(np.float64)
+    )
+    return odds
+
+
+def raw_odds(known: Calibration, seen: Seen, axes: Floats) -> Floats:
+    """Log-odds of the mean of linear heads and trees (K,), before recalibration."""
+    linear = linear_odds(known, seen)
+    trees = known.trees.sums(np.concatenate([linear, seen.numbers, axes]))
+    return mixed(linear, trees, known.mix)
+
+
+def mixed(linear: Floats, trees: Floats, mix: float) -> Floats:
+    """Log-odds of the mean probability of two forecasts."""
+    mean = (1.0 - mix) * sigmoid(linear) + mix * sigmoid(trees)
+    return logit(mean)
+
+
+def sigmoid(odds: Floats) -> Floats:
+    """Log-odds -> probability."""
+    result: Floats = 1.0 / (1.0 + np.exp(-odds))
+    return result
+
+
+def logit(p: Floats) -> Floats:
+    """Probability -> log-odds, kept finite."""
+    kept = np.clip(p, 1e-4, 1.0 - 1e-4)
+    result: Floats = np.log(kept / (1.0 - kept))
+    return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LearnedBelief:
+    """Belief (governor.protocols) over NODES. Verdicts move the weights, scores move the log-odds of every rung.
+
+    `odds` (K,) are the calibrated log-odds of the ladder's rungs, `success` (K, G) the curves that average to them,
+    `tokens` (K,) expected output tokens (NaN: unknown).
+    """
+
+    calibration: Calibration
+    places: tuple[int, ...]
+    odds: Floats
+    success: Floats
+    weights: Floats
+    tokens: Floats
+    input_tokens: float
+
+    @classmethod
+    def of(
+        cls, known: Calibration, places: tuple[int, ...], terms: Terms, odds: Floats, tokens: Floats, asked: float
+    ) -> LearnedBelief:
+        return cls(
+            calibration=known,
+            places=places,
+            odds=odds,
+            success=curves_of(odds, known.loading[list(places)]),
+            weights=WEIGHTS,
+            tokens=np.minimum(tokens[list(places)], [rung.max_tokens * max(rung.samples, 1) for rung in terms.ladder]),
+            input_tokens=asked,
+        )
+
+    @property
+    def difficulty(self) -> float:
+        """1 less the mean probability of success over the ladder, as believed now."""
+        return float(1.0 - (self.success @ self.weights).mean())
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What the forecast stands on, and for which rungs it is the base rate alone."""
+        known, at = self.calibration, list(self.places)
+        rates_now = " / ".join(f"{p:.2f}" for p in sigmoid(self.odds).tolist())
+        base = " / ".join(f"{p:.2f}" for p in known.base_rate[at].tolist())
+        blind = [known.rungs[place] for place in at if known.slope[place] == 0.0]
+        told = f"learned forecast {rates_now} (base rates {base})"
+        return (told, f"base rate only for {', '.join(blind)}") if blind else (told,)
+
+    def grid(self, situation: Situation) -> Grid:
+        """The joint belief now, every score that was seen taken into account."""
+        known, at = self.calibration, list(self.places)
+        shift = _shift(known.scores, self.places, situation)
+        success = self.success if shift is None else curves_of(self.odds + shift, known.loading[at])
+        repeat = None if known.repeat is None else known.repeat[at]
+        return Grid(self.weights, WEIGHTS, success, success, repeat, known.collision, _looks(known.scores, at))
+
+    def forecasts(self, situation: Situation) -> tuple[Forecast, ...]:
+        """One forecast per rung; where rungs are budgets of one thought, of what going on adds."""
+        success: list[float] = (self.grid(situation).success @ self.weights).tolist()
+        seen, passed = situation.sensitivity, situation.false_accept
+        spent = _thought(situation)
+        return tuple(
+            Forecast(
+                rung=rung.id,
+                p_success=p,
+                p_accept=p * seen + (1.0 - p) * passed,
+                output_tokens=out,
+                micros=micros,
+                seconds=min(_SECONDS_FIRST + out / _TOKENS_PER_SECOND, rung.timeout * max(rung.samples, 1)),
+            )
+            for rung, p, out, micros in zip(
+                situation.terms.ladder, success, *self._costs(situation, spent), strict=True
+            )
+        )
+
+    def _costs(self, situation: Situation, spent: float) -> tuple[list[float], list[float]]:
+        """Tokens and micro-USD of each rung; a rung without lengths costs what it did on the records, in their unit."""
+        mean = self.calibration.mean_cost[list(self.places)]
+        tokens, micros = [], []
+        for rung, out, usual in zip(situation.terms.ladder, self.tokens.tolist(), mean.tolist(), strict=True):
+            known = not math.isnan(out)
+            tokens.append(max(out - spent, 1.0) if known else float(rung.max_tokens))
+            priced = known and (rung.price.input > 0 or rung.price.output > 0)
+            micros.append(_micros(rung, self.input_tokens, out) if priced else 0.0 if known else 1e6 * usual)
+        return tokens, micros
+
+    def after(self, rung: Rung, decision: str, situation: Situation) -> LearnedBelief:
+        """Bayes on a verdict, given the difficulty; a score is read by `grid`, and a fault or a cut tells nothing."""
+        ids = [one.id for one in situation.terms.ladder]
+        last = situation.attempts[-1] if situation.attempts else None
+        if rung.id not in ids or (
+            last is not None and last.rung.id == rung.id and last.failure in {"fault", "truncated"}
+        ):
+            return self
+        if last is not None and last.rung.id == rung.id and last.mode in {"again", "agree", "verify"}:
+            return self._moved(told(situation.attempts, self.grid(situation).known(situation)).likelihood)
+        if decision not in {"accept", "reject"}:
+            return self
+        correct = self.success[ids.index(rung.id)]
+        if decision == "accept":
+            seen, passed = situation.sensitivity, situation.false_accept
+        else:
+            right, wrong = rates(situation)
+            seen, passed = 1.0 - right, 1.0 - wrong
+        return self._moved(correct * seen + (1.0 - correct) * passed)
+
+    def _moved(self, likelihood: Floats) -> LearnedBelief:
+        moved = self.weights * likelihood
+        total = float(moved.sum())
+        return replace(self, weights=moved / total) if total > 0.0 else self
+
+
+def curves_of(odds: Floats, loading: Floats) -> Floats:
+    """`sigmoid(a - b d)` at NODES (K, G) with `a` such that its mean under the prior is `sigmoid(odds)`.
+
+    Begins at `a = odds * sqrt(1 + pi b^2 / 8)` (MacKay 1992, eq. 10) and takes two Newton steps.
+    """
+    wanted = sigmoid(odds)
+    centre = odds * np.sqrt(1.0 + math.pi * loading**2 / 8.0)
+    drop = loading[:, None] * NODES[None, :]
+    for _ in range(2):
+        curve = sigmoid(centre[:, None] - drop)
+        gradient = (curve * (1.0 - curve)) @ WEIGHTS
+        centre = centre - np.clip((curve @ WEIGHTS - wanted) / np.maximum(gradient, 1e-6), -1.0, 1.0)
+    return sigmoid(centre[:, None] - drop)
+
+
+def _shift(scores: Scores | None, places: tuple[int, ...], situation: Situation) -> Floats | None:
+    """What scores seen so far add to each rung's log-odds (K,); None where there is nothing.
+
+    Looks at one growing thought are not independent: the latest replaces those before it.
+    """
+    scored = [one for one in situation.attempts if one.verdict is not None and one.verdict.score is not None]
+    if scores is None or not scored:
+        return None
+    if situation.terms.one_thought:
+        scored = scored[-1:]
+    total = np.zeros(len(places))
+    for attempt in scored:
+        total += _one_shift(scores, places, attempt, situation.terms)
+    return total
+
+
+def _one_shift(scores: Scores, places: tuple[int, ...], attempt: Attempt, terms: Terms) -> Floats:
+    ids = [rung.id for rung in terms.ladder]
+    if attempt.rung.id not in ids or attempt.verdict is None or attempt.verdict.score is None:
+        return np.zeros(len(places))
+    at = places[ids.index(attempt.rung.id)]
+    if math.isnan(scores.centre[at]):
+        return np.zeros(len(places))
+    z = standardised(attempt.verdict.score, float(scores.centre[at]), float(scores.width[at]))
+    shift: Floats = (scores.base[at] + scores.gain[at] * z)[list(places)]
+    return shift
+
+
+def standardised(score: float, centre: float, width: float) -> float:
+    """Log-odds of a score in units of their spread on the records, kept within three of them."""
+    kept = min(max(score, 1e-4), 1.0 - 1e-4)
+    return min(max((math.log(kept / (1.0 - kept)) - centre) / width, -3.0), 3.0)
+
+
+def _looks(scores: Scores | None, at: Sequence[int]) -> tuple[Floats, Floats] | None:
+    if scores is None:
+        return None
+    return scores.seen[at], scores.passed[at]
+
+
+def _thought(situation: Situation) -> float:
+    """Tokens already thought, where rungs are budgets of one thought."""
+    if not situation.terms.one_thought:
+        return 0.0
+    return float(max((one.usage.output_tokens for one in situation.attempts), default=0))
+
+
+def _lengths(known: Calibration, axes: Floats, seen: Seen) -> Floats:
+    """Expected output tokens (K,), NaN where lengths are unknown: the mean of the log-normal."""
+    row = np.append(axes, seen.numbers[0])  # numbers[0] is log(1 + characters)
+    centre = known.lengths.start + row @ known.lengths.slope
+    tokens: Floats = np.exp(np.minimum(centre + known.lengths.spread**2 / 2.0, 14.0))
+    return tokens
+
+
+def _micros(rung: Rung, input_tokens: float, output_tokens: float) -> float:
+    asked = input_tokens + (len(rung.instruction) / 4.0 if rung.instruction else 0.0)
+    return asked * max(rung.samples, 1) * rung.price.input + output_tokens * rung.price.output

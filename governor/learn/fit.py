@@ -1,0 +1,214 @@
+"""Records -> Calibration: heads, recalibration on held-out folds, latent loadings, lengths, scores, verifier rates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from governor.errors import CalibrationError
+from governor.estimate.calibration import Calibration, Frontier, Text
+from governor.estimate.curves import Floats
+from governor.estimate.learned import mixed
+from governor.estimate.trees import Forest
+from governor.learn.certify import group_digest
+from governor.learn.factor import loadings
+from governor.learn.heads import (
+    STRENGTHS,
+    Design,
+    Rows,
+    fit_axes,
+    fit_linear,
+    fit_trees,
+    inverse_frequency,
+    most_rounds,
+    text_of,
+)
+from governor.learn.lengths import fit_lengths
+from governor.learn.routing import splits
+from governor.learn.scored import fit_scores
+from governor.learn.shrink import Shrinkage, shrinkage
+from governor.learn.table import Table, folds
+from governor.records import Step
+
+FOLDS = 5
+MIXES = (0.3, 0.5, 0.7)
+"""Weights of the trees beside the linear heads: each alone forecasts worse than both."""
+
+GROWN = (0.3, 0.6, 1.0)
+"""Shares of the trees, of which held-out log loss picks one."""
+
+FEWEST = 20
+"""Questions without which nothing is fitted."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """Forecasts of every question by fits that did not see it, and the settings that made them best.
+
+    `raw` and `linear` are log-odds (Q, K) of heads with trees and of linear heads alone.
+    """
+
+    raw: Floats
+    linear: Floats
+    strength: float
+    grown: float
+    mix: float
+
+
+def fit(table: Table, *, seed: int = 0, design: Design | None = None) -> Calibration:
+    """Fit forecasts of every rung of a table. `design` may be given where it was read before.
+
+    Everything that is judged (recalibration, loadings, scores, the report) uses forecasts of questions by fits that did
+    not see their group. Raises CalibrationError where there is too little to learn from.
+    """
+    y, weight = _outcomes(table)
+    if len(table.qids) < FEWEST or (weight.sum(axis=0) < FEWEST).any():
+        raise CalibrationError(_too_few(table, weight))
+    design = design or Design.of(steps_of(table))
+    fold = folds(table.groups, FOLDS, seed)
+    held = _held_out(design, y, weight, fold, seed)
+    groups = np.unique(np.array(table.groups), return_inverse=True)[1].astype(np.float64)
+    shrunk = shrinkage(held.raw, y, weight, groups)
+    odds = shrunk.applied(held.raw)
+    text, trees, places = _final(design, y, weight, held, seed)
+    return Calibration(
+        rungs=table.rungs,
+        base_rate=(y * weight).sum(axis=0) / weight.sum(axis=0),
+        centre=shrunk.centre,
+        slope=shrunk.slope,
+        level=shrunk.level,
+        loading=loadings(*_items(odds, table.correct)),
+        mean_cost=_mean(table.cost),
+        mix=held.mix,
+        text=text,
+        trees=trees,
+        lengths=fit_lengths(
+            np.column_stack([places, design.numbers[:, 0]]),
+            _mean_each(table.output_tokens),
+            _mean_each(table.finished.astype(np.float64)),
+        ),
+        frontier=_unknown_frontier(),
+        scores=fit_scores(odds, table.correct, table.score),
+        rates=verifier_rates(table),
+        report=_report(table, odds, y, weight, shrunk, seed),
+        fitted_on=frozenset(map(group_digest, table.groups)),
+    )
+
+
+def steps_of(table: Table) -> list[Step]:
+    """Each question as the step that the estimator would see."""
+    return [
+        Step(id=f"fit:{at}", messages=({"role": "user", "content": text},), node=node)
+        for at, (text, node) in enumerate(zip(table.questions, table.nodes, strict=True))
+    ]
+
+
+def verifier_rates(table: Table, fewest: int = 30) -> dict[str, tuple[float, float, int]]:
+    """Per node, P(accept | correct), P(accept | wrong) and how many verdicts with a true label there were.
+
+    Both with one pseudo-observation of each kind. A node with fewer than `fewest` such verdicts is left out;
+    the node "" is all of them together.
+    """
+    if table.verdict is None:
+        return {}
+    known = ~np.isnan(table.verdict) & ~np.isnan(table.correct)
+    if table.noisy is not None:
+        known &= ~table.noisy
+    nodes = np.array(table.nodes)
+    found: dict[str, tuple[float, float, int]] = {}
+    for node in ("", *sorted(set(table.nodes))):
+        rows = known & ((nodes == node)[:, None, None] if node else True)
+        right, accepted = table.correct[rows] >= 0.5, table.verdict[rows] > 0.5
+        if right.size >= fewest:
+            found[node] = (_share(accepted[right]), _share(accepted[~right]), int(right.size))
+    return found
+
+
+def _share(hits: npt.NDArray[np.bool_]) -> float:
+    return float((hits.sum() + 1.0) / (len(hits) + 2.0))
+
+
+def _outcomes(table: Table) -> tuple[Floats, Floats]:
+    """Mean outcome over samples and whether there is one, both (Q, K)."""
+    known = ~np.isnan(table.correct)
+    y: Floats = np.where(known, np.nan_to_num(table.correct), 0.0).sum(axis=2) / np.maximum(known.sum(axis=2), 1)
+    return y, known.any(axis=2).astype(np.float64)
+
+
+def _held_out(design: Design, y: Floats, weight: Floats, fold: Rows, seed: int) -> Held:
+    """Trees learn from held-out log-odds of the linear heads, as they will meet them."""
+    by_strength = {one: np.zeros_like(y) for one in STRENGTHS}
+    axes: list[Floats] = []
+    for train, test in splits(fold):
+        words, x = design.weighted(inverse_frequency(design.counts[train]))
+        axes.append(words @ fit_axes(words[train], seed))
+        for strength, odds in by_strength.items():
+            coefficients, intercepts = fit_linear(x[train], y[train], weight[train], strength)
+            odds[test] = x[test] @ coefficients + intercepts
+    strength = min(STRENGTHS, key=lambda one: _log_loss(by_strength[one], y, weight))
+    linear = by_strength[strength]
+    trees = np.zeros((len(GROWN), *y.shape))
+    for (train, test), places in zip(splits(fold), axes, strict=True):
+        rows = np.hstack([linear, design.numbers, places])
+        forest = fit_trees(rows[train], y[train], weight[train], most_rounds(y.shape[1]))
+        trees[:, test] = forest.many(rows[test], GROWN)
+    raw = {(grown, mix): mixed(linear, trees[at], mix) for at, grown in enumerate(GROWN) for mix in MIXES}
+    grown, mix = min(raw, key=lambda one: _log_loss(raw[one], y, weight))
+    return Held(raw[grown, mix], linear, strength, grown, mix)
+
+
+def _final(design: Design, y: Floats, weight: Floats, held: Held, seed: int) -> tuple[Text, Forest, Floats]:
+    """What is served, fitted on everything, and every question's place along the axes."""
+    idf = inverse_frequency(design.counts)
+    words, x = design.weighted(idf)
+    coefficients, intercepts = fit_linear(x, y, weight, held.strength)
+    text = text_of(idf, coefficients, intercepts, fit_axes(words, seed))
+    places = words @ text.axes.astype(np.float64)
+    rounds = max(round(held.grown * most_rounds(y.shape[1])), 1)
+    trees = fit_trees(np.hstack([held.linear, design.numbers, places]), y, weight, rounds)
+    return text, trees, places
+
+
+def _items(odds: Floats, correct: Floats) -> tuple[Floats, Floats, Floats]:
+    """Forecasts, outcomes and whether there is one of every (question, sample), in the questions' order."""
+    samples = correct.shape[2]
+    outcome = correct.transpose(0, 2, 1).reshape(-1, correct.shape[1])
+    return np.repeat(odds, samples, axis=0), np.nan_to_num(outcome), (~np.isnan(outcome)).astype(np.float64)
+
+
+def _log_loss(odds: Floats, y: Floats, weight: Floats) -> float:
+    return float((weight * (np.logaddexp(0.0, odds) - y * odds)).sum())
+
+
+def _mean(values: Floats) -> Floats:
+    """Mean per rung (K,) over all that is known, NaN where nothing is."""
+    return np.array([np.nanmean(values[:, k]) if not np.isnan(values[:, k]).all() else np.nan
+                     for k in range(values.shape[1])])  # fmt: skip
+
+
+def _mean_each(values: Floats) -> Floats:
+    """Mean over samples (Q, K), NaN where nothing is known."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=2)
+    total = np.where(known, values, 0.0).sum(axis=2)
+    result: Floats = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return result
+
+
+def _unknown_frontier() -> Frontier:
+    empty = np.empty(0)
+    return Frontier(price=empty, cost=empty, quality=empty, surely=empty, unit=1.0)
+
+
+def _report(table: Table, odds: Floats, y: Floats, weight: Floats, shrunk: Shrinkage, seed: int) -> Mapping[str, Any]:
+    """What held-out forecasts were worth, per rung: for `governor fit` to print."""
+    return {"questions": len(table.qids), "seed": seed}
+
+
+def _too_few(table: Table, weight: Floats) -> str:
+    counts = {rung: int(n) for rung, n in zip(table.rungs, weight.sum(axis=0), strict=True)}
+    return f"too few outcomes to learn from: {counts}; at least {FEWEST} questions a rung are needed"

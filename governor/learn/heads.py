@@ -1,0 +1,200 @@
+"""Fitting P(correct) per rung: linear heads on hashed words, and small boosted trees on what these say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from governor.errors import MissingExtraError
+from governor.estimate.calibration import Text
+from governor.estimate.curves import Floats
+from governor.estimate.hashed import context_of, words_of
+from governor.estimate.learned import numbers_of
+from governor.estimate.trees import Forest
+from governor.records import Step
+
+BUCKETS = 1 << 16
+AXES = 32
+STRENGTHS = (0.3, 1.0, 3.0)
+"""scikit-learn's C, of which held-out log loss picks one: how far the coefficients may go."""
+
+TREES = 250
+"""At most so many a rung, and MOST_TREES in all: that bounds the artifact and the time of a decision."""
+
+MOST_TREES = 1000
+_TREE = {
+    "objective": "cross_entropy",
+    "learning_rate": 0.05,
+    "num_leaves": 16,
+    "min_data_in_leaf": 15,
+    "feature_fraction": 0.3,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "lambda_l2": 5.0,
+    "max_depth": 8,
+    "num_threads": 1,
+    "seed": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbose": -1,
+}
+_BINS = 63
+
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Design:
+    """What the heads see of Q steps: `counts` (Q, B) sparse `1 + log tf`, `context` (Q, B) sparse, `numbers` (Q, F)."""
+
+    counts: Any
+    context: Any
+    numbers: Floats
+
+    @classmethod
+    def of(cls, steps: Sequence[Step]) -> Design:
+        """Read every step once."""
+        return cls(
+            counts=_stacked([words_of(step.prompt, BUCKETS) for step in steps]),
+            context=_stacked([context_of(step, BUCKETS) for step in steps]),
+            numbers=np.array([numbers_of(step) for step in steps]),
+        )
+
+    def weighted(self, idf: Floats) -> Any:
+        """(Q, B) sparse: rows of length 1, context beside them."""
+        scipy_sparse = _needed("scipy.sparse")
+        words = self.counts @ scipy_sparse.diags(idf)
+        length = np.sqrt(np.asarray(words.multiply(words).sum(axis=1)).ravel())
+        words = scipy_sparse.diags(1.0 / np.maximum(length, 1e-12)) @ words
+        return scipy_sparse.csr_matrix(words), scipy_sparse.csr_matrix(words + self.context)
+
+
+def inverse_frequency(counts: Any) -> Floats:
+    """`ln((1 + Q) / (1 + df)) + 1` per bucket, 0 for buckets seen in fewer than two questions."""
+    seen = np.asarray((counts > 0).sum(axis=0)).ravel()
+    idf: Floats = np.where(seen >= 2, np.log((1.0 + counts.shape[0]) / (1.0 + seen)) + 1.0, 0.0)
+    return idf
+
+
+def fit_linear(x: Any, y: Floats, weight: Floats, strength: float) -> tuple[Floats, Floats]:
+    """Logistic regression per rung by dual coordinate descent: coefficients (B, K) and intercepts (K,).
+
+    `strength` is scikit-learn's C. `y` (Q, K) in 0..1 may be fractions (a question then counts on both sides), `weight`
+    (Q, K) is 0 where nothing is recorded. A rung with one outcome only gets its smoothed base rate.
+    """
+    linear = _needed("sklearn.linear_model")
+    vstack = _needed("scipy.sparse").vstack
+    coefficients, intercepts = np.zeros((x.shape[1], y.shape[1])), np.zeros(y.shape[1])
+    both = vstack([x, x]).tocsr()
+    for rung in range(y.shape[1]):
+        counted = np.concatenate([y[:, rung] * weight[:, rung], (1.0 - y[:, rung]) * weight[:, rung]])
+        target = np.concatenate([np.ones(len(y)), np.zeros(len(y))])
+        rows = np.flatnonzero(counted > 0)
+        right, wrong = counted[: len(y)].sum(), counted[len(y) :].sum()
+        if right == 0.0 or wrong == 0.0:
+            intercepts[rung] = np.log((right + 0.5) / (wrong + 0.5))
+            continue
+        model = linear.LogisticRegression(
+            C=strength, solver="liblinear", dual=True, intercept_scaling=5.0, tol=1e-2, max_iter=300, random_state=0
+        )
+        model.fit(both[rows], target[rows], sample_weight=counted[rows])
+        coefficients[:, rung], intercepts[rung] = model.coef_[0], model.intercept_[0]
+    return coefficients, intercepts
+
+
+def fit_axes(words: Any, seed: int) -> Floats:
+    """Directions (B, D) of a truncated singular value decomposition, each text's places having variance about 1."""
+    size = min(AXES, min(words.shape) - 1)
+    found = np.zeros((words.shape[1], AXES))
+    if size > 0 and words.nnz:
+        svd = _needed("sklearn.decomposition").TruncatedSVD(size, random_state=seed, n_iter=3).fit(words)
+        places = svd.transform(words)
+        found[:, :size] = (svd.components_ / np.maximum(places.std(axis=0), 1e-9)[:, None]).T
+    return found
+
+
+def most_rounds(rungs: int) -> int:
+    """Trees that each of so many rungs may have."""
+    return max(min(TREES, MOST_TREES // rungs), 1)
+
+
+def fit_trees(rows: Floats, y: Floats, weight: Floats, rounds: int) -> Forest:
+    """Boosted trees per rung on dense rows (Q, F), by LightGBM with the cross-entropy of fractional labels."""
+    lightgbm = _needed("lightgbm")
+    boosters = []
+    for rung in range(y.shape[1]):
+        known = np.flatnonzero(weight[:, rung] > 0)
+        data = lightgbm.Dataset(
+            rows[known], y[known, rung], weight=weight[known, rung], params={"verbose": -1, "max_bin": _BINS}
+        )
+        boosters.append(lightgbm.train(_TREE, data, rounds).dump_model()["tree_info"] if len(known) else [])
+    return _flat(boosters)
+
+
+def _flat(boosters: list[list[dict[str, Any]]]) -> Forest:
+    nodes: list[tuple[int, float, int, int, float]] = []
+    roots: list[int] = []
+    heads: list[int] = []
+    deepest = 0
+    for rung, trees in enumerate(boosters):
+        for tree in trees:
+            roots.append(len(nodes))
+            heads.append(rung)
+            deepest = max(deepest, _add(tree["tree_structure"], nodes))
+    feature, threshold, left, right, value = zip(*nodes, strict=True) if nodes else ((), (), (), (), ())
+    return Forest(
+        root=np.array(roots, dtype=np.int32),
+        head=np.array(heads, dtype=np.int32),
+        feature=np.array(feature, dtype=np.int32),
+        threshold=np.array(threshold, dtype=np.float64),
+        left=np.array(left, dtype=np.int32),
+        right=np.array(right, dtype=np.int32),
+        value=np.array(value, dtype=np.float64),
+        depth=deepest,
+        base=np.zeros(len(boosters)),
+    )
+
+
+def _add(node: dict[str, Any], nodes: list[tuple[int, float, int, int, float]]) -> int:
+    """Append a subtree, its own node first; returns its depth."""
+    at = len(nodes)
+    if "leaf_value" in node:
+        nodes.append((0, 0.0, at, at, float(node["leaf_value"])))
+        return 0
+    nodes.append((0, 0.0, at, at, 0.0))
+    left = len(nodes)
+    depth = _add(node["left_child"], nodes)
+    right = len(nodes)
+    depth = max(depth, _add(node["right_child"], nodes))
+    nodes[at] = (int(node["split_feature"]), float(node["threshold"]), left, right, 0.0)
+    return depth + 1
+
+
+def text_of(idf: Floats, coefficients: Floats, intercepts: Floats, axes: Floats) -> Text:
+    """The arrays that serving reads, in half the precision or less: what rounding moves is far below what is known."""
+    return Text(
+        idf=idf.astype(np.float16),
+        weight=coefficients.astype(np.float16),
+        bias=intercepts,
+        axes=axes.astype(np.float16),
+    )
+
+
+def _stacked(rows: list[Any]) -> Any:
+    sparse = _needed("scipy.sparse")
+    ends = np.cumsum([0, *(len(row.at) for row in rows)])
+    at = np.concatenate([row.at for row in rows]) if rows else np.empty(0, dtype=np.intp)
+    value = np.concatenate([row.value for row in rows]) if rows else np.empty(0)
+    return sparse.csr_matrix((value, at, ends), shape=(len(rows), BUCKETS))
+
+
+def _needed(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as absent:
+        raise MissingExtraError("fitting forecasts", "learn") from absent

@@ -1,0 +1,92 @@
+"""Raw log-odds -> calibrated ones: as much of a forecast as held-out outcomes bear out, else the base rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from governor.estimate.curves import Floats
+from governor.estimate.learned import sigmoid
+
+POOLING = 60.0
+"""Precision with which a rung's slope is held to the slope of all rungs."""
+
+NOTHING = 2.0
+"""Standard errors by which held-out log loss must beat the base rate's, or the features carry nothing."""
+
+_STEPS = 30
+_RIDGE = 1e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shrinkage:
+    """Calibrated log-odds are `level + slope * (raw - centre)` per rung (K,); slope 0 where nothing is known."""
+
+    centre: Floats
+    slope: Floats
+    level: Floats
+
+    def applied(self, raw: Floats) -> Floats:
+        """Calibrated log-odds of raw ones (..., K)."""
+        result: Floats = self.level + self.slope * (raw - self.centre)
+        return result
+
+
+def shrinkage(raw: Floats, y: Floats, weight: Floats, groups: Floats) -> Shrinkage:
+    """Fit levels and slopes on held-out forecasts.
+
+    `raw` log-odds, `y` outcomes in 0..1 and `weight` are (Q, K), `groups` (Q,) numbers what must be seen together:
+    whether the features carry anything is judged over groups, since questions of one group are alike.
+    """
+    count = np.maximum(weight.sum(axis=0), 1.0)
+    centre = (raw * weight).sum(axis=0) / count
+    moved = raw - centre
+    level, slope = _fitted(moved, y, weight)
+    rate = (y * weight).sum(axis=0) / count
+    flat = _log_odds((rate * count + 0.5) / (count + 1.0))
+    blind = np.array([not _tells(moved[:, k], y[:, k], weight[:, k], level[k], slope[k], flat[k], groups)
+                      for k in range(raw.shape[1])])  # fmt: skip
+    return Shrinkage(centre, np.where(blind, 0.0, slope), np.where(blind, flat, level))
+
+
+def _fitted(moved: Floats, y: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    """Newton's method on levels (K,), one shared slope and deviations from it (K,), which a ridge holds to 0."""
+    rungs = moved.shape[1]
+    theta = np.zeros(2 * rungs + 1)
+    theta[rungs] = 1.0
+    for _ in range(_STEPS):
+        gradient, curvature = np.zeros(2 * rungs + 1), np.diag(np.full(2 * rungs + 1, _RIDGE))
+        for k in range(rungs):
+            p = sigmoid(theta[k] + (theta[rungs] + theta[rungs + 1 + k]) * moved[:, k])
+            x = np.column_stack([np.ones(len(p)), moved[:, k], moved[:, k]])
+            at = [k, rungs, rungs + 1 + k]
+            gradient[at] += x.T @ (weight[:, k] * (y[:, k] - p))
+            curvature[np.ix_(at, at)] += (x * (weight[:, k] * p * (1.0 - p))[:, None]).T @ x
+        deviations = slice(rungs + 1, None)
+        gradient[deviations] -= POOLING * theta[deviations]
+        curvature[deviations, deviations] += POOLING * np.eye(rungs)
+        step = np.linalg.solve(curvature, gradient)
+        theta += np.clip(step, -1.0, 1.0)
+        if np.abs(step).max() < 1e-8:
+            break
+    slope = np.clip(theta[rungs] + theta[rungs + 1 :], 0.0, 1.5)
+    return theta[:rungs], slope
+
+
+def _tells(moved: Floats, y: Floats, weight: Floats, level: float, slope: float, flat: float, groups: Floats) -> bool:
+    """Whether the forecast's log loss beats the base rate's by NOTHING standard errors, over groups."""
+    gained = weight * (_log_loss(np.full(len(y), flat), y) - _log_loss(level + slope * moved, y))
+    each = np.bincount(groups.astype(np.intp), gained)
+    error = float(np.sqrt((each**2).sum()))
+    return slope > 0.0 and float(each.sum()) > NOTHING * max(error, 1e-12)
+
+
+def _log_loss(odds: Floats, y: Floats) -> Floats:
+    result: Floats = np.logaddexp(0.0, odds) - y * odds
+    return result
+
+
+def _log_odds(p: Floats) -> Floats:
+    result: Floats = np.log(p / (1.0 - p))
+    return result

@@ -1,0 +1,70 @@
+"""The dial by a measured frontier: mixtures of two neighbouring prices, tossed by a stable hash of the step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+
+from governor.estimate.calibration import Frontier
+from governor.estimate.curves import Floats
+from governor.plan.dial import price_at
+from governor.protocols import Situation, Terms
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrontierPrices:
+    """Prices (governor.plan.dial) along a held-out frontier.
+
+    Dial 0 is its most accurate point and 1 its cheapest; between them the dial runs evenly along the curve, cost and
+    quality counted alike, so that every notch moves one of them. `keep` is the cheapest point whose quality is surely
+    that share of the best fixed rung's, and the most accurate one where none is. Between two vertices a step draws one of
+    their prices, so that on average the point between them is met: where forecasts know nothing, that mixes fixed rungs
+    along their hull.
+    """
+
+    frontier: Frontier
+
+    def price(self, terms: Terms, situation: Situation, unit: float) -> float:
+        """Lambda for this step in value per `unit` of cost (what its dearest rung is expected to cost)."""
+        known = self.frontier
+        if not len(known.price):
+            return price_at(0.3 if terms.dial is None else terms.dial)
+        place = self._keeping(terms.keep) if terms.keep is not None else self._turned(terms.dial or 0.0)
+        at = min(int(place), len(known.price) - 1)
+        dearer, cheaper = known.price[at], known.price[min(at + 1, len(known.price) - 1)]
+        price = float(cheaper if _toss(situation.step.id) < place - at else dearer)
+        return price * unit / known.unit if known.unit > 0 else price
+
+    def _turned(self, dial: float) -> float:
+        along = _length(self.frontier)
+        return _place(along, dial * along[-1])
+
+    def _keeping(self, keep: float) -> float:
+        """Position on the vertices, dear to cheap, of the last point that surely keeps `keep`."""
+        sure = self.frontier.surely
+        if sure[0] < keep:
+            return 0.0
+        last = int(np.flatnonzero(np.minimum.accumulate(sure) >= keep)[-1])
+        if last == len(sure) - 1:
+            return float(last)
+        return last + float(sure[last] - keep) / max(sure[last] - sure[last + 1], 1e-12)
+
+
+def _length(known: Frontier) -> Floats:
+    """Way along the curve from its most accurate point to each vertex."""
+    cost, quality = (np.ptp(known.cost) or 1.0), (np.ptp(known.quality) or 1.0)
+    steps = np.abs(np.diff(known.cost)) / cost + np.abs(np.diff(known.quality)) / quality
+    result: Floats = np.concatenate(([0.0], np.cumsum(steps)))
+    return result
+
+
+def _place(along: Floats, wanted: float) -> float:
+    return float(np.interp(wanted, along, np.arange(len(along)))) if len(along) > 1 else 0.0
+
+
+def _toss(step_id: str) -> float:
+    """A number in [0, 1) that depends on the step alone."""
+    digest = blake2b(step_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53
