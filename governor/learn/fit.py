@@ -135,7 +135,8 @@ def _share(hits: npt.NDArray[np.bool_]) -> float:
 def _outcomes(table: Table) -> tuple[Floats, Floats]:
     """Mean outcome over samples and whether there is one, both (Q, K)."""
     known = ~np.isnan(table.correct)
-    y: Floats = np.where(known, np.nan_to_num(table.correct), 0.0).sum(axis=2) / np.maximum(known.sum(axis=2), 1)
+    total: Floats = np.where(known, np.nan_to_num(table.correct), 0.0).sum(axis=2)
+    y: Floats = np.divide(total, np.maximum(known.sum(axis=2), 1))
     return y, known.any(axis=2).astype(np.float64)
 
 

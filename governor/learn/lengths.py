@@ -44,7 +44,7 @@ def _tobit(x: Floats, log_tokens: Floats, done: npt.NDArray[np.bool_]) -> tuple[
     slope: Floats = np.zeros(x.shape[1])
     for _ in range(_ROUNDS):
         level = float(filled.mean())
-        slope = np.linalg.solve(square, x.T @ (filled - level))
+        slope[:] = np.linalg.solve(square, x.T @ (filled - level))
         mean = level + x @ slope
         hidden = np.where(done, 0.0, spread**2)
         spread = math.sqrt(max(float(((filled - mean) ** 2 + _lost(mean, log_tokens, spread, hidden)).mean()), 1e-6))

@@ -19,9 +19,9 @@ class FrontierPrices:
 
     Dial 0 is its most accurate point and 1 its cheapest; between them the dial runs evenly along the curve, cost and
     quality counted alike, so that every notch moves one of them. `keep` is the cheapest point whose quality is surely
-    that share of the best fixed rung's, and the most accurate one where none is. Between two vertices a step draws one of
-    their prices, so that on average the point between them is met: where forecasts know nothing, that mixes fixed rungs
-    along their hull.
+    that share of the best fixed rung's, and the most accurate one where none is. Between two vertices a step draws one
+    of their prices, so that on average the point between them is met: where forecasts know nothing, that mixes fixed
+    rungs along their hull.
     """
 
     frontier: Frontier
@@ -49,7 +49,7 @@ class FrontierPrices:
         last = int(np.flatnonzero(np.minimum.accumulate(sure) >= keep)[-1])
         if last == len(sure) - 1:
             return float(last)
-        return last + float(sure[last] - keep) / max(sure[last] - sure[last + 1], 1e-12)
+        return last + float((sure[last] - keep) / max(sure[last] - sure[last + 1], 1e-12))
 
 
 def _length(known: Frontier) -> Floats:
