@@ -9,7 +9,7 @@ from governor.account import Account
 from governor.effects import Compute, Process
 from governor.errors import BudgetExceededError
 from governor.plan.backtrack import unjudged
-from governor.protocols import Estimator, Planner, Redrawn, Situation, Terms, Verifier
+from governor.protocols import Estimator, Planner, Situation, Terms, Verifier
 from governor.records import Arm, Attempt, Outcome, Status, Step, Usage
 
 
@@ -77,6 +77,8 @@ def with_load(step: Step) -> Process[Step]:
 
 def told(outcome: Outcome, faults: list[str]) -> Outcome:
     """The outcome with everything that went wrong beside it in its error line."""
+    if not faults:
+        return outcome
     return replace(outcome, error="; ".join([*([outcome.error] if outcome.error else []), *faults]))
 
 
@@ -112,7 +114,7 @@ def _rejected(attempt: Attempt, attempts: Sequence[Attempt]) -> bool:
 
 
 def _redraws(verifier: object) -> bool:
-    return isinstance(verifier, Redrawn) and verifier.redraws
+    return bool(getattr(verifier, "redraws", False))  # a test against the protocol would cost half a decision
 
 
 def outcome_of(

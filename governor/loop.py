@@ -265,19 +265,23 @@ def _answer(climb: Climb, plan: Plan, call: Call) -> Process[Reply | BackendErro
     replies: list[Reply] = []
     leader = 0
     for sample in range(plan.rung.samples):
-        seed = None if call.seed is None else call.seed + 1000 * sample
-        one = replace(call, sample=sample, seed=seed, purpose="sample" if sample else "answer")
-        answer = yield from climb.account.charged(one)
+        answer = yield from climb.account.charged(_sampled(call, sample) if sample else call)
         if isinstance(answer, BackendError):
             if replies:
                 break  # what is paid for is not thrown away: the samples that came decide
             return answer
         last = climb.attempts[-1].reply if climb.attempts else None
         replies.append(joined(last, answer) if call.prefix and last is not None else answer)
-        leader, decided = plurality(replies, plan.rung.samples)
-        if decided:
-            break
+        if plan.rung.samples > 1:
+            leader, decided = plurality(replies, plan.rung.samples)
+            if decided:
+                break
     return replies[leader]
+
+
+def _sampled(call: Call, sample: int) -> Call:
+    seed = None if call.seed is None else call.seed + 1000 * sample
+    return replace(call, sample=sample, seed=seed, purpose="sample")
 
 
 def _checker(climb: Climb, call: Call) -> Verifier | None:
