@@ -1,0 +1,249 @@
+"""Recorded questions played through the governor's own loop at every dial, and what came of each item."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from governor.climb import Mind
+from governor.estimate.curves import Floats
+from governor.estimate.latent import Grid
+from governor.learn.costs import Joint, joint
+from governor.learn.forecaster import Parts
+from governor.learn.intervals import Spread
+from governor.learn.optimal import MAX_RUNGS, best_scripts
+from governor.learn.outcomes import Rows, over_samples
+from governor.learn.recorded import Recorded, Stage, World, terms_of
+from governor.plan.dial import price_at
+from governor.plan.index import IndexPlanner
+from governor.plan.odds import Odds
+from governor.plan.prices import Unit
+from governor.protocols import Planner, Situation, Terms
+from governor.records import SECOND_LOOKS, Forecast, Rung, Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Where the dial stands, or which share of the best quality is to be kept."""
+
+    dial: float | None = None
+    keep: float | None = None
+
+
+_FIGURES = ("cost", "correct", "accepted", "calls")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Played:
+    """What became of n questions' items under N settings: each (N, n, S), NaN where there is no such item.
+
+    `correct` is whether what shipped is right, `calls` how often a rung was called.
+    """
+
+    cost: Floats
+    correct: Floats
+    accepted: Floats
+    calls: Floats
+
+    @classmethod
+    def empty(cls, settings: int, questions: int, samples: int) -> Played:
+        """Nothing played yet."""
+        shape = (settings, questions, samples)
+        return cls(*(np.full(shape, np.nan) for _ in range(4)))
+
+    def put(self, questions: Rows, part: Played) -> None:
+        """Fill in what was played of these questions."""
+        for name in _FIGURES:
+            getattr(self, name)[:, questions] = getattr(part, name)
+
+    @property
+    def spread(self) -> Spread:
+        """Cost and accuracy of each question, means over its items: (N, n)."""
+        return Spread(over_samples(self.cost), over_samples(self.correct))
+
+    def last(self) -> tuple[Floats, ...]:
+        """Each field's means over items under the last setting, (n,)."""
+        return tuple(over_samples(getattr(self, name)[-1:])[0] for name in _FIGURES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cast:
+    """Who decides: the learned parts, `base` the policy's terms of a step where there is one, whether exactly too."""
+
+    parts: Parts
+    base: Callable[[Step], Terms] | None = None
+    exactly: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Show:
+    """A run over questions: by the governor, by exact plans where asked for, and the first forecasts (n, K).
+
+    `seconds` is what estimating and planning the first calls took.
+    """
+
+    governor: Played
+    exact: Played | None
+    first: Floats
+    seconds: float
+
+
+def play(
+    world: World,
+    cast: Cast,
+    questions: Sequence[int],
+    settings: Sequence[Setting],
+    advance: Callable[[], None] = lambda: None,
+) -> Show:
+    """Every item of these questions under every setting. `advance` is told of each question that is done."""
+    samples = len(world.table.samples)
+    exactly = cast.exactly and world.checking.kind != "score" and len(world.rungs) <= MAX_RUNGS
+    governor = Played.empty(len(settings), len(questions), samples)
+    exact = Played.empty(len(settings), len(questions), samples) if exactly else None
+    first = np.full((len(questions), len(world.table.rungs)), np.nan)
+    seconds = 0.0
+    for row, question in enumerate(questions):
+        scene = _Scene.of(world, cast, question)
+        seconds += scene.seconds
+        scene.forecasts_into(first[row])
+        scene.governed(settings, governor, row)
+        if exact is not None:
+            scene.planned(settings, exact, row)
+        advance()
+    return Show(governor, exact, first, seconds)
+
+
+def foreseen(world: World, cast: Cast, questions: Sequence[int]) -> Floats:
+    """P(correct) of every rung before any call, (n, K); nothing is played."""
+    first = np.full((len(questions), len(world.table.rungs)), np.nan)
+    for row, question in enumerate(questions):
+        _Scene.of(world, cast, question).forecasts_into(first[row])
+    return first
+
+
+@dataclass(slots=True)
+class _Believed:
+    """A belief that was formed already, as estimator and as belief: before the first call no dial moves it."""
+
+    inner: Joint
+    first: tuple[Forecast, ...]
+    start: Grid
+    difficulty: float = field(init=False)
+    reasons: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.difficulty, self.reasons = self.inner.difficulty, self.inner.reasons
+
+    def estimate(self, step: Step, terms: Terms) -> _Believed:
+        del step, terms
+        return self
+
+    def forecasts(self, situation: Situation) -> tuple[Forecast, ...]:
+        return self.inner.forecasts(situation) if situation.attempts else self.first
+
+    def grid(self, situation: Situation) -> Grid:
+        return self.inner.grid(situation) if situation.attempts else self.start
+
+    def after(self, rung: Rung, decision: str, situation: Situation) -> Joint:
+        return self.inner.after(rung, decision, situation)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scene:
+    """One question, ready to be played. `seconds` is what its estimate and first plan took."""
+
+    stage: Stage
+    step: Step
+    terms: Terms
+    believed: _Believed
+    planner: IndexPlanner
+    seconds: float
+
+    @classmethod
+    def of(cls, world: World, cast: Cast, question: int) -> _Scene:
+        step = world.step(question)
+        terms = terms_of(world.ladder, world.offered(question), cast.base(step) if cast.base else None)
+        planner, situation = IndexPlanner(cast.parts.prices), _before(step, terms, world)
+        started = time.perf_counter()
+        belief = joint(cast.parts.estimator.estimate(step, terms))
+        planner.choose(belief, situation)
+        seconds = time.perf_counter() - started
+        believed = _Believed(belief, belief.forecasts(situation), belief.grid(situation))
+        return cls(Stage(world, question), step, terms, believed, planner, seconds)
+
+    @property
+    def world(self) -> World:
+        return self.stage.world
+
+    def forecasts_into(self, row: Floats) -> None:
+        """P(correct) of each rung before any call, in the table's order."""
+        for forecast in self.believed.first:
+            row[self.world.at[forecast.rung]] = forecast.p_success
+
+    def governed(self, settings: Sequence[Setting], played: Played, row: int) -> None:
+        """By the governor's own planner. Where nothing is decided after the first call, once for all samples."""
+        for at, setting in enumerate(settings):
+            terms = replace(self.terms, dial=setting.dial, keep=setting.keep)
+            self._play(self.planner, terms, played, (at, row), once=self._decides_once(terms))
+
+    def planned(self, settings: Sequence[Setting], played: Played, row: int) -> None:
+        """By the best plan at the governor's price and belief; settings without a dial are left out."""
+        dials = [at for at, setting in enumerate(settings) if setting.dial is not None]
+        granted = [replace(self.terms, dial=settings[at].dial, keep=None) for at in dials]
+        prices = np.array([self._price(terms) for terms in granted])
+        scripts = best_scripts(self._odds(), self.believed.start.weights, prices)
+        for at, terms, script in zip(dials, granted, scripts, strict=True):
+            if self.world.checking.kind == "none":  # the first answer ships
+                first = self.world.at[self.terms.ladder[script.arms[0]].id]
+                self._likewise(first, self.world.items(self.stage.question), played, (at, row))
+            else:
+                self._play(script, terms, played, (at, row), once=False)
+
+    def _play(self, planner: Planner, terms: Terms, played: Played, at: tuple[int, int], *, once: bool) -> None:
+        """All items of the question; with `once` the first alone is run, and the others called the same rung."""
+        world, stage = self.world, self.stage
+        verifier = None if world.checking.kind == "none" else Recorded(stage)
+        mind = Mind(self.believed, planner, verifier)
+        items = world.items(stage.question)
+        for sample in items[:1] if once else items:
+            take = stage.play(sample, self.step, terms, mind)
+            for name, figure in zip(_FIGURES, (take.cost, take.correct, take.accepted, len(take.rungs)), strict=True):
+                getattr(played, name)[(*at, sample)] = figure
+        if once and len(items) > 1:
+            self._likewise(stage.shown[0].rung, items[1:], played, at)
+
+    def _likewise(self, rung: int, items: Sequence[int], played: Played, at: tuple[int, int]) -> None:
+        """One call of this rung for each item, whose answer nobody judges."""
+        question = self.stage.question
+        for sample in items:
+            drawn = self.world.drawn(question, rung, sample)
+            table, place = self.world.table, (*at, sample)
+            played.cost[place] = table.cost[question, rung, drawn]
+            played.correct[place] = table.correct[question, rung, drawn]
+            played.accepted[place], played.calls[place] = 0.0, 1.0
+
+    def _decides_once(self, terms: Terms) -> bool:
+        looks = any(rung.temperature is None for rung in terms.ladder) and SECOND_LOOKS & set(terms.modes)
+        return self.world.checking.kind == "none" and not looks
+
+    def _price(self, terms: Terms) -> float:
+        if self.planner.prices is None:
+            return price_at(terms.dial or 0.0)
+        return self.planner.prices.price(terms, _before(self.step, terms, self.world))
+
+    def _odds(self) -> Odds:
+        costs = Unit.of(self.believed.first).costs(self.believed.first)
+        return Odds.of(self.believed.start.success, costs, *_rates(self.world), self.terms.harm)
+
+
+def _rates(world: World) -> tuple[float, float]:
+    return (1.0, 1.0) if world.checking.kind == "none" else world.rates
+
+
+def _before(step: Step, terms: Terms, world: World) -> Situation:
+    """Where a step stands before its first call."""
+    seen, passed = _rates(world)
+    return Situation(step=step, terms=terms, sensitivity=seen, false_accept=passed)
