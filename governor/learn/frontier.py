@@ -216,23 +216,37 @@ def deployed(
     *,
     keep: float = 0.98,
     margin: float = 0.0,
+    tested: npt.NDArray[np.bool_] | None = None,
 ) -> Deployed:
     """The dial chosen on the training folds of each fold, replayed on that fold.
 
     `best` is (cost, accuracy) of the best fixed rung per question, (Q,) each; `cost` and `accuracy` are (D, Q), every
     question replayed by a method that never saw it; `fold` (Q,) says which fold tests it. The dial is the cheapest
     whose accuracy on the training folds keeps `keep` of the best rung's, by `margin` standard errors of the paired
-    difference; the best rung itself stands in where no dial does so at less cost.
+    difference; the best rung itself stands in where no dial does so at less cost. `tested` (Q,) are the questions that
+    count (None: all); folds without any are trained on only.
     """
     best_cost, best_accuracy = best
+    counted = np.ones(len(fold), dtype=np.bool_) if tested is None else tested
     kept = accuracy - keep * best_accuracy
     shipped, spent = best_accuracy.copy(), best_cost.copy()
-    for part in np.unique(fold):
+    for part in np.unique(fold[counted]):
         test, train = fold == part, fold != part
         chosen = _cheapest_keeping(kept[:, train], cost[:, train], float(best_cost[train].mean()), margin)
         if chosen is not None:
             shipped[test], spent[test] = accuracy[chosen, test], cost[chosen, test]
-    return Deployed(float(shipped.mean() / best_accuracy.mean()), float(spent.mean() / best_cost.mean()))
+    return deployed_as(best, spent, shipped, counted)
+
+
+def deployed_as(best: tuple[Floats, Floats], cost: Floats, accuracy: Floats, tested: npt.NDArray[np.bool_]) -> Deployed:
+    """Shares of the best fixed rung's accuracy and cost, all (Q,), over the questions tested; of nothing, the whole."""
+
+    def share(part: Floats, whole: Floats) -> float:
+        total = float(whole[tested].mean())
+        return float(part[tested].mean()) / total if total > 0.0 else 1.0
+
+    best_cost, best_accuracy = best
+    return Deployed(share(accuracy, best_accuracy), share(cost, best_cost))
 
 
 def _cheapest_keeping(kept: Floats, cost: Floats, at_most: float, margin: float) -> int | None:
