@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +20,8 @@ from governor.errors import CertificateError
 
 if TYPE_CHECKING:
     from governor.learn.certificate import Certificate
-    from governor.learn.certify import Kind, Replayed, Trials
+    from governor.learn.certify import Kind, Trials
+    from governor.learn.evidence import Evidence
 
 NOTHING_CERTIFIED = 1
 
@@ -39,26 +39,17 @@ class By(StrEnum):
     NODE = "node"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """What is certified on: the ladder's name, its questions under every dial, groups the calibration was fitted on."""
-
-    name: str
-    replayed: Replayed
-    fitted_on: frozenset[str] = frozenset()
-
-
 def evidence(
     records: Sequence[Path], ladder: Path, *, calibration: Path | None, policy: str | None, seed: int
 ) -> Evidence:
-    """Drive the records through the governor's own loop at every dial.
+    """Drive the records through the governor's own loop at every dial, by a calibration or else by the fixed rules."""
+    from governor.learn import evidence as replayed
+    from governor.learn.forecaster import Fitted, untrained
+    from governor.learn.policies import Granted
 
-    By name and at call time, as replaying loads what no other command needs.
-    """
-    found: Evidence = import_module("governor.learn.replay").evidence(
-        records, ladder, calibration=calibration, policy=policy, seed=seed
-    )
-    return found
+    forecaster = Fitted.load(calibration) if calibration else untrained()
+    granted = Granted.by(policy) if policy else None
+    return replayed.evidence(records, ladder, forecaster=forecaster, policy=granted, seed=seed)
 
 
 def certify(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
 
 from governor.estimate import RuleEstimator
 from governor.learn.costs import Costs, Priced
@@ -47,3 +49,36 @@ class Ready:
 def untrained() -> Ready:
     """What decides where nothing was ever fitted: fixed rules, and ladders assumed to rise from cheap to dear."""
     return Ready(Parts(RuleEstimator()))
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A Forecaster that fits a calibration (extra `learn`)."""
+
+    def fit(self, table: Table, ladder: Ladder, *, seed: int) -> Parts:
+        # By name and at call time: fitting loads what no other part needs.
+        return _parts(import_module("governor.learn.fit").fit(table, ladder, seed=seed), table, ladder)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A Forecaster whose calibration was fitted before."""
+
+    calibration: Any
+
+    @classmethod
+    def load(cls, path: Path) -> Fitted:
+        """Of a file that `governor fit` wrote. Raises CalibrationError."""
+        return cls(import_module("governor.estimate.calibration").load_calibration(path))
+
+    def fit(self, table: Table, ladder: Ladder, *, seed: int) -> Parts:
+        del seed
+        return _parts(self.calibration, table, ladder)
+
+
+def _parts(calibration: Any, table: Table, ladder: Ladder) -> Parts:
+    estimator = import_module("governor.estimate.learned").LearnedEstimator(calibration)
+    checked = ladder.checking.cost > 0 or ladder.checking.kind == "agreement"
+    if checked or ladder.unit in ("weight", "reported_usd"):  # costs that no price of tokens gives
+        estimator = Priced(estimator, table.rungs, Costs.of(table, ladder))
+    return Parts(estimator, calibration.prices, calibration.fitted_on)

@@ -6,6 +6,7 @@ after it, in a circle; once all are used the rung is unavailable. Costs are read
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,7 +18,7 @@ from governor.drivers import drive
 from governor.effects import CallModel, Effect, Now, Process
 from governor.errors import BackendRequestError
 from governor.learn.costs import LOOK, mean_costs
-from governor.learn.ladder import Checking, Ladder
+from governor.learn.ladder import Checking, Ladder, RungCost
 from governor.learn.table import Flags, Table
 from governor.learn.verdicts import accepts, equal, rates
 from governor.loop import govern
@@ -25,6 +26,8 @@ from governor.protocols import Terms
 from governor.records import Amount, BacktrackMode, Call, Outcome, Price, Reply, Rung, Step, Usage, Verdict
 
 APP = "replay"
+
+_ROOM = 1_000_000  # tokens of an answer: what a rung's cap was is not recorded
 
 _ACCEPT = Verdict(decision="accept", verifier="recorded")
 _REJECT = Verdict(decision="reject", verifier="recorded")
@@ -35,16 +38,19 @@ def rungs_of(ladder: Ladder, train: Table) -> tuple[Rung, ...]:
 
     Every rung is a model of its own; budgets of one thought share one model and differ in thinking tokens.
     """
-    cost = mean_costs(train)
-    return tuple(_rung(ladder, train.rungs[k], float(cost[k])) for k in np.argsort(cost, kind="stable").tolist())
+    order = np.argsort(mean_costs(train), kind="stable").tolist()
+    return tuple(_rung(ladder, train.rungs[k], float(np.nan_to_num(train.cost[:, k]).max(initial=0.0))) for k in order)
 
 
-def _rung(ladder: Ladder, name: str, cost: float) -> Rung:
+def _rung(ladder: Ladder, name: str, longest: float) -> Rung:
     if ladder.continues:
-        return Rung(id=name, model=ladder.name, thinking_tokens=round(cost))
-    price = ladder.costs.get(name) if ladder.unit == "usd" else None
+        return Rung(id=name, model=ladder.name, thinking_tokens=math.ceil(longest), answer_tokens=0)
+    price = ladder.costs[name] if ladder.unit == "usd" else RungCost()
     return Rung(
-        id=name, model=name, price=Price(price.input_per_million, price.output_per_million) if price else Price()
+        id=name,
+        model=name,
+        answer_tokens=_ROOM,
+        price=Price(price.input_per_million, price.output_per_million),
     )
 
 

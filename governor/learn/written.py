@@ -8,7 +8,7 @@ from typing import Any
 from governor.learn.chart import Chart
 from governor.learn.chart import Method as Drawn
 from governor.learn.frontier import Deployed
-from governor.learn.replay import GOVERNOR
+from governor.learn.replay import GOVERNOR, Detail
 from governor.learn.report import Figures, Report
 from governor.learn.routing import DIALS
 
@@ -84,28 +84,45 @@ def _rounded(value: Any) -> Any:
 
 
 def rows(report: Report) -> dict[str, dict[str, str]]:
-    """The figures of each method as text, by column; methods that can't be had are left out."""
-    return {name: _row(one) for name, one in report.methods.items() if one is not None}
+    """The figures of each method as text, by column; methods that can't be had are left out.
+
+    Shares of strong calls mean something where there are two rungs, and stand there alone.
+    """
+    two = len(report.rungs.rungs) == 2
+    return {name: _row(one, calls=two) for name, one in report.methods.items() if one is not None}
 
 
-def _row(figures: Figures) -> dict[str, str]:
+def _row(figures: Figures, *, calls: bool) -> dict[str, str]:
     measures, intervals, kept, scores = figures.measures, figures.intervals, figures.deployed, figures.scores
     low, high = intervals.area
-    return {
-        "c98": _share(measures.c98),
-        "c100": _share(measures.c100),
-        "area (95 %)": f"{measures.area:+.2f} ({low:+.2f} to {high:+.2f})",
-        "kept at .98": "-" if kept is None else f"{kept.accuracy_share:.3f} for {kept.cost:.2f}",
+    shares = {
         "APGR": _share(measures.apgr, 3),
         "CPT50": _share(measures.cpt50, 1),
         "CPT80": _share(measures.cpt80, 1),
-        "Brier": "-" if scores is None else f"{scores.brier:.3f}",
-        "ECE": "-" if scores is None else f"{scores.ece:.3f}",
+    }
+    return {
+        "c98": _share(measures.c98),
+        "c100": _share(measures.c100),
+        "area": f"{measures.area:+.2f}",
+        "95 %": f"{low:+.2f} to {high:+.2f}",
+        "kept": _share(None if kept is None else kept.accuracy_share, 3),
+        "at cost": _share(None if kept is None else kept.cost),
+        **(shares if calls else {}),
+        "Brier": _share(None if scores is None else scores.brier, 3),
+        "ECE": _share(None if scores is None else scores.ece, 3),
     }
 
 
 def _share(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def in_detail(detail: Detail) -> str:
+    """The governor at the dial of interest, in a line."""
+    return (
+        f"dial {detail.dial:g}: correct {detail.accuracy:.3f} for {detail.cost:.4g} an item, "
+        f"{detail.accepted:.1%} accepted by the verifier, {detail.calls:.2f} calls an item"
+    )
 
 
 def chart(report: Report) -> Chart:

@@ -14,10 +14,10 @@ import typer
 from typer.testing import CliRunner, Result
 
 from governor.cli import certify
-from governor.cli.certify import Evidence
 from governor.estimate.curves import Floats
 from governor.learn.certificate import file_digest, files_digest, load_certificates, policy_digest
 from governor.learn.certify import Bools, group_digest
+from governor.learn.evidence import Evidence
 from governor.policy import load_policy
 
 Run = Callable[..., Result]
