@@ -44,10 +44,10 @@ def evidence(
 ) -> Evidence:
     """Drive the records through the governor's own loop at every dial, by a calibration or else by the fixed rules."""
     from governor.learn import evidence as replayed
-    from governor.learn.forecaster import Fitted, untrained
+    from governor.learn.forecaster import Fitted, Untrained
     from governor.learn.policies import Granted
 
-    forecaster = Fitted.load(calibration) if calibration else untrained()
+    forecaster = Fitted.load(calibration) if calibration else Untrained()
     granted = Granted.by(policy) if policy else None
     return replayed.evidence(records, ladder, forecaster=forecaster, policy=granted, seed=seed)
 

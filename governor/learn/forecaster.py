@@ -5,25 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from governor.estimate import RuleEstimator
+from governor.estimate.calibration import Calibration, load_calibration
+from governor.estimate.learned import LearnedEstimator
 from governor.learn.costs import Costs, Priced
 from governor.learn.ladder import Ladder
 from governor.learn.table import Table
 from governor.plan.dial import Prices
-from governor.protocols import Estimator
+from governor.plan.frontier import FrontierPrices
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
     """What was learned: the estimator, and what dial and `keep` mean (None: the map set by hand).
 
-    Its beliefs have a joint `grid` and forecast `micros` in millionths of the ladder's unit (`costs.Priced` sees to
-    that). `fitted_on` are digests of the groups that were learned from (`certify.group_digest`).
+    `fitted_on` are digests of the groups that were learned from (`certify.group_digest`).
     """
 
-    estimator: Estimator
+    estimator: Priced
     prices: Prices | None = None
     fitted_on: frozenset[str] = frozenset()
 
@@ -35,20 +36,12 @@ class Forecaster(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """A Forecaster that learns nothing more: parts made before, told only what the ladder's rungs cost."""
-
-    parts: Parts
+class Untrained:
+    """A Forecaster that learns what rungs cost and nothing else: fixed rules, and ladders that rise with their cost."""
 
     def fit(self, table: Table, ladder: Ladder, *, seed: int) -> Parts:
         del seed
-        priced = Priced(self.parts.estimator, table.rungs, Costs.of(table, ladder))
-        return Parts(priced, self.parts.prices, self.parts.fitted_on)
-
-
-def untrained() -> Ready:
-    """What decides where nothing was ever fitted: fixed rules, and ladders assumed to rise from cheap to dear."""
-    return Ready(Parts(RuleEstimator()))
+        return Parts(Priced(RuleEstimator(), table.rungs, Costs.of(table, ladder)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,29 +49,25 @@ class Learned:
     """A Forecaster that fits a calibration (extra `learn`)."""
 
     def fit(self, table: Table, ladder: Ladder, *, seed: int) -> Parts:
-        # By name and at call time: fitting loads what no other part needs.
-        return _parts(import_module("governor.learn.fit").fit(table, ladder, seed=seed), table, ladder)
+        # By name and at call time: fitting replays held-out questions itself, to say what the dial means.
+        fitted: Calibration = import_module("governor.learn.fit").fit(table, ladder, seed=seed)
+        return Fitted(fitted).fit(table, ladder, seed=seed)
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """A Forecaster whose calibration was fitted before."""
 
-    calibration: Any
+    calibration: Calibration
 
     @classmethod
     def load(cls, path: Path) -> Fitted:
         """Of a file that `governor fit` wrote. Raises CalibrationError."""
-        return cls(import_module("governor.estimate.calibration").load_calibration(path))
+        return cls(load_calibration(path))
 
     def fit(self, table: Table, ladder: Ladder, *, seed: int) -> Parts:
+        """What the rungs cost is learned from this table, all else is known."""
         del seed
-        return _parts(self.calibration, table, ladder)
-
-
-def _parts(calibration: Any, table: Table, ladder: Ladder) -> Parts:
-    estimator = import_module("governor.estimate.learned").LearnedEstimator(calibration)
-    checked = ladder.checking.cost > 0 or ladder.checking.kind == "agreement"
-    if checked or ladder.unit in ("weight", "reported_usd"):  # costs that no price of tokens gives
-        estimator = Priced(estimator, table.rungs, Costs.of(table, ladder))
-    return Parts(estimator, calibration.prices, calibration.fitted_on)
+        known = self.calibration
+        priced = Priced(LearnedEstimator(known), table.rungs, Costs.of(table, ladder))
+        return Parts(priced, FrontierPrices(known.frontier), known.fitted_on)

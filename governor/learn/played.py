@@ -11,7 +11,7 @@ import numpy as np
 from governor.climb import Mind
 from governor.estimate.curves import Floats
 from governor.estimate.latent import Grid
-from governor.learn.costs import Joint, joint
+from governor.learn.costs import PricedBelief
 from governor.learn.forecaster import Parts
 from governor.learn.intervals import Spread
 from governor.learn.optimal import MAX_RUNGS, best_scripts
@@ -128,14 +128,16 @@ def foreseen(world: World, cast: Cast, questions: Sequence[int]) -> Floats:
 class _Believed:
     """A belief that was formed already, as estimator and as belief: before the first call no dial moves it."""
 
-    inner: Joint
+    inner: PricedBelief
     first: tuple[Forecast, ...]
     start: Grid
     difficulty: float = field(init=False)
     reasons: tuple[str, ...] = field(init=False)
+    reads_scores: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.difficulty, self.reasons = self.inner.difficulty, self.inner.reasons
+        self.reads_scores = self.inner.reads_scores
 
     def estimate(self, step: Step, terms: Terms) -> _Believed:
         del step, terms
@@ -147,7 +149,7 @@ class _Believed:
     def grid(self, situation: Situation) -> Grid:
         return self.inner.grid(situation) if situation.attempts else self.start
 
-    def after(self, rung: Rung, decision: str, situation: Situation) -> Joint:
+    def after(self, rung: Rung, decision: str, situation: Situation) -> PricedBelief:
         return self.inner.after(rung, decision, situation)
 
 
@@ -168,7 +170,7 @@ class _Scene:
         terms = terms_of(world.ladder, world.offered(question), cast.base(step) if cast.base else None)
         planner, situation = IndexPlanner(cast.parts.prices), _before(step, terms, world)
         started = time.perf_counter()
-        belief = joint(cast.parts.estimator.estimate(step, terms))
+        belief = cast.parts.estimator.estimate(step, terms)
         planner.choose(belief, situation)
         seconds = time.perf_counter() - started
         believed = _Believed(belief, belief.forecasts(situation), belief.grid(situation))
@@ -232,7 +234,8 @@ class _Scene:
     def _price(self, terms: Terms) -> float:
         if self.planner.prices is None:
             return price_at(terms.dial or 0.0)
-        return self.planner.prices.price(terms, _before(self.step, terms, self.world))
+        unit = Unit.of(self.believed.first).size
+        return self.planner.prices.price(terms, _before(self.step, terms, self.world), unit)
 
     def _odds(self) -> Odds:
         costs = Unit.of(self.believed.first).costs(self.believed.first)

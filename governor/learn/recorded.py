@@ -61,7 +61,14 @@ def terms_of(ladder: Ladder, rungs: tuple[Rung, ...], base: Terms | None = None)
     """
     modes: tuple[BacktrackMode, ...] = ("more",) if ladder.continues else ("more", "fresh", "again", "agree")
     if base is None:
-        return Terms(app=APP, ladder=rungs, harm=ladder.harm, modes=modes, max_attempts=3 * len(rungs))
+        return Terms(
+            app=APP,
+            ladder=rungs,
+            harm=ladder.harm,
+            modes=modes,
+            max_attempts=3 * len(rungs),
+            one_thought=ladder.continues,
+        )
     return Terms(
         app=APP,
         ladder=rungs,
@@ -71,6 +78,7 @@ def terms_of(ladder: Ladder, rungs: tuple[Rung, ...], base: Terms | None = None)
         modes=tuple(mode for mode in modes if mode in base.modes or ladder.continues),
         max_attempts=base.max_attempts,
         difficulty=base.difficulty,
+        one_thought=ladder.continues,
     )
 
 

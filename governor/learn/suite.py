@@ -13,7 +13,7 @@ from pathlib import Path
 
 from governor.errors import RecordError
 from governor.learn.certify import overlap
-from governor.learn.forecaster import Fitted, Forecaster, Learned, untrained
+from governor.learn.forecaster import Fitted, Forecaster, Learned, Untrained
 from governor.learn.ladder import Ladder, checking_of, load_ladder
 from governor.learn.policies import Granted
 from governor.learn.replay import METHODS, Run, Trial, prepared, run
@@ -75,7 +75,7 @@ class Request:
 
     def _forecaster(self) -> Forecaster:
         if self.rules:
-            return untrained()
+            return Untrained()
         return Fitted.load(self.calibration) if self.calibration else Learned()
 
 
