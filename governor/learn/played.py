@@ -189,7 +189,7 @@ class _Scene:
         """By the governor's own planner. Where nothing is decided after the first call, once for all samples."""
         for at, setting in enumerate(settings):
             terms = replace(self.terms, dial=setting.dial, keep=setting.keep)
-            self._play(self.planner, terms, played, (at, row), once=self._decides_once(terms))
+            self._play(self.planner, terms, played, (at, row), once=_decides_once(self.world, terms))
 
     def planned(self, settings: Sequence[Setting], played: Played, row: int) -> None:
         """By the best plan at the governor's price and belief; settings without a dial are left out."""
@@ -227,10 +227,6 @@ class _Scene:
             played.correct[place] = table.correct[question, rung, drawn]
             played.accepted[place], played.calls[place] = 0.0, 1.0
 
-    def _decides_once(self, terms: Terms) -> bool:
-        looks = any(rung.temperature is None for rung in terms.ladder) and SECOND_LOOKS & set(terms.modes)
-        return self.world.checking.kind == "none" and not looks
-
     def _price(self, terms: Terms) -> float:
         if self.planner.prices is None:
             return price_at(terms.dial or 0.0)
@@ -250,3 +246,9 @@ def _before(step: Step, terms: Terms, world: World) -> Situation:
     """Where a step stands before its first call."""
     seen, passed = _rates(world)
     return Situation(step=step, terms=terms, sensitivity=seen, false_accept=passed)
+
+
+def _decides_once(world: World, terms: Terms) -> bool:
+    """Whether the first call is the only decision: nobody judges its answer, and nothing may be compared with it."""
+    looks = SECOND_LOOKS & set(terms.modes) and any(rung.temperature is None for rung in terms.ladder)
+    return world.checking.kind == "none" and not looks

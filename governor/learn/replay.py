@@ -31,6 +31,7 @@ METHODS = ("length", "tfidf", "knn", "litellm", "one_shot", GOVERNOR, "dp", "per
 """Everything that is measured, in the order in which it is reported."""
 
 _ROUTERS = {"length", "tfidf", "knn"}
+_OURS = {"one_shot", GOVERNOR, "dp"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -113,8 +114,9 @@ def run(trial: Trial, seed: int, advance: Callable[[], None] = lambda: None) -> 
         sides = Sides.apart(_labelled(trial.elsewhere, trial, seed), table, trial.folds, seed)
     bench = _Bench.of(trial, sides, seed)
     found = dict(_rivals(bench))
-    acted = _acted(bench, advance)
-    found |= _ours(bench, acted)
+    acted = _acted(bench, advance) if _OURS & set(trial.methods) else None
+    if acted is not None:
+        found |= _ours(bench, acted)
     return Run(
         seed=seed,
         items=int(table.usable.any(axis=1).sum()),
@@ -123,8 +125,8 @@ def run(trial: Trial, seed: int, advance: Callable[[], None] = lambda: None) -> 
         methods={
             name: found.get(name) for name in METHODS if name in trial.methods and (name in found or name == "dp")
         },
-        detail=_detail(bench, acted),
-        seconds=acted.seconds,
+        detail=None if acted is None else _detail(bench, acted),
+        seconds=0.0 if acted is None else acted.seconds,
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from governor.estimate.curves import Floats
 from governor.learn.frontier import Curve, Deployed, Fixed, Measures, c_share, fixed, hull
+from governor.learn.harm import Lead, lead
 from governor.learn.intervals import Bootstrap, Intervals, Resamples, Spread
 from governor.learn.ladder import Ladder
 from governor.learn.replay import Detail, Method, Run
@@ -25,11 +26,15 @@ _RIVAL = "tfidf"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Figures:
-    """One method over all seeds. `spread` (D, Q) holds means over seeds; the rest are medians, None as in a run."""
+    """One method over all seeds. `spread` (D, Q) holds means over seeds, whose `intervals` and `lead` these are.
+
+    The rest are medians, None as in a run.
+    """
 
     spread: Spread
     measures: Measures
     intervals: Intervals
+    lead: Lead
     deployed: Deployed | None
     scores: Scores | None
 
@@ -130,6 +135,7 @@ class _Pool:
             spread=spread,
             measures=_medians(Measures, [method.measures for method in runs]),
             intervals=bootstrap.intervals(spread, None if name == _RIVAL else rival_areas),
+            lead=lead(spread, self.fixed, bootstrap.resamples),
             deployed=_median_of(Deployed, [method.deployed for method in runs]),
             scores=_median_of(Scores, [method.scores for method in runs]),
         )

@@ -71,9 +71,8 @@ def complete(table: Table, ladder: Ladder) -> Table:
     draws = 2 if ladder.checking.kind == "agreement" else 1
     whole = (table.usable.sum(axis=2) >= draws).all(axis=1)
     if not whole.any():
-        raise RecordError(
-            f"{ladder.records}: no question has {draws or 'an'} recorded attempt{'s' * (draws > 1)} of every rung"
-        )
+        attempts = "2 recorded attempts" if draws > 1 else "a recorded attempt"
+        raise RecordError(f"{ladder.records}: no question has {attempts} of every rung")
     return table if whole.all() else table.take(whole)
 
 

@@ -40,7 +40,7 @@ def rates(checking: Checking, train: Table) -> tuple[float, float]:
     seen, right = _agreements(train) if checking.kind == "agreement" else _scores(train)
     if not right.any() or right.all():
         return 1.0, 1.0
-    cuts = np.unique(seen)
+    cuts = np.ones(1) if checking.kind == "agreement" else np.unique(seen)
     if cuts.size > _CUTS:
         cuts = np.quantile(cuts, np.linspace(0.0, 1.0, _CUTS))
     passed = seen[:, None] >= cuts
