@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from governor import __version__
-from governor.cli import certify, check, demo, explain, export, init, models, replay, run, schema
+from governor.cli import bench, certify, check, demo, explain, export, init, models, replay, run, schema
 
 if TYPE_CHECKING:
     from governor.policy import Check
@@ -53,6 +53,7 @@ app.command("run")(run.run)
 app.command("check")(check.command(_checks))
 app.command("explain")(explain.explain)
 app.command("export")(export.export)
+app.command("bench")(bench.bench)
 app.command("replay")(replay.replay)
 app.command("certify")(certify.certify)
 app.command("schema")(schema.schema)

@@ -37,8 +37,8 @@ def as_record(report: Report) -> dict[str, Any]:
         "governor": GOVERNOR,
         "methods": {name: None if one is None else _method(name, one, report) for name, one in report.methods.items()},
     }
-    rounded: dict[str, Any] = _rounded(record)
-    return rounded
+    found: dict[str, Any] = rounded(record)
+    return found
 
 
 def _method(name: str, figures: Figures, report: Report) -> dict[str, Any]:
@@ -75,12 +75,13 @@ def _deployed(kept: Deployed | None) -> dict[str, float] | None:
     return None if kept is None else {"accuracy_share": kept.accuracy_share, "cost": kept.cost}
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Plain data with every number to six significant digits."""
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}")
     if isinstance(value, Mapping):
-        return {key: _rounded(one) for key, one in value.items()}
-    return [*map(_rounded, value)] if isinstance(value, list | tuple) else value
+        return {key: rounded(one) for key, one in value.items()}
+    return [*map(rounded, value)] if isinstance(value, list | tuple) else value
 
 
 def rows(report: Report) -> dict[str, dict[str, str]]:

@@ -30,7 +30,8 @@ PERFECT = Checking(kind="perfect", sensitivity=1.0, false_accept=0.0)
 
 def trial(table: Table | None = None, **more: Any) -> Trial:
     told: dict[str, Any] = {"table": table or told_by_words(), "ladder": ladder_of(), "forecaster": Words()}
-    return prepared(Trial(**(told | {"methods": tuple(name for name in METHODS if name != "litellm")} | more)))
+    told["methods"] = tuple(name for name in METHODS if name != "litellm")
+    return prepared(Trial(**(told | more)))
 
 
 def reported(asked: Trial, seeds: int = 1, **more: Any) -> Report:
