@@ -93,7 +93,7 @@ def finished(climb: Climb, reason: str, error: str = "", without: Status = "refu
     """End without an accepted answer: ship the best in hand, or (`without` any attempt) say why there is none."""
     answered = [attempt for attempt in climb.attempts if attempt.reply is not None]
     if answered:
-        best = max(answered, key=lambda one: _merit(one, answered))
+        best = max(answered, key=lambda one: _merit(one, answered, latest=climb.terms.one_thought))
         open_still = unjudged(best, climb.situation()) and not _rejected(best, answered)
         status: Status = "unverified" if open_still else "best_so_far"
         return outcome_of(climb, status, best, reason=reason, error=error)
@@ -102,9 +102,12 @@ def finished(climb: Climb, reason: str, error: str = "", without: Status = "refu
     return outcome_of(climb, without, reason=reason, error=error or reason)
 
 
-def _merit(attempt: Attempt, attempts: Sequence[Attempt]) -> tuple[bool, bool, float, float, int]:
+def _merit(attempt: Attempt, attempts: Sequence[Attempt], *, latest: bool) -> tuple[bool, bool, float, float, int]:
     score = attempt.verdict.score if attempt.verdict else None
     hope = next((f.p_success for f in attempt.forecasts if f.rung == attempt.rung.id), 0.0)
+    if latest:  # a longer thought knows what the shorter one knew
+        score = 0.0
+        hope = 0.0
     return attempt.shippable, not _rejected(attempt, attempts), score or 0.0, hope, attempt.number
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from governor.errors import CalibrationError
+from governor.estimate.chain import Chain
 from governor.estimate.curves import Floats
 from governor.estimate.trees import Forest
 
@@ -113,6 +114,7 @@ class Calibration:
     lengths: Lengths
     frontier: Frontier
     scores: Scores | None = None
+    chain: Chain | None = None
     repeat: Floats | None = None
     collision: float = 0.3
     rates: Mapping[str, tuple[float, float, int]]
@@ -195,7 +197,7 @@ def _array_bytes(array: npt.NDArray[Any]) -> bytes:
 
 
 _PARTS: Mapping[str, type[Any]] = {
-    "text": Text, "trees": Forest, "lengths": Lengths, "frontier": Frontier, "scores": Scores,
+    "text": Text, "trees": Forest, "lengths": Lengths, "frontier": Frontier, "scores": Scores, "chain": Chain,
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from governor.estimate.answers import told
 from governor.estimate.calibration import Calibration, Scores
+from governor.estimate.chain import Look
 from governor.estimate.curves import Floats
 from governor.estimate.features import Features, features
 from governor.estimate.hashed import Sparse, context_of, words_of
@@ -164,6 +165,11 @@ class LearnedBelief:
         return float(1.0 - (self.success @ self.weights).mean())
 
     @property
+    def reads_scores(self) -> bool:
+        """Whether the forecast of a rung that was asked already is the one to choose its answer by."""
+        return self.calibration.scores is not None
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """What the forecast stands on, and for which rungs it is the base rate alone."""
         known, at = self.calibration, list(self.places)
@@ -181,11 +187,25 @@ class LearnedBelief:
         repeat = None if known.repeat is None else known.repeat[at]
         return Grid(self.weights, WEIGHTS, success, success, repeat, known.collision, _looks(known.scores, at))
 
+    def look(self, situation: Situation) -> Look | None:
+        """Where a growing thought stands; None where nothing was looked at, or no chain was learned of this ladder."""
+        known, chain = self.calibration, self.calibration.chain
+        last = situation.attempts[-1] if situation.attempts else None
+        ids = [rung.id for rung in situation.terms.ladder]
+        if chain is None or known.scores is None or list(self.places) != chain.order.tolist() or last is None:
+            return None
+        if last.verdict is None or last.verdict.score is None or last.rung.id not in ids:
+            return None
+        number = ids.index(last.rung.id)
+        at = self.places[number]
+        z = standardised(last.verdict.score, float(known.scores.centre[at]), float(known.scores.width[at]))
+        shift = self.odds - logit(known.base_rate[list(self.places)])
+        return Look(chain, number, chain.bin_of(number, z), sigmoid(logit(chain.right) + shift[:, None]))
+
     def forecasts(self, situation: Situation) -> tuple[Forecast, ...]:
-        """One forecast per rung; where rungs are budgets of one thought, of what going on adds."""
+        """One forecast per rung: expected tokens, money at the rung's price, a rough time."""
         success: list[float] = (self.grid(situation).success @ self.weights).tolist()
         seen, passed = situation.sensitivity, situation.false_accept
-        spent = _thought(situation)
         return tuple(
             Forecast(
                 rung=rung.id,
@@ -195,18 +215,16 @@ class LearnedBelief:
                 micros=micros,
                 seconds=min(_SECONDS_FIRST + out / _TOKENS_PER_SECOND, rung.timeout * max(rung.samples, 1)),
             )
-            for rung, p, out, micros in zip(
-                situation.terms.ladder, success, *self._costs(situation, spent), strict=True
-            )
+            for rung, p, out, micros in zip(situation.terms.ladder, success, *self._costs(situation), strict=True)
         )
 
-    def _costs(self, situation: Situation, spent: float) -> tuple[list[float], list[float]]:
+    def _costs(self, situation: Situation) -> tuple[list[float], list[float]]:
         """Tokens and micro-USD of each rung; a rung without lengths costs what it did on the records, in their unit."""
         mean = self.calibration.mean_cost[list(self.places)]
         tokens, micros = [], []
         for rung, out, usual in zip(situation.terms.ladder, self.tokens.tolist(), mean.tolist(), strict=True):
             known = not math.isnan(out)
-            tokens.append(max(out - spent, 1.0) if known else float(rung.max_tokens))
+            tokens.append(out if known else float(rung.max_tokens))
             priced = known and (rung.price.input > 0 or rung.price.output > 0)
             micros.append(_micros(rung, self.input_tokens, out) if priced else 0.0 if known else 1e6 * usual)
         return tokens, micros
@@ -290,13 +308,6 @@ def _looks(scores: Scores | None, at: Sequence[int]) -> tuple[Floats, Floats] | 
     if scores is None:
         return None
     return scores.seen[at], scores.passed[at]
-
-
-def _thought(situation: Situation) -> float:
-    """Tokens already thought, where rungs are budgets of one thought."""
-    if not situation.terms.one_thought:
-        return 0.0
-    return float(max((one.usage.output_tokens for one in situation.attempts), default=0))
 
 
 def _lengths(known: Calibration, axes: Floats, seen: Seen) -> Floats:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from governor.estimate.chain import Look, look_of
 from governor.estimate.curves import Floats
 from governor.estimate.latent import Grid
 from governor.learn.ladder import Ladder
@@ -143,6 +144,9 @@ class PricedBelief:
             )
             for one in self.inner.forecasts(situation)
         )
+
+    def look(self, situation: Situation) -> Look | None:
+        return look_of(self.inner, situation)
 
     def after(self, rung: Rung, decision: str, situation: Situation) -> PricedBelief:
         return PricedBelief(self.inner.after(rung, decision, situation), self.micros)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from governor.estimate.curves import Floats
 from governor.estimate.learned import mixed
 from governor.estimate.trees import Forest
 from governor.learn.certify import group_digest
+from governor.learn.chained import fit_chain
 from governor.learn.factor import loadings
 from governor.learn.heads import (
     STRENGTHS,
@@ -27,7 +28,9 @@ from governor.learn.heads import (
     most_rounds,
     text_of,
 )
+from governor.learn.ladder import Ladder
 from governor.learn.lengths import fit_lengths
+from governor.learn.pricing import priced
 from governor.learn.routing import splits
 from governor.learn.scored import fit_scores
 from governor.learn.shrink import Shrinkage, shrinkage
@@ -59,8 +62,8 @@ class Held:
     mix: float
 
 
-def fit(table: Table, *, seed: int = 0, design: Design | None = None) -> Calibration:
-    """Fit forecasts of every rung of a table. `design` may be given where it was read before.
+def fit(table: Table, ladder: Ladder | None = None, *, seed: int = 0) -> Calibration:
+    """Fit forecasts of every rung of a table, and what the dial means where a ladder says how answers are verified.
 
     Everything that is judged (recalibration, loadings, scores, the report) uses forecasts of questions by fits that did
     not see their group. Raises CalibrationError where there is too little to learn from.
@@ -68,14 +71,14 @@ def fit(table: Table, *, seed: int = 0, design: Design | None = None) -> Calibra
     y, weight = _outcomes(table)
     if len(table.qids) < FEWEST or (weight.sum(axis=0) < FEWEST).any():
         raise CalibrationError(_too_few(table, weight))
-    design = design or Design.of(steps_of(table))
+    design = Design.of(steps_of(table))
     fold = folds(table.groups, FOLDS, seed)
     held = _held_out(design, y, weight, fold, seed)
     groups = np.unique(np.array(table.groups), return_inverse=True)[1].astype(np.float64)
     shrunk = shrinkage(held.raw, y, weight, groups)
     odds = shrunk.applied(held.raw)
     text, trees, places = _final(design, y, weight, held, seed)
-    return Calibration(
+    found = Calibration(
         rungs=table.rungs,
         base_rate=(y * weight).sum(axis=0) / weight.sum(axis=0),
         centre=shrunk.centre,
@@ -97,6 +100,16 @@ def fit(table: Table, *, seed: int = 0, design: Design | None = None) -> Calibra
         report=_report(table, odds, y, weight, shrunk, seed),
         fitted_on=frozenset(map(group_digest, table.groups)),
     )
+    return found if ladder is None else _applied(found, table, ladder, odds, seed)
+
+
+def _applied(found: Calibration, table: Table, ladder: Ladder, odds: Floats, seed: int) -> Calibration:
+    """What only a ladder tells: how a growing thought's scores move, and what the dial means under its verifier."""
+    if ladder.continues and found.scores is not None and len(table.rungs) > 1:
+        ended = table.finished.astype(np.float64)
+        chain = fit_chain(found.scores, table.correct, table.score, table.output_tokens, ended)
+        found = replace(found, chain=chain)
+    return priced(found, table, ladder, odds, seed)
 
 
 def steps_of(table: Table) -> list[Step]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from governor.climb import Mind
+from governor.estimate.chain import Look
 from governor.estimate.curves import Floats
 from governor.estimate.latent import Grid
 from governor.learn.costs import PricedBelief
@@ -148,6 +149,9 @@ class _Believed:
 
     def grid(self, situation: Situation) -> Grid:
         return self.inner.grid(situation) if situation.attempts else self.start
+
+    def look(self, situation: Situation) -> Look | None:
+        return self.inner.look(situation)
 
     def after(self, rung: Rung, decision: str, situation: Situation) -> PricedBelief:
         return self.inner.after(rung, decision, situation)

@@ -1,42 +1,116 @@
-"""Held-out frontier -> what the dial means: which price lambda saves how much, at what quality, and how surely."""
+"""Held-out forecasts -> what the dial means: which price lambda came to which cost and quality, and how surely."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from governor.estimate.calibration import Frontier
+from governor.estimate.calibration import Calibration, Frontier
 from governor.estimate.curves import Floats
+from governor.estimate.learned import LearnedBelief
+from governor.learn.costs import MICROS, Costs, Priced
+from governor.learn.forecaster import Parts
+from governor.learn.intervals import Spread
+from governor.learn.ladder import Ladder
+from governor.learn.outcomes import Outcomes, Rows
+from governor.learn.played import Cast, Setting, play
+from governor.learn.recorded import World
+from governor.learn.routing import choose
+from governor.learn.table import Table
+from governor.protocols import Situation, Terms
+from governor.records import Step
 
-PRICES: Floats = np.concatenate(([0.0], np.geomspace(0.002, 20.0, 38), [np.inf]))
-"""Lambdas played on held-out records, in value per mean cost of a step's dearest rung."""
+PRICES: Floats = np.concatenate(([0.0], np.geomspace(0.004, 20.0, 38), [1e9]))
+"""Lambdas tried on held-out records, in value per mean cost of a step's dearest rung."""
+
+VERIFIED_PRICES = PRICES[::2]
+ITEMS = 1000
+"""Of a verified ladder, whose steps are played through the loop to place its prices."""
 
 CERTAINTY = 1.645
-"""Standard errors below the mean that quality is surely not worse than: 95 % one-sided."""
+"""Standard errors below the mean that quality is surely not worse than: 95 %, one-sided."""
 
 
-def frontier_of(cost: Floats, quality: Floats, best: tuple[Floats, Floats], unit: float) -> Frontier:
-    """The upper concave envelope of what PRICES came to.
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecasts:
+    """An estimator of recorded questions by log-odds (Q, K) of fits that did not see them."""
 
-    `cost` and `quality` (P, Q) are each question's at every price, `best` (Q,) those of the best fixed rung, `unit` the
-    mean of a step's dearest expected cost. Quality is bounded by the paired error of `quality - share * best`.
+    calibration: Calibration
+    odds: Floats
+    at: dict[str, int]
+
+    def estimate(self, step: Step, terms: Terms) -> LearnedBelief:
+        known = self.calibration
+        places = known.places(tuple(rung.id for rung in terms.ladder)) or []
+        unknown = np.full(len(known.rungs), np.nan)
+        return LearnedBelief.of(known, tuple(places), terms, self.odds[self.at[step.id]][places], unknown, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """Prices by number: the dial is a place in `prices`, as a share."""
+
+    prices: tuple[float, ...]
+    unit: float
+
+    def price(self, terms: Terms, situation: Situation, unit: float) -> float:
+        del situation
+        price = self.prices[round((terms.dial or 0.0) * (len(self.prices) - 1))]
+        return price * unit / self.unit
+
+
+def priced(calibration: Calibration, table: Table, ladder: Ladder, odds: Floats, seed: int) -> Calibration:
+    """The calibration with the frontier that its held-out forecasts `odds` (Q, K) come to on these records."""
+    costs = Costs.of(table, ladder)
+    expected = MICROS * np.array([costs.expected(text) for text in table.questions])
+    unit = float(expected.max(axis=1).mean())
+    outcomes = Outcomes.of(table, ladder)
+    if ladder.checking.kind == "none":
+        shares = np.where(PRICES[-1] > PRICES, PRICES, 1e6)
+        found = outcomes.taken(choose(1.0 / (1.0 + np.exp(-odds)), expected / unit, shares))
+        prices, rows = PRICES, np.arange(len(table.qids))
+    else:
+        rows = np.arange(min(len(table.qids), max(ITEMS // len(table.samples), 50)))
+        prices = VERIFIED_PRICES
+        found = _played(calibration, table, ladder, odds, (costs, unit, seed), rows)
+    best = outcomes.best(np.arange(len(table.qids)))
+    fixed = outcomes.paid[rows, best], outcomes.accuracy[rows, best]
+    return replace(calibration, frontier=frontier_of(prices, found, fixed, unit))
+
+
+def _played(
+    calibration: Calibration, table: Table, ladder: Ladder, odds: Floats, how: tuple[Costs, float, int], rows: Rows
+) -> Spread:
+    costs, unit, seed = how
+    world = World.of(table, ladder, table, seed)
+    steps = {world.step(row).id: row for row in rows.tolist()}
+    estimator = Priced(Forecasts(calibration, odds, steps), table.rungs, costs)
+    places = np.linspace(0.0, 1.0, len(VERIFIED_PRICES)).tolist()
+    cast = Cast(parts=Parts(estimator, Swept(tuple(VERIFIED_PRICES.tolist()), unit)))
+    return play(world, cast, rows.tolist(), [Setting(dial=place) for place in places]).governor.spread
+
+
+def frontier_of(prices: Floats, found: Spread, best: tuple[Floats, Floats], unit: float) -> Frontier:
+    """The upper concave envelope of what prices came to.
+
+    `found` holds each question's cost and quality at every price, (P, Q); `best` (Q,) those of the best fixed rung;
+    `unit` is the mean of a step's dearest expected cost. The bound of quality is paired: of `quality - share * best`.
     """
-    best_cost, best_quality = float(best[0].mean()), max(float(best[1].mean()), 1e-9)
-    means, shares = cost.mean(axis=1) / best_cost, quality.mean(axis=1) / best_quality
-    kept = _envelope(means, shares)
-    paired = quality[kept] - shares[kept][:, None] * best[1]
-    error = paired.std(axis=1) / math.sqrt(max(cost.shape[1], 1)) / best_quality
-    return Frontier(
-        price=PRICES[kept], cost=means[kept], quality=shares[kept], surely=shares[kept] - CERTAINTY * error, unit=unit
-    )
+    best_cost, best_quality = float(np.nanmean(best[0])), max(float(np.nanmean(best[1])), 1e-9)
+    cost, quality = found.cost.mean(axis=1) / best_cost, found.accuracy.mean(axis=1) / best_quality
+    kept = _envelope(cost, quality)
+    paired = found.accuracy[kept] - quality[kept][:, None] * best[1]
+    error = paired.std(axis=1) / math.sqrt(max(paired.shape[1], 1)) / best_quality
+    surely = quality[kept] - CERTAINTY * error
+    return Frontier(price=prices[kept], cost=cost[kept], quality=quality[kept], surely=surely, unit=unit)
 
 
 def _envelope(cost: Floats, quality: Floats) -> list[int]:
     """Positions of the concave envelope's vertices, dear to cheap, none dearer than the best."""
-    order = sorted(range(len(cost)), key=lambda at: (cost[at], -quality[at], at))
     found: list[int] = []
-    for at in order:
+    for at in sorted(range(len(cost)), key=lambda at: (cost[at], -quality[at], at)):
         if found and quality[at] <= quality[found[-1]]:
             continue
         while len(found) > 1 and _below(cost, quality, found[-2], found[-1], at):

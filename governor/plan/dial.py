@@ -39,7 +39,9 @@ class Prices(Protocol):
     """Where lambda comes from, in place of `price_at` and `price_keeping`: a calibration's own map, for example."""
 
     def price(self, terms: Terms, situation: Situation, unit: float) -> float:
-        """Lambda for this step, 0 or more, in value per `unit`: its dearest rung's expected cost (micro-USD or tokens).
+        """Lambda for this step, 0 or more, in value per `unit`: its dearest rung's expected cost.
+
+        `unit` is in micro-USD, or in millionths of a token where nothing has a price.
 
         Pure, and the same for every attempt of a step: a map that mixes two prices tosses by a stable hash of
         `situation.step.id`.

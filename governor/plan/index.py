@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from governor.estimate.chain import look_of
 from governor.estimate.curves import Curves, Floats
 from governor.estimate.latent import Grid, LatentBelief
 from governor.plan.backtrack import Options, options, stands
 from governor.plan.dial import Prices, price_at, price_keeping, price_keeping_about
+from governor.plan.growing import prospect
 from governor.plan.odds import Choice, Odds, choose
 from governor.plan.prices import Unit, added_price, with_cache
 from governor.plan.second import Hand, look, lookahead_repeats
@@ -39,6 +41,8 @@ class IndexPlanner:
         found = options(situation, forecasts)
         if not found.modes and not found.looks:
             return Stop(reason=_nothing_left(found, situation), forecasts=forecasts)
+        if situation.terms.one_thought:
+            return self._grown(belief, situation, forecasts, found)
         return self._weighed(belief, situation, forecasts, found)
 
     def _weighed(
@@ -64,9 +68,34 @@ class IndexPlanner:
             why = _why(shown[best], mode, price, belief, first=not situation.attempts)
         return Plan(rung=situation.terms.ladder[best], mode=mode, reason=why, forecasts=shown)
 
+    def _grown(
+        self, belief: Belief, situation: Situation, forecasts: tuple[Forecast, ...], found: Options
+    ) -> Plan | Stop:
+        """Budgets of one thought: begin with the least, then go on while that is worth more than the answer in hand."""
+        look = look_of(belief, situation)
+        at = min(found.modes)
+        rung, mode = situation.terms.ladder[at], found.modes[at]
+        if look is None:
+            if situation.attempts or not hasattr(belief, "look"):
+                return self._weighed(belief, situation, forecasts, found)
+            return Plan(rung=rung, mode=mode, reason="the least budget of the thought", forecasts=forecasts)
+        unit = Unit.of(forecasts, situation.terms.latency)
+        price = self._thought_price(situation, unit) + added_price(situation.terms, situation.step.state, unit)
+        worth = prospect(look, price, situation.terms.harm)
+        said = f"worth {worth.go:.2f} against {worth.stop:.2f} for stopping"
+        if not worth.pays:
+            return Stop(reason=f"thinking on is not worth its price: {said}", forecasts=forecasts)
+        return Plan(rung=rung, mode=mode, reason=f"thinking on is {said}", forecasts=forecasts)
+
+    def _thought_price(self, situation: Situation, unit: Unit) -> float:
+        if self.prices is not None:
+            return self.prices.price(situation.terms, situation, unit.money)
+        dial = situation.terms.dial
+        return price_at(0.3 if dial is None else dial)
+
     def _price(self, belief: Belief, grid: Grid, odds: Odds, costs: Floats, situation: Situation, unit: Unit) -> float:
         if self.prices is not None:
-            return self.prices.price(situation.terms, situation, unit.size)
+            return self.prices.price(situation.terms, situation, unit.money)
         return _price(belief, grid, odds, costs, situation)
 
 

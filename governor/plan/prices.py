@@ -41,6 +41,11 @@ class Unit:
         spent = [one.output_tokens if self.tokens else cost(one, self.latency) for one in forecasts]
         return np.array(spent) / self.size if self.size > 0 else np.array(spent)
 
+    @property
+    def money(self) -> float:
+        """The size in micro-USD, or in millionths of a token where nothing has a price."""
+        return self.size * (1e6 if self.tokens else 1.0)
+
     def verdict(self, attempt: Attempt) -> float:
         """What judging this attempt's answer once more costs: what it cost before."""
         verdict = attempt.verdict
