@@ -90,6 +90,8 @@ def fit_linear(x: Any, y: Floats, weight: Floats, strength: float) -> tuple[Floa
     linear = _needed("sklearn.linear_model")
     vstack = _needed("scipy.sparse").vstack
     coefficients, intercepts = np.zeros((x.shape[1], y.shape[1])), np.zeros(y.shape[1])
+    used = np.unique(x.indices)
+    x = x.tocsc()[:, used].tocsr()
     both = vstack([x, x]).tocsr()
     for rung in range(y.shape[1]):
         counted = np.concatenate([y[:, rung] * weight[:, rung], (1.0 - y[:, rung]) * weight[:, rung]])
@@ -103,18 +105,20 @@ def fit_linear(x: Any, y: Floats, weight: Floats, strength: float) -> tuple[Floa
             C=strength, solver="liblinear", dual=True, intercept_scaling=5.0, tol=1e-2, max_iter=300, random_state=0
         )
         model.fit(both[rows], target[rows], sample_weight=counted[rows])
-        coefficients[:, rung], intercepts[rung] = model.coef_[0], model.intercept_[0]
+        coefficients[used, rung], intercepts[rung] = model.coef_[0], model.intercept_[0]
     return coefficients, intercepts
 
 
 def fit_axes(words: Any, seed: int) -> Floats:
     """Directions (B, D) of a truncated singular value decomposition, each text's places having variance about 1."""
-    size = min(AXES, min(words.shape) - 1)
+    used = np.unique(words.indices)
+    size = min(AXES, words.shape[0] - 1, len(used) - 1)
     found = np.zeros((words.shape[1], AXES))
-    if size > 0 and words.nnz:
-        svd = _needed("sklearn.decomposition").TruncatedSVD(size, random_state=seed, n_iter=3).fit(words)
-        places = svd.transform(words)
-        found[:, :size] = (svd.components_ / np.maximum(places.std(axis=0), 1e-9)[:, None]).T
+    if size > 0:
+        present = words.tocsc()[:, used].tocsr()
+        svd = _needed("sklearn.decomposition").TruncatedSVD(size, random_state=seed, n_iter=2, n_oversamples=8).fit(present)
+        places = svd.transform(present)
+        found[used, :size] = (svd.components_ / np.maximum(places.std(axis=0), 1e-9)[:, None]).T
     return found
 
 

@@ -60,6 +60,11 @@ class Played:
         for name in _FIGURES:
             getattr(self, name)[:, questions] = getattr(part, name)
 
+    def copy(self, to: tuple[int, int], of: tuple[int, int]) -> None:
+        """Fill in a question under a setting that does what another did."""
+        for name in _FIGURES:
+            getattr(self, name)[to] = getattr(self, name)[of]
+
     @property
     def spread(self) -> Spread:
         """Cost and accuracy of each question, means over its items: (N, n)."""
@@ -191,8 +196,15 @@ class _Scene:
 
     def governed(self, settings: Sequence[Setting], played: Played, row: int) -> None:
         """By the governor's own planner. Where nothing is decided after the first call, once for all samples."""
+        known: dict[float, int] = {}
         for at, setting in enumerate(settings):
             terms = replace(self.terms, dial=setting.dial, keep=setting.keep)
+            price = self._set_price(terms)
+            if price in known:  # nothing else of a setting reaches a decision
+                played.copy((at, row), (known[price], row))
+                continue
+            if price is not None:
+                known[price] = at
             self._play(self.planner, terms, played, (at, row), once=_decides_once(self.world, terms))
 
     def planned(self, settings: Sequence[Setting], played: Played, row: int) -> None:
@@ -231,9 +243,13 @@ class _Scene:
             played.correct[place] = table.correct[question, rung, drawn]
             played.accepted[place], played.calls[place] = 0.0, 1.0
 
+    def _set_price(self, terms: Terms) -> float | None:
+        """The price that these terms set; None where it follows from the belief: a share to keep, no frontier."""
+        return None if self.planner.prices is None and terms.keep is not None else self._price(terms)
+
     def _price(self, terms: Terms) -> float:
         if self.planner.prices is None:
-            return price_at(terms.dial or 0.0)
+            return price_at(0.3 if terms.dial is None else terms.dial)
         unit = Unit.of(self.believed.first).size
         return self.planner.prices.price(terms, _before(self.step, terms, self.world), unit)
 

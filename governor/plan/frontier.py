@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -52,6 +53,7 @@ class FrontierPrices:
         return last + float((sure[last] - keep) / max(sure[last] - sure[last + 1], 1e-12))
 
 
+@lru_cache(maxsize=64)
 def _length(known: Frontier) -> Floats:
     """Way along the curve from its most accurate point to each vertex."""
     cost, quality = (np.ptp(known.cost) or 1.0), (np.ptp(known.quality) or 1.0)
