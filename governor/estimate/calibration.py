@@ -77,7 +77,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frontier:
-    """What each price lambda came to on held-out records: the upper concave envelope, from generous to thrifty.
+    """What each price lambda came to on held-out records, from generous to thrifty; cost and quality never rise.
 
     `price` (V,) rises, in value per `unit` (the mean of a step's dearest expected cost); `cost` (V,) and `quality` (V,)
     are means relative to the best fixed rung; `surely` (V,) is a lower confidence bound of that quality.

@@ -116,7 +116,8 @@ def fit_axes(words: Any, seed: int) -> Floats:
     found = np.zeros((words.shape[1], AXES))
     if size > 0:
         present = words.tocsc()[:, used].tocsr()
-        svd = _needed("sklearn.decomposition").TruncatedSVD(size, random_state=seed, n_iter=2, n_oversamples=8).fit(present)
+        decomposition = _needed("sklearn.decomposition")
+        svd = decomposition.TruncatedSVD(size, random_state=seed, n_iter=2, n_oversamples=8).fit(present)
         places = svd.transform(present)
         found[used, :size] = (svd.components_ / np.maximum(places.std(axis=0), 1e-9)[:, None]).T
     return found

@@ -25,7 +25,6 @@ from governor.records import Step
 PRICES: Floats = np.concatenate(([0.0], np.geomspace(0.004, 20.0, 38), [1e9]))
 """Lambdas tried on held-out records, in value per mean cost of a step's dearest rung."""
 
-VERIFIED_PRICES = PRICES[::2]
 ITEMS = 1000
 """Of a verified ladder, whose steps are played through the loop to place its prices."""
 
@@ -73,7 +72,7 @@ def priced(calibration: Calibration, table: Table, ladder: Ladder, odds: Floats,
         prices, rows = PRICES, np.arange(len(table.qids))
     else:
         rows = np.arange(min(len(table.qids), max(ITEMS // len(table.samples), 50)))
-        prices = VERIFIED_PRICES
+        prices = PRICES
         found = _played(calibration, table, ladder, odds, (costs, unit, seed), rows)
     best = outcomes.best(np.arange(len(table.qids)))
     fixed = outcomes.paid[rows, best], outcomes.accuracy[rows, best]
@@ -87,38 +86,41 @@ def _played(
     world = World.of(table, ladder, table, seed)
     steps = {world.step(row).id: row for row in rows.tolist()}
     estimator = Priced(Forecasts(calibration, odds, steps), table.rungs, costs)
-    places = np.linspace(0.0, 1.0, len(VERIFIED_PRICES)).tolist()
-    cast = Cast(parts=Parts(estimator, Swept(tuple(VERIFIED_PRICES.tolist()), unit)))
+    places = np.linspace(0.0, 1.0, len(PRICES)).tolist()
+    cast = Cast(parts=Parts(estimator, Swept(tuple(PRICES.tolist()), unit)))
     return play(world, cast, rows.tolist(), [Setting(dial=place) for place in places]).governor.spread
 
 
 def frontier_of(prices: Floats, found: Spread, best: tuple[Floats, Floats], unit: float) -> Frontier:
-    """The upper concave envelope of what prices came to.
+    """What rising prices came to, made monotone.
 
     `found` holds each question's cost and quality at every price, (P, Q); `best` (Q,) those of the best fixed rung;
     `unit` is the mean of a step's dearest expected cost. The bound of quality is paired: of `quality - share * best`.
     """
     best_cost, best_quality = float(np.nanmean(best[0])), max(float(np.nanmean(best[1])), 1e-9)
-    cost, quality = found.cost.mean(axis=1) / best_cost, found.accuracy.mean(axis=1) / best_quality
-    kept = _envelope(cost, quality)
-    paired = found.accuracy[kept] - quality[kept][:, None] * best[1]
+    kept = _cheaper(found.cost.mean(axis=1) / best_cost)
+    cost = found.cost[kept].mean(axis=1) / best_cost
+    quality = _falling(found.accuracy[kept].mean(axis=1) / best_quality)
+    paired = found.accuracy[kept] - quality[:, None] * best[1]
     error = paired.std(axis=1) / math.sqrt(max(paired.shape[1], 1)) / best_quality
-    surely = quality[kept] - CERTAINTY * error
-    return Frontier(price=prices[kept], cost=cost[kept], quality=quality[kept], surely=surely, unit=unit)
+    return Frontier(price=prices[kept], cost=cost, quality=quality, surely=quality - CERTAINTY * error, unit=unit)
 
 
-def _envelope(cost: Floats, quality: Floats) -> list[int]:
-    """Positions of the concave envelope's vertices, dear to cheap, none dearer than the best."""
-    found: list[int] = []
-    for at in sorted(range(len(cost)), key=lambda at: (cost[at], -quality[at], at)):
-        if found and quality[at] <= quality[found[-1]]:
-            continue
-        while len(found) > 1 and _below(cost, quality, found[-2], found[-1], at):
-            found.pop()
-        found.append(at)
-    return found[::-1]
+def _cheaper(cost: Floats) -> list[int]:
+    """The prices at which less was spent than at every lower one."""
+    found = [0]
+    for at in range(1, len(cost)):
+        if cost[at] < cost[found[-1]] - 1e-12:
+            found.append(at)
+    return found
 
 
-def _below(cost: Floats, quality: Floats, left: int, middle: int, right: int) -> bool:
-    rise = (quality[right] - quality[left]) * (cost[middle] - cost[left])
-    return bool((quality[middle] - quality[left]) * (cost[right] - cost[left]) <= rise)
+def _falling(quality: Floats) -> Floats:
+    """The nearest sequence that never rises (pool adjacent violators; Ayer et al. 1955)."""
+    blocks: list[tuple[float, int]] = []
+    for value in quality.tolist():
+        blocks.append((value, 1))
+        while len(blocks) > 1 and blocks[-2][0] < blocks[-1][0]:
+            (one, few), (other, more) = blocks.pop(-2), blocks.pop()
+            blocks.append(((one * few + other * more) / (few + more), few + more))
+    return np.concatenate([np.full(count, value) for value, count in blocks])

@@ -43,14 +43,16 @@ class FrontierPrices:
         return _place(along, dial * along[-1])
 
     def _keeping(self, keep: float) -> float:
-        """Position on the vertices, dear to cheap, of the last point that surely keeps `keep`."""
-        sure = self.frontier.surely
-        if sure[0] < keep:
-            return 0.0
-        last = int(np.flatnonzero(np.minimum.accumulate(sure) >= keep)[-1])
+        """Position, dear to cheap, of the last point that surely keeps `keep`; never dearer than the best fixed rung."""
+        sure, cost = self.frontier.surely, self.frontier.cost
+        first = _place(1.0 - cost, 0.0) if cost[0] > 1.0 else 0.0
+        kept = np.minimum.accumulate(sure) >= keep
+        if not kept.any():
+            return first
+        last = int(np.flatnonzero(kept)[-1])
         if last == len(sure) - 1:
             return float(last)
-        return last + float((sure[last] - keep) / max(sure[last] - sure[last + 1], 1e-12))
+        return max(first, last + float((sure[last] - keep) / max(sure[last] - sure[last + 1], 1e-12)))
 
 
 @lru_cache(maxsize=64)
@@ -63,6 +65,7 @@ def _length(known: Frontier) -> Floats:
 
 
 def _place(along: Floats, wanted: float) -> float:
+    """Position at which a rising sequence reaches a value."""
     return float(np.interp(wanted, along, np.arange(len(along)))) if len(along) > 1 else 0.0
 
 
