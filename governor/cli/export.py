@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from governor.errors import GovernorError, Problem
-
-if TYPE_CHECKING:
-    from governor.learn.schema import Row
-
-SHOWN = 20
-"""Bad rows told one by one; the rest are counted."""
-
-SECONDS = 2.0
-"""What takes longer shows how far it is."""
+from governor.cli.reading import BadRows, progress, refusals
 
 
 class Format(StrEnum):
@@ -54,7 +43,7 @@ def export(
     from governor.learn.rows import read_rows
 
     bad = BadRows()
-    with _refusals(), _progress(quiet=as_json) as counted:
+    with refusals(), progress(quiet=as_json) as counted:
         rows = counted(read_rows(records, strict=strict, on_bad=bad.tell))
         found = shortest_correct(rows, teacher or ())
         lines = {Format.CHAT: chat_lines}[layout]
@@ -70,52 +59,5 @@ def export(
         typer.echo(f"left out: {_counts(found.skipped.items())}")
 
 
-class BadRows:
-    """Tells of bad rows on standard error, the first ones one by one."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def tell(self, problem: Problem) -> None:
-        self.count += 1
-        if self.count <= SHOWN:
-            typer.echo(f"{problem} [skipped]", err=True)
-
-    def close(self) -> None:
-        if self.count > SHOWN:
-            typer.echo(f"{self.count - SHOWN} more bad rows were skipped", err=True)
-
-
 def _counts(counts: Iterable[tuple[str, int]]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts))
-
-
-@contextmanager
-def _refusals() -> Generator[None, None, None]:
-    """Nothing is half-written, so whatever is wrong is bad input: one line, exit code 2."""
-    try:
-        yield
-    except GovernorError as fault:
-        typer.echo(str(fault), err=True)
-        raise typer.Exit(2) from fault
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Generator[Callable[[Iterator[Row]], Iterator[Row]], None, None]:
-    """A wrapper of rows that shows on a terminal how many were read, where that takes long."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True, quiet=quiet)
-    columns = SpinnerColumn(), TextColumn("{task.completed:,.0f} rows"), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("rows", total=None, visible=False)
-        begun = time.monotonic()
-
-        def counted(rows: Iterator[Row]) -> Iterator[Row]:
-            for number, row in enumerate(rows, 1):
-                if number % 1000 == 0:
-                    progress.update(task, completed=number, visible=time.monotonic() - begun > SECONDS)
-                yield row
-
-        yield counted
