@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from governor import __version__
-from governor.cli import bench, certify, check, demo, explain, export, init, models, replay, run, schema
+from governor.cli import bench, certify, check, demo, explain, export, fit, init, models, replay, run, schema
 
 if TYPE_CHECKING:
     from governor.policy import Check
@@ -55,6 +55,7 @@ app.command("explain")(explain.explain)
 app.command("export")(export.export)
 app.command("bench")(bench.bench)
 app.command("replay")(replay.replay)
+app.command("fit")(fit.fit)
 app.command("certify")(certify.certify)
 app.command("schema")(schema.schema)
 app.command("init")(init.init)

@@ -8,9 +8,10 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ from governor.errors import CalibrationError
 from governor.estimate.chain import Chain
 from governor.estimate.curves import Floats
 from governor.estimate.trees import Forest
+
+Halves: TypeAlias = npt.NDArray[np.float16]
 
 FORMAT = "compute-governor calibration"
 VERSION = 1
@@ -35,10 +38,10 @@ class Text:
     `axes` (B, D) are the directions of a truncated singular value decomposition, what the trees see of a text.
     """
 
-    idf: npt.NDArray[np.float32]
-    weight: npt.NDArray[np.float32]
+    idf: Halves
+    weight: Halves
     bias: Floats
-    axes: npt.NDArray[np.float32]
+    axes: Halves
 
     @property
     def buckets(self) -> int:
@@ -130,8 +133,18 @@ class Calibration:
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
-    """Write one `.npz` (arrays and a JSON of the rest, no pickle). The same calibration gives the same bytes."""
-    path.write_bytes(to_bytes(calibration))
+    """Write one `.npz` (arrays and a JSON of the rest, no pickle), whole or not at all.
+
+    The same calibration gives the same bytes. Raises CalibrationError where it can't be written.
+    """
+    whole = path.with_name(f"{path.name}.part")
+    try:
+        whole.write_bytes(to_bytes(calibration))
+        whole.replace(path)
+    except OSError as fault:
+        with suppress(OSError):
+            whole.unlink(missing_ok=True)
+        raise CalibrationError(f"{path}: can't be written: {fault.strerror or fault}") from fault
 
 
 def to_bytes(calibration: Calibration) -> bytes:

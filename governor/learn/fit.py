@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +31,9 @@ from governor.learn.lengths import fit_lengths
 from governor.learn.pricing import priced
 from governor.learn.routing import splits
 from governor.learn.scored import fit_scores
-from governor.learn.shrink import Shrinkage, shrinkage
+from governor.learn.shrink import shrinkage
 from governor.learn.table import Table, folds
+from governor.learn.worth import worth
 from governor.records import Step
 
 FOLDS = 5
@@ -77,7 +76,9 @@ def fit(table: Table, ladder: Ladder | None = None, *, seed: int = 0) -> Calibra
     groups = np.unique(np.array(table.groups), return_inverse=True)[1].astype(np.float64)
     shrunk = shrinkage(held.raw, y, weight, groups)
     odds = shrunk.applied(held.raw)
-    text, trees, places = _final(design, y, weight, held, seed)
+    text, trees, axes = _final(design, y, weight, held, seed)
+    places = np.column_stack([axes, design.numbers[:, 0]])
+    lengths = fit_lengths(places, table.output_tokens, table.finished)
     found = Calibration(
         rungs=table.rungs,
         base_rate=(y * weight).sum(axis=0) / weight.sum(axis=0),
@@ -89,15 +90,11 @@ def fit(table: Table, ladder: Ladder | None = None, *, seed: int = 0) -> Calibra
         mix=held.mix,
         text=text,
         trees=trees,
-        lengths=fit_lengths(
-            np.column_stack([places, design.numbers[:, 0]]),
-            _mean_each(table.output_tokens),
-            _mean_each(table.finished.astype(np.float64)),
-        ),
+        lengths=lengths,
         frontier=_unknown_frontier(),
         scores=fit_scores(odds, table.correct, table.score),
         rates=verifier_rates(table),
-        report=_report(table, odds, y, weight, shrunk, seed),
+        report=worth(table, odds, y, weight, shrunk, lengths, places, seed),
         fitted_on=frozenset(map(group_digest, table.groups)),
     )
     return found if ladder is None else _applied(found, table, ladder, odds, seed)
@@ -149,8 +146,9 @@ def _outcomes(table: Table) -> tuple[Floats, Floats]:
     """Mean outcome over samples and whether there is one, both (Q, K)."""
     known = ~np.isnan(table.correct)
     total: Floats = np.where(known, np.nan_to_num(table.correct), 0.0).sum(axis=2)
-    y: Floats = np.divide(total, np.maximum(known.sum(axis=2), 1))
-    return y, known.any(axis=2).astype(np.float64)
+    y: Floats = total / np.maximum(known.sum(axis=2), 1)
+    weight: Floats = known.any(axis=2).astype(np.float64)
+    return y, weight
 
 
 def _held_out(design: Design, y: Floats, weight: Floats, fold: Rows, seed: int) -> Held:
@@ -204,23 +202,9 @@ def _mean(values: Floats) -> Floats:
                      for k in range(values.shape[1])])  # fmt: skip
 
 
-def _mean_each(values: Floats) -> Floats:
-    """Mean over samples (Q, K), NaN where nothing is known."""
-    known = ~np.isnan(values)
-    count = known.sum(axis=2)
-    total = np.where(known, values, 0.0).sum(axis=2)
-    result: Floats = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return result
-
-
 def _unknown_frontier() -> Frontier:
     empty = np.empty(0)
     return Frontier(price=empty, cost=empty, quality=empty, surely=empty, unit=1.0)
-
-
-def _report(table: Table, odds: Floats, y: Floats, weight: Floats, shrunk: Shrinkage, seed: int) -> Mapping[str, Any]:
-    """What held-out forecasts were worth, per rung: for `governor fit` to print."""
-    return {"questions": len(table.qids), "seed": seed}
 
 
 def _too_few(table: Table, weight: Floats) -> str:

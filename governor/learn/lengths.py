@@ -9,29 +9,32 @@ import numpy.typing as npt
 
 from governor.estimate.calibration import Lengths
 from governor.estimate.curves import Floats
+from governor.learn.table import Flags
 
 _ROUNDS = 8
 _RIDGE = 20.0
 _FEWEST = 20
 
 
-def fit_lengths(places: Floats, tokens: Floats, finished: Floats) -> Lengths:
+def fit_lengths(places: Floats, tokens: Floats, finished: Flags) -> Lengths:
     """Accelerated failure time model with normal errors of log tokens (Tobit, Tobin 1958), by EM.
 
-    `places` (Q, D) are what lengths may depend on, `tokens` (Q, K) lengths or NaN, `finished` (Q, K) 0 where a length
-    was cut at its cap and so is only a lower bound. A rung with fewer than 20 lengths is unknown (spread NaN).
+    `places` (Q, D) are what lengths may depend on, `tokens` (Q, K, S) lengths of each sample or NaN, `finished`
+    (Q, K, S) False where a length was cut at its cap and so is only a lower bound. A rung with fewer than 20 lengths,
+    or with none that is whole, is unknown (spread NaN).
     """
     rungs = tokens.shape[1]
     start, slope = np.zeros(rungs), np.zeros((places.shape[1], rungs))
     spread, whole = np.full(rungs, np.nan), np.ones(rungs)
     centre = places.mean(axis=0) if len(places) else np.zeros(places.shape[1])
     for k in range(rungs):
-        known = np.flatnonzero(~np.isnan(tokens[:, k]))
-        if len(known) < _FEWEST:
+        question, sample = np.nonzero(~np.isnan(tokens[:, k]))
+        done = finished[question, k, sample]
+        if len(question) < _FEWEST or not done.any():
             continue
-        done = finished[known, k] > 0.5
         whole[k] = done.mean()
-        level, slope[:, k], spread[k] = _tobit(places[known] - centre, np.log(np.maximum(tokens[known, k], 1.0)), done)
+        log_tokens = np.log(np.maximum(tokens[question, k, sample], 1.0))
+        level, slope[:, k], spread[k] = _tobit(places[question] - centre, log_tokens, done)
         start[k] = level - centre @ slope[:, k]
     return Lengths(start=start, slope=slope, spread=spread, whole=whole)
 
