@@ -28,6 +28,7 @@ from governor.learn.heads import (
 )
 from governor.learn.ladder import Ladder
 from governor.learn.lengths import fit_lengths
+from governor.learn.outcomes import over_samples
 from governor.learn.pricing import priced
 from governor.learn.routing import splits
 from governor.learn.scored import fit_scores
@@ -144,11 +145,8 @@ def _share(hits: npt.NDArray[np.bool_]) -> float:
 
 def _outcomes(table: Table) -> tuple[Floats, Floats]:
     """Mean outcome over samples and whether there is one, both (Q, K)."""
-    known = ~np.isnan(table.correct)
-    total: Floats = np.where(known, np.nan_to_num(table.correct), 0.0).sum(axis=2)
-    y: Floats = total / np.maximum(known.sum(axis=2), 1)
-    weight: Floats = known.any(axis=2).astype(np.float64)
-    return y, weight
+    mean = over_samples(table.correct)
+    return np.nan_to_num(mean), (~np.isnan(mean)).astype(np.float64)
 
 
 def _held_out(design: Design, y: Floats, weight: Floats, fold: Rows, seed: int) -> Held:
