@@ -1,9 +1,10 @@
-"""What fitting costs: processor seconds of all threads together, and bytes of the artifact, at 5,000 questions x 10 rungs.
+"""What fitting costs: processor seconds and bytes of the artifact, at 5,000 questions x 10 rungs.
 
     python -m benchmarks.fit [--questions 5000] [--rungs 10] [--json]
 
 Questions are made of a large vocabulary (800 characters each), so that nearly every bucket is used; whether a rung is
 right depends on some of the words. Exit status 1 if it takes over 60 s or the artifact is larger than 5 MB.
+Processor seconds are those of all threads together: on one core it takes no longer.
 """
 
 from __future__ import annotations
