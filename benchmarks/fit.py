@@ -75,9 +75,8 @@ def main() -> int:
     if arguments.json:
         print(json.dumps(result))
     else:
-        print(
-            f"{result['questions']:,} questions x {result['rungs']} rungs: {result['seconds']} processor seconds (at most {SECONDS:g})"
-        )
+        size = f"{result['questions']:,} questions x {result['rungs']} rungs"
+        print(f"{size}: {result['seconds']} processor seconds (at most {SECONDS:g})")
         print(f"{result['bytes'] / 1e6:.2f} MB (at most {BYTES / 1e6:g}), {result['buckets_used']:.0%} of buckets used")
         print("pass" if result["passed"] else "FAIL")
     return 0 if result["passed"] else 1

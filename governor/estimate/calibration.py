@@ -29,6 +29,11 @@ LARGEST = 64 << 20
 """Bytes of a file that is read at all. What `governor fit` writes is at most 5 MB."""
 
 _META = "meta.json"
+_DAMAGE = (
+    AttributeError, EOFError, KeyError, MemoryError, RuntimeError, TypeError, ValueError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What damaged bytes make zipfile, json and numpy raise (RuntimeError: nested too deep, or encrypted)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,7 +178,7 @@ def load_calibration(path: str | Path) -> Calibration:
         return _read(content)
     except CalibrationError as error:
         raise CalibrationError(f"{path}: {error}") from None
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, EOFError, zlib.error) as error:
+    except _DAMAGE as error:
         raise CalibrationError(f"{path}: not a calibration, or damaged ({error}); fit it anew: governor fit") from error
 
 
