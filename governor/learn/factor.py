@@ -10,6 +10,9 @@ from governor.estimate.learned import WEIGHTS, curves_of
 GRID = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 """Loadings tried; 0 = independent given the forecasts."""
 
+EVIDENCE = 2.0
+"""Log-likelihood by which a rung's loading must beat 0: beside rungs that share nothing any loading fits as well."""
+
 _ROUNDS = 2
 _QUESTIONS = 3000  # items enough to place a handful of loadings
 
@@ -29,6 +32,7 @@ def loadings(odds: Floats, y: Floats, weight: Floats) -> Floats:
     for _ in range(_ROUNDS):
         for k in range(rungs):
             tried = {b: _likelihood(parts, np.where(np.arange(rungs) == k, b, best)) for b in GRID}
+            tried[0.0] += EVIDENCE
             best[k] = max(tried, key=lambda b: tried[b])
     return best
 

@@ -15,6 +15,9 @@ POOLING = 60.0
 NOTHING = 2.0
 """Standard errors by which held-out log loss must beat the base rate's, or the features carry nothing."""
 
+STEEPEST = 1.5
+"""Slopes beyond are not believed: forecasts that are further from the mean than held-out ones ever were."""
+
 _STEPS = 30
 _RIDGE = 1e-6
 
@@ -70,8 +73,19 @@ def _fitted(moved: Floats, y: Floats, weight: Floats) -> tuple[Floats, Floats]:
         theta += np.clip(step, -1.0, 1.0)
         if np.abs(step).max() < 1e-8:
             break
-    slope = np.clip(theta[rungs] + theta[rungs + 1 :], 0.0, 1.5)
-    return theta[:rungs], slope
+    wanted = theta[rungs] + theta[rungs + 1 :]
+    slope = np.clip(wanted, 0.0, STEEPEST)
+    return np.where(slope == wanted, theta[:rungs], _levels(moved, y, weight, slope)), slope
+
+
+def _levels(moved: Floats, y: Floats, weight: Floats, slope: Floats) -> Floats:
+    """The levels (K,) that fit best beside given slopes, by Newton's method."""
+    level: Floats = np.zeros(len(slope))
+    for _ in range(_STEPS):
+        p = sigmoid(level + slope * moved)
+        curvature = (weight * p * (1.0 - p)).sum(axis=0) + _RIDGE
+        level = level + np.clip((weight * (y - p)).sum(axis=0) / curvature, -1.0, 1.0)
+    return level
 
 
 def _tells(moved: Floats, y: Floats, weight: Floats, level: float, slope: float, flat: float, groups: Floats) -> bool:

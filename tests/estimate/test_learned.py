@@ -37,8 +37,8 @@ TERMS = Terms(app="a", ladder=(LOW, HIGH))
 EASY, HARD = "add term1 of the sum", "prove term1 of the sum"
 
 
-def step(text: str, **more: str) -> Step:
-    return Step(id="s", messages=({"role": "user", "content": text},), **more)
+def step(text: str) -> Step:
+    return Step(id="s", messages=({"role": "user", "content": text},))
 
 
 def belief(text: str, terms: Terms = TERMS) -> LearnedBelief:

@@ -51,7 +51,12 @@ def test_sums_are_what_lightgbm_predicts(monkeypatch: pytest.MonkeyPatch) -> Non
     x, y, weight = data()
     boosters: list[Any] = []
     train = lightgbm.train
-    monkeypatch.setattr(lightgbm, "train", lambda *given: boosters.append(train(*given)) or boosters[-1])
+
+    def kept(*given: Any) -> Any:
+        boosters.append(train(*given))
+        return boosters[-1]
+
+    monkeypatch.setattr(lightgbm, "train", kept)
     forest = fit_trees(x, y, weight, 40)
     theirs = np.column_stack([one.predict(x, raw_score=True) for one in boosters])
     assert np.ptp(theirs[:, :2], axis=0).min() > 1.0  # they did learn something
