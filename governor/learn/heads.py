@@ -121,6 +121,11 @@ def fit_axes(words: Any, seed: int) -> Floats:
         svd = decomposition.TruncatedSVD(size, random_state=seed, n_iter=2, n_oversamples=8).fit(present)
         places = svd.transform(present)
         found[used, :size] = (svd.components_ / np.maximum(places.std(axis=0), 1e-9)[:, None]).T
+    if size > 0 and words.nnz:
+        with np.errstate(invalid="ignore"):  # a ratio of variances that nobody reads; texts may all be equal
+            svd = _needed("sklearn.decomposition").TruncatedSVD(size, random_state=seed, n_iter=3).fit(words)
+        places = svd.transform(words)
+        found[:, :size] = (svd.components_ / np.maximum(places.std(axis=0), 1e-9)[:, None]).T
     return found
 
 

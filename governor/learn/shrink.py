@@ -50,6 +50,7 @@ def shrinkage(raw: Floats, y: Floats, weight: Floats, groups: Floats) -> Shrinka
     flat = _log_odds((rate * count + 0.5) / (count + 1.0))
     blind = np.array([not _tells(moved[:, k], y[:, k], weight[:, k], level[k], slope[k], flat[k], groups)
                       for k in range(raw.shape[1])])  # fmt: skip
+    blind |= (rate <= 0.0) | (rate >= 1.0)  # one outcome only: its level has no bound
     return Shrinkage(centre, np.where(blind, 0.0, slope), np.where(blind, flat, level))
 
 

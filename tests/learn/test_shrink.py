@@ -56,7 +56,9 @@ def test_what_a_single_group_tells_is_no_evidence() -> None:
 def test_a_rung_with_one_outcome_stays_finite(outcome: float) -> None:
     raw = np.random.default_rng(0).normal(size=(100, 2))
     y = np.column_stack([np.full(100, outcome), drawn(raw[:, 1])])
-    p = sigmoid(fitted(raw, y).applied(raw))[:, 0]
+    found = fitted(raw, y)
+    p = sigmoid(found.applied(raw))[:, 0]
+    assert found.slope[0] == 0.0
     assert np.isfinite(p).all()
     assert abs(p - outcome).max() < 0.05
 
