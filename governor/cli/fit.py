@@ -179,7 +179,7 @@ def _show(done: Fitted, *, deciles: bool) -> None:
         console.print(_deciles(rungs))
     for line in (*_unknown(rungs), *_left_out(done), *_rates(known)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    summary = f"{done.out}: {report['questions']:,} questions, {done.size / 1e6:.1f} MB, {done.seconds:.1f} s"
+    summary = f"{done.out}: {report['questions']:,} questions, {done.size / 1e6:.2f} MB, {done.seconds:.1f} s"
     console.print(summary, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -45,6 +45,7 @@ _TREE = {
 }
 _BINS = 63
 _BITS = 6
+_NARROWEST = 1e-3  # of the widest axis: texts of few templates have fewer directions than AXES
 
 Rows = npt.NDArray[np.intp]
 
@@ -124,8 +125,9 @@ def fit_axes(words: Any, seed: int) -> Floats:
     if size > 0 and words.nnz:
         with np.errstate(invalid="ignore"):  # a ratio of variances that nobody reads; texts may all be equal
             svd = _needed("sklearn.decomposition").TruncatedSVD(size, random_state=seed, n_iter=3).fit(words)
-        places = svd.transform(words)
-        found[:, :size] = (svd.components_ / np.maximum(places.std(axis=0), 1e-9)[:, None]).T
+        width = svd.transform(words).std(axis=0)
+        real = width > _NARROWEST * width.max()
+        found[:, :size] = (svd.components_ / np.where(real, width, np.inf)[:, None]).T
     return found
 
 

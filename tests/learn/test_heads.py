@@ -84,6 +84,13 @@ def test_texts_of_any_kind_have_a_place(texts: list[str]) -> None:
     assert np.isfinite(x.toarray()).all()
 
 
+def test_texts_with_few_directions_have_no_others() -> None:
+    words, _ = design_of(["alpha beta", "gamma delta"] * 40).weighted(np.ones(BUCKETS))
+    axes = fit_axes(words, 0)
+    assert 1 <= np.count_nonzero(np.abs(axes).max(axis=0) > 0) <= 2
+    assert np.abs(axes).max() < 100.0
+
+
 def test_words_seen_once_do_not_count() -> None:
     design = design_of(["alpha beta", "alpha gamma", "alpha"])
     idf = inverse_frequency(design.counts)
