@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governor.estimate.calibration import Frontier
+from governor.estimate.curves import Floats
 from governor.plan.frontier import FrontierPrices
 from governor.protocols import Situation, Terms
 from governor.records import Rung, Step
@@ -24,13 +25,23 @@ FRONTIER = Frontier(
 TERMS = Terms(app="a", ladder=(Rung(id="r", model="m"),))
 
 
-def prices(frontier: Frontier = FRONTIER, steps: int = 1, unit: float = 4.0, **terms: float) -> list[float]:
-    asked = replace(TERMS, **{"dial": None, "keep": None, **terms})
+def prices(
+    frontier: Frontier = FRONTIER,
+    steps: int = 1,
+    unit: float = 4.0,
+    dial: float | None = None,
+    keep: float | None = None,
+) -> list[float]:
+    asked = replace(TERMS, dial=dial, keep=keep)
     situations = (
         Situation(step=Step(id=f"s{at}", messages=()), terms=asked, sensitivity=1.0, false_accept=0.0)
         for at in range(steps)
     )
     return [FrontierPrices(frontier).price(asked, situation, unit) for situation in situations]
+
+
+def _same(points: Floats) -> Frontier:
+    return Frontier(price=points, cost=points, quality=points, surely=points, unit=1.0)
 
 
 def test_the_ends_of_the_dial_are_the_ends_of_the_curve() -> None:
@@ -39,7 +50,7 @@ def test_the_ends_of_the_dial_are_the_ends_of_the_curve() -> None:
 
 
 def test_between_two_points_steps_are_shared_among_them() -> None:
-    """Way along the curve: .4/.8 + .02/.3 = .567, then .5 + .933; dial .2 is at .4 of 2, so 71 % along the first."""
+    """The curve is .4/.8 + .02/.3 = .567 long, then 1.433: dial .2 is .4 along it, 71 % of the first part."""
     found = prices(dial=0.2, steps=4000)
     assert set(found) == {0.1, 0.5}
     assert np.mean(np.array(found) == 0.5) == pytest.approx(0.4 / (0.5 + 0.02 / 0.3), abs=0.03)
@@ -77,12 +88,12 @@ def test_prices_follow_the_unit() -> None:
 
 
 def test_one_point_is_every_dial() -> None:
-    alone = Frontier(*(np.array([1.0]) for _ in range(4)), unit=1.0)
+    alone = _same(np.array([1.0]))
     assert {prices(alone, dial=dial, unit=1.0)[0] for dial in (0.0, 0.5, 1.0)} == {1.0}
     assert prices(alone, keep=0.9, unit=1.0) == [1.0]
 
 
 def test_without_a_frontier_the_dial_means_what_it_did() -> None:
-    none = Frontier(*(np.empty(0) for _ in range(4)), unit=1.0)
+    none = _same(np.empty(0))
     assert prices(none, dial=0.0) < prices(none, dial=0.5) < prices(none, dial=0.9)
     assert prices(none) == prices(none, dial=0.3)
