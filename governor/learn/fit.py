@@ -112,9 +112,10 @@ def _applied(found: Calibration, table: Table, ladder: Ladder, odds: Floats, see
 
 def steps_of(table: Table) -> list[Step]:
     """Each question as the step that the estimator would see."""
+    contexts = table.contexts or ({},) * len(table.qids)
     return [
-        Step(id=f"fit:{at}", messages=({"role": "user", "content": text},), node=node)
-        for at, (text, node) in enumerate(zip(table.questions, table.nodes, strict=True))
+        Step(id=f"fit:{at}", messages=({"role": "user", "content": text},), node=node, **context)
+        for at, (text, node, context) in enumerate(zip(table.questions, table.nodes, contexts, strict=True))
     ]
 
 

@@ -18,7 +18,7 @@ Flags: TypeAlias = npt.NDArray[np.bool_]
 Texts: TypeAlias = npt.NDArray[np.object_]
 
 _SHARED = ("rungs", "samples")
-_NAMES = ("qids", "questions", "nodes", "groups")
+_NAMES = ("qids", "questions", "nodes", "groups", "contexts")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +31,8 @@ class Table:
     (a fraction is a mean over `drawn_from` hidden samples; a verdict where nobody knows better), `output_tokens`,
     `cost` in the ladder's unit, `score` in 0..1 (the verifier's field), `finished` False where a length is cut
     (censored), `answers` normalised answer texts. Where any row has a verdict: `verdict` (1 accepted, 0 rejected, NaN),
-    `verifier` (its name, or None), `noisy` (True where `correct` is only that verdict).
+    `verifier` (its name, or None), `noisy` (True where `correct` is only that verdict). Where any row holds what was
+    known beside the text: `contexts` (Q,), the fields `index`, `tools` and `state` of the step.
     """
 
     qids: tuple[str, ...]
@@ -50,12 +51,15 @@ class Table:
     verdict: Floats | None = None
     verifier: Texts | None = None
     noisy: Flags | None = None
+    contexts: tuple[Mapping[str, Any], ...] = ()
 
     def take(self, rows: Any) -> Table:
         """These questions only (an index array or a boolean mask over Q), in the order given."""
         asked = np.asarray(rows)
         at: npt.NDArray[np.intp] = np.arange(len(self.qids))[asked if asked.size else []]
-        picked: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in at.tolist()) for name in _NAMES}
+        picked: dict[str, Any] = {
+            name: tuple(getattr(self, name)[i] for i in at.tolist()) for name in _NAMES if getattr(self, name)
+        }
         for field in fields(self):
             array = getattr(self, field.name)
             if field.name not in (*_SHARED, *_NAMES) and array is not None:

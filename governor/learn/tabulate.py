@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +22,7 @@ from governor.learn.table import Flags, Table, Texts, normalised
 CHARACTERS_A_TOKEN = 4.0
 """Input tokens of a question where none were reported: its characters / 4."""
 
+_NO_CONTEXT: Mapping[str, Any] = MappingProxyType({})
 _VERDICTS = {"accept": 1.0, "reject": 0.0}
 _LISTED = 8
 
@@ -83,6 +85,19 @@ def _grouping(group_by: str | None) -> _Of | None:
     return family
 
 
+def _context(row: Row) -> Mapping[str, Any]:
+    """What the step held beside its text, as `Step` names it; what is of another type is left out."""
+    index, tools, state = (row.fields.get(name) for name in ("step_index", "tools", "state"))
+    found: dict[str, Any] = {}
+    if isinstance(index, int) and index > 0:
+        found["index"] = index
+    if isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools) and tools:
+        found["tools"] = tuple(tools)
+    if isinstance(state, dict) and state:
+        found["state"] = state
+    return found or _NO_CONTEXT
+
+
 def _word(value: Any) -> str | None:
     return None if value is None else str(value)
 
@@ -95,6 +110,7 @@ class _Question:
     text: str | None = None
     node: str | None = None
     group: str | None = None
+    context: Mapping[str, Any] = field(default_factory=lambda: _NO_CONTEXT)
 
 
 @dataclass(slots=True)
@@ -142,6 +158,7 @@ class _Columns:
             question.text = row.question
         if question.node is None:
             question.node = self.node_of(row)
+        question.context = question.context or _context(row)
         if question.group is None and self.group_of is not None:
             question.group = self.group_of(row)
         return question
@@ -186,6 +203,7 @@ class _Columns:
         numbers = np.frombuffer(self.numbers).reshape(-1, _WIDTH)
         correct, drawn, output, given, usd, score, cut, verdict, noisy = (cells.floats(column) for column in numbers.T)
         questions = tuple(question.text or "" for _, question in found)
+        contexts = tuple(question.context for _, question in found)
         seen: dict[str, Any] = {} if np.isnan(verdict).all() else {"verdict": verdict, "noisy": noisy == 1.0}
         return Table(
             qids=tuple(qid for qid, _ in found),
@@ -201,6 +219,7 @@ class _Columns:
             score=score,
             finished=_finished(output, cut == 1.0, self.ladder.continues),
             answers=cells.texts(self.answers),
+            contexts=contexts if any(contexts) else (),
             **seen,
             verifier=cells.texts(self.verifiers) if seen else None,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from governor.estimate.calibration import to_bytes
 from governor.estimate.learned import LearnedBelief, LearnedEstimator
 from governor.learn.certify import group_digest
 from governor.learn.fit import FEWEST, fit, steps_of, verifier_rates
+from governor.learn.ladder import Ladder
+from governor.learn.schema import Row
+from governor.learn.tabulate import tabulate
 from governor.protocols import Terms
 from governor.records import Rung
 from tests.learn.learnable import fitted, table_of, told_by_nothing, told_by_words
@@ -105,3 +109,32 @@ def test_a_label_that_is_only_the_verdict_says_nothing_of_the_verifier() -> None
     noisy = np.ones((80, 1, 1), dtype=np.bool_)
     assert verifier_rates(replace(table, verdict=right[:, :, None], noisy=noisy)) == {}
     assert verifier_rates(table) == {}
+
+
+def test_steps_hold_what_was_known_beside_the_text() -> None:
+    tools = [{"type": "function", "function": {"name": "search"}}]
+    rows = [
+        Row(
+            qid="a", rung="low", question="first", fields={"step_index": 3, "tools": tools, "state": {"tool_errors": 2}}
+        ),
+        Row(
+            qid="b", rung="low", question="second", node="plan", fields={"step_index": "3", "tools": "none", "state": 1}
+        ),
+    ]
+    table = tabulate(rows, Ladder(name="l", records=Path("r"), rungs=("low",), unit="tokens"), costed=False)
+    first, second = steps_of(table)
+    assert (first.prompt, first.index, first.tools, first.state) == ("first", 3, tuple(tools), {"tool_errors": 2})
+    assert (second.prompt, second.node, second.index, second.tools, second.state) == ("second", "plan", 0, (), {})
+    assert [step.prompt for step in steps_of(table.take([1]))] == ["second"]
+    assert steps_of(table.take([0]))[0].index == 3
+
+
+def test_a_state_that_tells_is_learned() -> None:
+    table = told_by_nothing(200)
+    state = np.arange(200) % 2
+    contexts = tuple({"state": {"tool_errors": 50 * int(one)}} for one in state)
+    correct = np.stack([1.0 - state, np.ones(200)], axis=1)[:, :, None]
+    correct[::20] = 1.0 - correct[::20]
+    found = fit(replace(table, correct=correct, contexts=contexts))
+    assert found.report["rungs"]["low"]["brier"] < 0.15
+    assert found.report["rungs"]["low"]["brier_base_rate"] > 0.24
