@@ -71,7 +71,7 @@ def fit(
         known, few = _ladder(records, ladder, strict=strict, quiet=as_json)
         table = _table(records, known, ladder is not None, node_field, group_by, strict=strict, quiet=as_json, bad=bad)
         bad.close()
-        found = _fitted(table, seed, quiet=as_json)
+        found = _fitted(table, known, seed, quiet=as_json)
     from governor.estimate.calibration import load_calibration, save_calibration
 
     save_calibration(found, target)
@@ -148,11 +148,12 @@ def _table(
         return tabulate(rows, ladder, node_field=node_field, group_by=group_by, costed=costed)
 
 
-def _fitted(table: Table, seed: int, *, quiet: bool) -> Calibration:
+def _fitted(table: Table, ladder: Ladder, seed: int, *, quiet: bool) -> Calibration:
     from governor.learn.fit import fit
 
     with _working(f"fitting {len(table.rungs)} rungs on {len(table.qids):,} questions", quiet=quiet):
-        return fit(table, seed=seed)
+        priced = bool(table.usable.any(axis=(0, 2)).all())  # what the dial means needs the cost of every rung
+        return fit(table, ladder if priced else None, seed=seed)
 
 
 @contextmanager

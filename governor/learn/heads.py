@@ -119,15 +119,11 @@ def fit_axes(words: Any, seed: int) -> Floats:
     if size > 0:
         present = words.tocsc()[:, used].tocsr()
         decomposition = _needed("sklearn.decomposition")
-        svd = decomposition.TruncatedSVD(size, random_state=seed, n_iter=2, n_oversamples=8).fit(present)
-        places = svd.transform(present)
-        found[used, :size] = (svd.components_ / np.maximum(places.std(axis=0), 1e-9)[:, None]).T
-    if size > 0 and words.nnz:
-        with np.errstate(invalid="ignore"):  # a ratio of variances that nobody reads; texts may all be equal
-            svd = _needed("sklearn.decomposition").TruncatedSVD(size, random_state=seed, n_iter=3).fit(words)
-        width = svd.transform(words).std(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):  # a ratio of variances that nobody reads; texts may all be equal
+            svd = decomposition.TruncatedSVD(size, random_state=seed, n_iter=2, n_oversamples=8).fit(present)
+        width = svd.transform(present).std(axis=0)
         real = width > _NARROWEST * width.max()
-        found[:, :size] = (svd.components_ / np.where(real, width, np.inf)[:, None]).T
+        found[used, :size] = (svd.components_ / np.where(real, width, np.inf)[:, None]).T
     return found
 
 

@@ -43,7 +43,7 @@ class FrontierPrices:
         return _place(along, dial * along[-1])
 
     def _keeping(self, keep: float) -> float:
-        """Position, dear to cheap, of the last point that surely keeps `keep`; never dearer than the best fixed rung."""
+        """Position, dear to cheap, of the last point that surely keeps `keep`, none dearer than the best fixed rung."""
         sure, cost = self.frontier.surely, self.frontier.cost
         first = _place(1.0 - cost, 0.0) if cost[0] > 1.0 else 0.0
         kept = np.minimum.accumulate(sure) >= keep
