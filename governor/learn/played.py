@@ -195,17 +195,51 @@ class _Scene:
             row[self.world.at[forecast.rung]] = forecast.p_success
 
     def governed(self, settings: Sequence[Setting], played: Played, row: int) -> None:
-        """By the governor's own planner. Where nothing is decided after the first call, once for all samples."""
-        known: dict[float, int] = {}
+        """By the governor's own planner, once for each price: nothing else of a setting reaches a decision."""
+        once = _decides_once(self.world, self.terms)
+        priced: dict[float, tuple[int, Terms]] = {}
+        alike: list[tuple[int, int]] = []
         for at, setting in enumerate(settings):
             terms = replace(self.terms, dial=setting.dial, keep=setting.keep)
             price = self._set_price(terms)
-            if price in known:  # nothing else of a setting reaches a decision
-                played.copy((at, row), (known[price], row))
-                continue
-            if price is not None:
-                known[price] = at
-            self._play(self.planner, terms, played, (at, row), once=_decides_once(self.world, terms))
+            if price is None:
+                self._play(self.planner, terms, played, (at, row), once=once)
+            elif price in priced:
+                alike.append((at, priced[price][0]))
+            else:
+                priced[price] = at, terms
+        by_price = [priced[price] for price in sorted(priced)]
+        if once:
+            self._between(by_price, played, row)
+        else:
+            for at, terms in by_price:
+                self._play(self.planner, terms, played, (at, row), once=False)
+        for to, of in alike:
+            played.copy((to, row), (of, row))
+
+    def _between(self, by_price: Sequence[tuple[int, Terms]], played: Played, row: int) -> None:
+        """One choice a setting, from low prices to high. A rung is worth `p - price * cost`, a line in the price.
+
+        So where two prices lead to the same rung, all between them do: there the loop need not be run.
+        """
+        chosen: dict[int, int] = {}
+
+        def rung(place: int) -> int:
+            if place not in chosen:
+                at, terms = by_price[place]
+                self._play(self.planner, terms, played, (at, row), once=True)
+                chosen[place] = self.stage.shown[0].rung
+            return chosen[place]
+
+        open_ends = [(0, len(by_price) - 1)] if by_price else []
+        while open_ends:
+            low, high = open_ends.pop()
+            if rung(low) == rung(high):
+                between = [at for at, _ in by_price[low + 1 : high]]
+                self._likewise(rung(low), self.world.items(self.stage.question), played, between, row)
+            elif high - low > 1:
+                middle = (low + high) // 2
+                open_ends += [(low, middle), (middle, high)]
 
     def planned(self, settings: Sequence[Setting], played: Played, row: int) -> None:
         """By the best plan at the governor's price and belief; settings without a dial are left out."""
@@ -216,7 +250,7 @@ class _Scene:
         for at, terms, script in zip(dials, granted, scripts, strict=True):
             if self.world.checking.kind == "none":  # the first answer ships
                 first = self.world.at[self.terms.ladder[script.arms[0]].id]
-                self._likewise(first, self.world.items(self.stage.question), played, (at, row))
+                self._likewise(first, self.world.items(self.stage.question), played, [at], row)
             else:
                 self._play(script, terms, played, (at, row), once=False)
 
@@ -231,17 +265,16 @@ class _Scene:
             for name, figure in zip(_FIGURES, (take.cost, take.correct, take.accepted, len(take.rungs)), strict=True):
                 getattr(played, name)[(*at, sample)] = figure
         if once and len(items) > 1:
-            self._likewise(stage.shown[0].rung, items[1:], played, at)
+            self._likewise(stage.shown[0].rung, items[1:], played, [at[0]], at[1])
 
-    def _likewise(self, rung: int, items: Sequence[int], played: Played, at: tuple[int, int]) -> None:
-        """One call of this rung for each item, whose answer nobody judges."""
-        question = self.stage.question
-        for sample in items:
-            drawn = self.world.drawn(question, rung, sample)
-            table, place = self.world.table, (*at, sample)
-            played.cost[place] = table.cost[question, rung, drawn]
-            played.correct[place] = table.correct[question, rung, drawn]
-            played.accepted[place], played.calls[place] = 0.0, 1.0
+    def _likewise(self, rung: int, items: Sequence[int], played: Played, settings: Sequence[int], row: int) -> None:
+        """One call of this rung for each item under these settings, whose answer nobody judges."""
+        question, table = self.stage.question, self.world.table
+        drawn = np.array([self.world.drawn(question, rung, sample) for sample in items])
+        at = np.ix_(settings, [row], items)
+        played.cost[at] = table.cost[question, rung, drawn]
+        played.correct[at] = table.correct[question, rung, drawn]
+        played.accepted[at], played.calls[at] = 0.0, 1.0
 
     def _set_price(self, terms: Terms) -> float | None:
         """The price that these terms set; None where it follows from the belief: a share to keep, no frontier."""
