@@ -22,7 +22,8 @@ from governor.learn.rows import read_rows
 from governor.learn.table import Table
 from governor.learn.tabulate import tabulate
 
-_ONE_THREAD: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ONE_THREAD: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""What keeps linear algebra of one process on one thread, as its environment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +105,8 @@ def _runs(trial: Trial, seeds: Sequence[int], jobs: int, advance: Callable[[int]
 @contextmanager
 def _single_threaded() -> Generator[None, None, None]:
     """Processes started in here use one thread each for linear algebra: they share the processors already."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(_ONE_THREAD)
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
     try:
         yield
     finally:
