@@ -148,6 +148,7 @@ def outcome_of(
         error=error,
         node=climb.step.node,
         session=climb.step.session,
+        audit=climb.terms.audit,
     )
 
 

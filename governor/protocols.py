@@ -29,7 +29,8 @@ class Terms:
     """What the policy grants one step: the ladder it may climb, at which price, inside which limits.
 
     Either `dial` (0 quality first .. 1 thrift) or `keep` (share of the top rung's quality to keep, at the
-    lowest cost) is set. `harm` is L of the allocation objective, the loss of a wrong accepted answer.
+    lowest cost) is set; neither where a certificate has yet to rule. `harm` is L of the allocation objective, the
+    loss of a wrong accepted answer.
     `call` limits each single model request, `limits` are the ledger's scopes (step, session, app). `share` is
     the governed share of sessions (1 = all, 0 = shadow). `modes` lists allowed backtracks.
     """
@@ -63,8 +64,10 @@ class Terms:
     mu: float = 0.0
     """Shadow price of the period's budget (`governor.plan.pacing`), in value per micro-USD (per token where nothing
     has a price): what a right answer is worth is 1."""
+    audit: bool = False
+    """The step is one whose answer the application promises to label (`Governor.feedback`)."""
     reason: str = ""
-    """Which rule of the policy matched, for `explain` and the records."""
+    """Which rule of the policy matched, and what set the dial, for `explain`."""
 
     def rung(self, rung_id: str) -> Rung:
         """The rung with this id; KeyError if the ladder has none."""

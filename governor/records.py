@@ -353,3 +353,5 @@ class Outcome:
     error: str = ""
     node: str = "default"
     session: str = ""
+    audit: bool = False
+    """The application promised to label this step's answer: `Governor.feedback`."""

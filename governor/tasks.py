@@ -200,6 +200,7 @@ def outcome_line(outcome: Outcome) -> dict[str, Any]:
         "cost": outcome.spent.micros / 1_000_000,
         "seconds": round(outcome.seconds, 3),
         "error": outcome.error or None,
+        **({"audit": True} if outcome.audit else {}),
         **({"tool_calls": _tool_calls(outcome)} if outcome.reply and outcome.reply.tool_calls else {}),
     }
 

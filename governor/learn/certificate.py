@@ -31,7 +31,14 @@ VERSION: Final = 1
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 
-_CERTIFIED = {"dial", "keep", "certificate", "calibration", "audit"}  # what the certificate itself speaks of
+_CERTIFIED = {
+    "dial",
+    "keep",
+    "certificate",
+    "calibration",
+    "audit",
+    "safe_dial",
+}  # what the certificate itself speaks of
 _UNDECIDING = {"app", "extends", "mode", "fail", "records", "ledger"} | _CERTIFIED
 _AGREES = 1e-6  # relative: bounds of another machine may differ in their last digits
 
@@ -138,8 +145,8 @@ def load_certificates(path: Path) -> tuple[Certificate, ...]:
 def policy_digest(policy: Policy) -> str:
     """SHA-256 (hex) of everything in a policy that decides beside the dial.
 
-    Naming a certificate or calibration in a policy, or setting its dial, keep, audit, mode, records, ledger, app or
-    `fail`, leaves it as it is; another ladder, verifier, harm, rule or budget does not.
+    Naming a certificate or calibration in a policy, or setting its dial, keep, safe_dial, audit, mode, records, ledger,
+    app or `fail`, leaves it as it is; another ladder, verifier, harm, rule, budget or `online` does not.
     """
     return _digest(policy.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude=_UNDECIDING))
 

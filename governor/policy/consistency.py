@@ -23,6 +23,7 @@ def consistency(policy: Policy) -> Iterator[Finding]:
     for position, rule in enumerate(policy.steps):
         yield from _rule(policy, rule, ("steps", position))
     yield from _unreachable(policy)
+    yield from _learning(policy)
     yield from shape_findings(policy)
 
 
@@ -145,3 +146,21 @@ def _unreachable(policy: Policy) -> Iterator[Finding]:
             message = f"matches every step, so that steps[{position + 1}] and later are never used"
             yield Finding(("steps", position), message, "move it to the end", "warning")
             return
+
+
+def _learning(policy: Policy) -> Iterator[Finding]:
+    """What is set for a certificate without one, and what a certificate can't speak of."""
+    parts: list[Policy | Rule] = [policy, *policy.steps]
+    if policy.certificate is None:
+        if "safe_dial" in policy.model_fields_set:
+            yield Finding(("safe_dial",), "is used only beside a certificate", "add 'certificate: FILE'", "warning")
+        if policy.audit and not policy.online:
+            message = "labels teach nothing: there is neither a certificate nor 'online: true'"
+            yield Finding(("audit",), message, "add one of them", "warning")
+        return
+    if policy.online:
+        message = "the certificate speaks of forecasts that stand still: with recalibration only audits hold the risk"
+        yield Finding(("online",), message, "remove it, or label what 'audit' draws", "warning")
+    if policy.calibration is None and any(part.keep is not None for part in parts):
+        message = "a certificate speaks of dials, and without a calibration none is known for 'keep': safe_dial is used"
+        yield Finding(("certificate",), message, "give a calibration, or a dial", "warning")

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from governor.errors import PolicyError, Problem
 from governor.policy.consistency import consistency
-from governor.policy.document import Node, tree_of
+from governor.policy.document import Entry, Node, tree_of
 from governor.policy.finding import Check, Finding, dotted
 from governor.policy.finding import Path as FieldPath
 from governor.policy.inheritance import read_chain
-from governor.policy.schema import Policy
+from governor.policy.schema import FILES, Policy
 from governor.policy.wording import KEY_ERRORS, findings_of, path_of
 
 
@@ -58,9 +58,16 @@ def inspect_policy(source: str | Path, checks: Iterable[Check] = ()) -> Inspecti
     else:
         found = _inspect_part(chain.tree, chain.problems)
     files = [str(path) for path in chain.files]
-    return Inspection(
-        found.policy, _in_order(found.problems, files), _in_order(found.warnings, files), tuple(chain.files)
-    )
+    read = (*chain.files, *(_beside(chain.tree) if chain.tree else ()))
+    return Inspection(found.policy, _in_order(found.problems, files), _in_order(found.warnings, files), read)
+
+
+def _beside(tree: Node) -> Iterator[Path]:
+    """The files that the policy names: what they hold is part of what it says."""
+    for key in FILES:
+        entry = tree.child(key)
+        if isinstance(entry, Entry) and isinstance(entry.node.value, str):
+            yield Path(entry.node.place.file).parent / entry.node.value
 
 
 def _usable(inspection: Inspection) -> Policy:
@@ -77,6 +84,9 @@ def _inspect(tree: Node, problems: Iterable[Problem], checks: Iterable[Check]) -
         mistakes = _mistakes(tree, error)
         follow = [_problem(tree, found) for found in _follow(data, error) if not tree.leads_to_unread(found.path)]
         return Inspection(None, (*problems, *mistakes, *follow))
+    for key in FILES:
+        if policy.file_of(key) is not None:
+            policy._folders[key] = Path(tree.place_of((key,)).file).parent
     findings = [found for found in _all_findings(policy, checks) if not tree.leads_to_unread(found.path)]
     errors = [*problems, *(_problem(tree, found) for found in findings if found.severity == "error")]
     warnings = tuple(_problem(tree, found) for found in findings if found.severity == "warning")

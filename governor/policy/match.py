@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import translate
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any, TypeAlias
 
 from governor.policy.schema import Backtrack, Budget, Canary, Limits, Match, Policy, Rule, RungSpec
@@ -44,7 +45,16 @@ def terms_for(policy: Policy, step: Step, when: float) -> Terms:
     ready = _matching(policy, step)
     limits = _limits(ready, policy.app, step, when)
     deadline = _earlier(ready.terms.deadline, step.deadline)
-    return replace(ready.terms, limits=limits, deadline=deadline) if limits or deadline else ready.terms
+    audit = audited(policy.audit, step.id)
+    if not (limits or deadline or audit):
+        return ready.terms
+    return replace(ready.terms, limits=limits, deadline=deadline, audit=audit)
+
+
+def audited(share: float, step_id: str) -> bool:
+    """Whether a step is one of the share that is audited: BLAKE2b of its id, so on every replica alike."""
+    digest = blake2b(step_id.encode("utf-8", "surrogatepass"), digest_size=8, person=b"audit").digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53 < share
 
 
 def verify_for(policy: Policy, step: Step) -> Any:
@@ -158,11 +168,14 @@ def _untimed(step: Limits | None) -> Limits | None:
 
 
 def _aim(policy: Policy, rule: Rule) -> tuple[float | None, float | None]:
-    """`dial` and `keep` of the rule if it has either, else of the policy, else the default dial."""
+    """`dial` and `keep` of the rule if it has either, else of the policy, else the default dial.
+
+    Beside a certificate there is no default: what was certified is the dial.
+    """
     for part in (rule, policy):
         if part.dial is not None or part.keep is not None:
             return part.dial, part.keep
-    return DEFAULT_DIAL, None
+    return (DEFAULT_DIAL if policy.certificate is None else None), None
 
 
 def _conditions(match: Match) -> list[_Condition]:

@@ -12,13 +12,17 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
 
 from governor.records import Limit, Price, Rung
 
 VERSION = 1
+
+FILES: tuple[Literal["calibration", "certificate"], ...] = ("calibration", "certificate")
+"""Keys that name a file beside the policy."""
 
 APP_FORM = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 RUNG_FORM = r"^[A-Za-z0-9][A-Za-z0-9._:+-]*$"
@@ -376,7 +380,24 @@ class Policy(Part):
     records: RecordsSpec = RecordsSpec()
     """Which texts the records may hold."""
     ledger: Annotated[str, Field(pattern=LEDGER_FORM)] | None = Field(default=None, examples=["sqlite:///governor.db"])
-    """Where spend is booked."""
+    """Where spend is booked, and what is learned while serving is kept."""
+    calibration: Text | None = Field(default=None, examples=["support.npz"])
+    """A file of `governor fit`, relative to this one: forecasts are learned ones, and the dial follows its frontier."""
+    online: bool = False
+    """Recalibrate forecasts by the outcomes that are seen while serving. Decisions then change with time."""
+    certificate: Text | None = Field(default=None, examples=["certificate.json"])
+    """A file of `governor certify`, relative to this one: no thriftier dial than it shows is used."""
+    safe_dial: Share = Field(default=0.0, examples=[0.1])
+    """The dial where the certificate does not fit what is loaded, or audits refute it."""
+    audit: Share = Field(default=0.0, examples=[0.02])
+    """Share of steps whose answers the application promises to label; their outcomes say `audit: true`."""
+
+    _folders: dict[str, Path] = PrivateAttr(default_factory=dict)
+
+    def file_of(self, key: Literal["calibration", "certificate"]) -> Path | None:
+        """Where the file under `key` lies: relative to the policy file that names it, else to the working folder."""
+        name: str | None = getattr(self, key)
+        return None if name is None else self._folders.get(key, Path()) / name
 
     @cached_property
     def digest(self) -> str:

@@ -177,7 +177,7 @@ def _attempt(attempt: Attempt, shape: RecordShape) -> dict[str, Any]:
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
-    return {
+    return ({"audit": True} if outcome.audit else {}) | {
         "status": outcome.status,
         "arm": outcome.arm,
         "decided": outcome.decided,

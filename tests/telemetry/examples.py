@@ -66,6 +66,7 @@ OUTCOME = Outcome(
     seconds=2.7,
     arm="shadow",
     decided="low",
+    audit=True,
     difficulty=0.61,
     reason="nothing left",
     node="solve",

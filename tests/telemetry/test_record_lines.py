@@ -86,6 +86,7 @@ def test_one_line_for_each_attempt_and_outcome(tmp_path: Path) -> None:
         "status": "best_so_far",
         "arm": "shadow",
         "decided": "low",
+        "audit": True,
         "rung": "high",
         "model": "large-2026",
         "attempts": 1,
