@@ -86,7 +86,7 @@ class AdjustedBelief:
         prior = found.prior if self.prior is None else self.prior
         success = lifted(found.success, odds)
         answer = success if found.answer is found.success else lifted(found.answer, odds)
-        return Grid(weights, prior, answer, success)
+        return replace(found, weights=weights, prior=prior, answer=answer, success=success)
 
     def forecasts(self, situation: Situation) -> tuple[Forecast, ...]:
         """The inner belief's forecasts with recalibrated P(correct); tokens, money and time are as they were."""
@@ -116,11 +116,14 @@ class AdjustedBelief:
         inner = self.inner.after(rung, decision, situation)
         if inner is self.inner:
             return self
-        if self.weights is None or decision not in {"accept", "reject"}:
+        if self.weights is None:
             return replace(self, inner=inner)
         before, now = joint(self.inner, situation), joint(inner, situation)
         if np.array_equal(before.weights, now.weights):  # a cut reply: it says something of lengths only
             return replace(self, inner=inner)
+        if decision not in {"accept", "reject"}:  # a second sample that was compared: as far as the inner one moved
+            moved = self.weights * now.weights / np.maximum(before.weights, _LEAST)
+            return replace(self, inner=inner, weights=moved / moved.sum())
         row = situation.terms.ladder.index(rung)
         correct = lifted(before.answer, self._odds(situation.terms.ladder))[row]
         return replace(self, inner=inner, weights=reweighted(self.weights, correct, decision == "accept", situation))

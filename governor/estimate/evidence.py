@@ -75,6 +75,10 @@ class Evidence:
         losses = self.losses + other.losses
         return Evidence(heads, clusters, sketches, sums, losses, self.count + other.count)._bounded()
 
+    def instead_of(self, other: Evidence) -> Evidence:
+        """What is to be added where `other`, of the same cell, was added already and this one says more."""
+        return replace(self, sums=self.sums - other.sums, losses=self.losses - other.losses)
+
     def _bounded(self) -> Evidence:
         over = len(self.clusters) - CLUSTERS
         if over <= 0:

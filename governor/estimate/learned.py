@@ -19,7 +19,7 @@ from governor.estimate.chain import Look
 from governor.estimate.curves import Floats
 from governor.estimate.features import Features, features
 from governor.estimate.hashed import Sparse, context_of, words_of
-from governor.estimate.latent import Grid, rates
+from governor.estimate.latent import Grid, LatentBelief, rates
 from governor.estimate.rules import RuleEstimator
 from governor.protocols import Belief, Estimator, Situation, Terms
 from governor.records import Attempt, Forecast, Rung, Step
@@ -76,7 +76,7 @@ class LearnedEstimator:
         known = self.calibration
         places = known.places(tuple(rung.id for rung in terms.ladder))
         if places is None:
-            return self._otherwise.estimate(step, terms)
+            return _saying_why(self._otherwise.estimate(step, terms), known, terms)
         seen = seen_of(step, self._idf)
         axes = axes_of(known, seen)
         raw = raw_odds(known, seen, axes)
@@ -84,6 +84,12 @@ class LearnedEstimator:
         return LearnedBelief.of(
             known, tuple(places), terms, np.clip(odds, -SURE, SURE), _lengths(known, axes, seen), seen.input_tokens
         )
+
+
+def _saying_why(belief: Belief, known: Calibration, terms: Terms) -> Belief:
+    strange = ", ".join(rung.id for rung in terms.ladder if rung.id not in known.rungs)
+    reason = f"by rules, as the calibration knows no {strange}"
+    return replace(belief, reasons=(reason, *belief.reasons)) if isinstance(belief, LatentBelief) else belief
 
 
 def axes_of(known: Calibration, seen: Seen) -> Floats:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from governor.estimate.adjusted import lifted
 from governor.estimate.curves import Floats
 from governor.estimate.evidence import Ints
 from governor.estimate.recalibration import Observed
-from governor.records import Forecast, Outcome
+from governor.records import Attempt, Forecast, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +32,72 @@ def observations(begun: Begun, outcome: Outcome) -> Iterator[tuple[Observed, flo
     these can't tell (one rung, or no verifier) a verdict teaches nothing.
     """
     for attempt in outcome.attempts:
-        told = {forecast.rung: forecast for forecast in attempt.forecasts}.get(attempt.rung.id)
-        if told is None or attempt.rung.id not in begun.heads:
-            continue
-        column = begun.heads.index(attempt.rung.id)
-        first = attempt.number == 1
-        p = float(begun.raw[column]) if first else _without(told.p_success, float(begun.odds[column]))
-        if attempt.failure == "truncated":  # not accepted, whoever would have judged it
-            yield Observed(attempt.rung.id, begun.cluster, p, False), told.p_success
-            continue
-        judged = attempt.verdict is not None and attempt.verdict.decision in ("accept", "reject")
-        rates = rates_of(attempt.forecasts)
-        if judged and rates is not None and attempt.reply is not None:
-            accepted = not attempt.rejected
-            yield Observed(attempt.rung.id, begun.cluster, p, accepted, *rates), told.p_accept
+        found = _forecast(begun, attempt)
+        if found is not None:
+            seen = _verdict(begun, attempt, found[0])
+            if seen is not None:
+                told = found[1]
+                yield seen, told.p_success if attempt.failure == "truncated" else told.p_accept
+
+
+@dataclass(frozen=True, slots=True)
+class Unlabelled:
+    """The answer that a step shipped, for a label that may come: as if it were known to be right, and its forecast.
+
+    `verdict` is what a verifier has taught of it already; `expected` is P(correct) as told, that verdict included.
+    """
+
+    right: Observed
+    verdict: Observed | None
+    expected: float
+    sketch: Ints
+
+    def labelled(self, correct: bool) -> Observed:
+        """The same as a label that is known."""
+        return replace(self.right, accepted=correct)
+
+
+def unlabelled(begun: Begun, outcome: Outcome) -> Unlabelled | None:
+    """What a label of the outcome's answer would be compared with; None where it shipped none, or nothing was told."""
+    shipped = next((one for one in outcome.attempts if one.reply is not None and one.reply is outcome.reply), None)
+    found = None if shipped is None else _forecast(begun, shipped)
+    if shipped is None or found is None:
+        return None
+    p, told = found
+    verdict = _verdict(begun, shipped, p)
+    right = Observed(shipped.rung.id, begun.cluster, p, True)
+    return Unlabelled(right, verdict, _given(verdict, told.p_success), begun.sketch)
+
+
+def _given(verdict: Observed | None, p: float) -> float:
+    """P(correct) after a verdict, by Bayes."""
+    if verdict is None:
+        return p
+    seen, passed = verdict.sensitivity, verdict.false_accept
+    if not verdict.accepted:
+        seen, passed = 1.0 - seen, 1.0 - passed
+    both = p * seen + (1.0 - p) * passed
+    return p * seen / both if both > 0.0 else p
+
+
+def _forecast(begun: Begun, attempt: Attempt) -> tuple[float, Forecast] | None:
+    """P(correct) of an attempt as it came, not recalibrated, and the forecast that was told."""
+    told = {forecast.rung: forecast for forecast in attempt.forecasts}.get(attempt.rung.id)
+    if told is None or attempt.rung.id not in begun.heads:
+        return None
+    column = begun.heads.index(attempt.rung.id)
+    first = attempt.number == 1
+    return float(begun.raw[column]) if first else _without(told.p_success, float(begun.odds[column])), told
+
+
+def _verdict(begun: Begun, attempt: Attempt, p: float) -> Observed | None:
+    if attempt.failure == "truncated":  # not accepted, whoever would have judged it
+        return Observed(attempt.rung.id, begun.cluster, p, False)
+    judged = attempt.verdict is not None and attempt.verdict.decision in ("accept", "reject")
+    rates = rates_of(attempt.forecasts)
+    if not judged or rates is None or attempt.reply is None:
+        return None
+    return Observed(attempt.rung.id, begun.cluster, p, not attempt.rejected, *rates)
 
 
 def rates_of(forecasts: tuple[Forecast, ...]) -> tuple[float, float] | None:

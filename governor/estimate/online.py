@@ -15,7 +15,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -23,13 +23,15 @@ from governor.errors import LedgerError
 from governor.estimate.adjusted import AdjustedBelief, Learned, joint, odds_for
 from governor.estimate.curves import Floats
 from governor.estimate.evidence import HALF_LIFE, Evidence, Ints
-from governor.estimate.lessons import Begun, observations, posterior
+from governor.estimate.lessons import Begun, Unlabelled, observations, posterior, unlabelled
 from governor.estimate.recalibration import Observed, Recalibration, logit
 from governor.estimate.session import SessionEffect
 from governor.estimate.template import Templates
 from governor.protocols import Estimator, Shelf, Situation, Terms
 from governor.records import Attempt, Outcome, Step
 from governor.shelf import update
+
+T = TypeVar("T")
 
 PENDING = 2_048
 """Steps begun and not ended that are remembered; the outcome of an older one teaches nothing."""
@@ -68,7 +70,7 @@ class LocalOnlyWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True)
 class _Values:
-    """Everything that estimates read: replaced as a whole, so that they need no lock."""
+    """Everything that estimates read: replaced as a whole, so that reading it needs no lock."""
 
     recalibration: Recalibration
     templates: Templates
@@ -100,7 +102,9 @@ class _Unshared:
 
 
 class Online:
-    """Estimator and Sink (governor.protocols). Safe for many threads; estimates take no lock and do no I/O.
+    """Estimator and Sink (governor.protocols). Safe for many threads; estimates do no I/O.
+
+    An estimate holds a lock only while it notes what its outcome will be compared with.
 
     `name` tells applications on one shelf apart. `wealth` makes the e-process of a rung's calibration (None: no watch
     for drift). Learned values are handed in after every `every` outcomes and at `close`, which leaves the shelf open.
@@ -126,6 +130,7 @@ class Online:
         self._values = _Values.of(Evidence())
         self._unshared = _Unshared()
         self._begun: OrderedDict[str, Begun] = OrderedDict()
+        self._unlabelled: OrderedDict[str, Unlabelled] = OrderedDict()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._bets: dict[str, Betting] = {}
         self._alarms: dict[str, int] = {}
@@ -181,11 +186,28 @@ class Online:
             for seen, expected in observations(begun, record):
                 self._learn(seen, expected, begun.sketch)
             self._learn_session(step.session, begun, record)
-            self._values = _Values.of(self._values.recalibration.evidence)
-            self._since += 1
-            due = self._since >= self._every
+            shipped = unlabelled(begun, record)
+            if shipped is not None:
+                _keep(self._unlabelled, step.id, shipped)
+            due = self._learned_one()
         if due:
             self.flush(patient=True)
+
+    def label(self, step_id: str, correct: bool) -> bool:
+        """Learn whether the answer that a step shipped was right, in place of what a verifier's verdict taught of it.
+
+        False where nothing is known of the step: it ran elsewhere, long ago, or was labelled already. Which answers are
+        labelled must not depend on their being right.
+        """
+        with self._lock:
+            known = self._unlabelled.pop(step_id, None)
+            if known is None:
+                return False
+            self._learn(known.labelled(correct), known.expected, known.sketch, known.verdict)
+            due = self._learned_one()
+        if due:
+            self.flush(patient=True)
+        return True
 
     def flush(self, *, patient: bool = False) -> None:
         """Hand in what was learned and take up what others learned; `patient` leaves out turns after failures."""
@@ -228,9 +250,7 @@ class Online:
 
     def _remember(self, step: str, begun: Begun) -> None:
         with self._lock:
-            self._begun[step] = begun
-            if len(self._begun) > PENDING:
-                self._begun.popitem(last=False)
+            _keep(self._begun, step, begun)
 
     def _tempered(self, p: Floats, heads: tuple[str, ...]) -> Floats:
         alarms = self._alarms
@@ -252,9 +272,17 @@ class Online:
             problem=self.problem,
         )
 
-    def _learn(self, seen: Observed, expected: float, sketch: Ints) -> None:
+    def _learned_one(self) -> bool:
+        """Make what was learned count for estimates; whether it is time to share it."""
+        self._values = _Values.of(self._values.recalibration.evidence)
+        self._since += 1
+        return self._since >= self._every
+
+    def _learn(self, seen: Observed, expected: float, sketch: Ints, known: Observed | None = None) -> None:
         recalibration = self._values.recalibration
         fresh = recalibration.learned(seen, sketch)
+        if known is not None:
+            fresh = fresh.instead_of(recalibration.learned(known, sketch))
         aged = 1.0 + self._watch(seen, expected)
         self._values = replace(
             self._values, recalibration=Recalibration(recalibration.evidence.faded(aged).plus(fresh))
@@ -345,3 +373,10 @@ class Online:
         self.problem = f"learned values are this replica's own: {fault}"
         if self._failures == 1:
             warnings.warn(LocalOnlyWarning(self.problem), stacklevel=3)
+
+
+def _keep(waiting: OrderedDict[str, T], step: str, value: T) -> None:
+    """Remember it; the oldest gives way."""
+    waiting[step] = value
+    if len(waiting) > PENDING:
+        waiting.popitem(last=False)

@@ -38,6 +38,13 @@ class FrontierPrices:
         price = float(cheaper if _toss(situation.step.id) < place - at else dearer)
         return price * unit / known.unit if known.unit > 0 else price
 
+    def dial_keeping(self, keep: float) -> float:
+        """The dial at which `keep` is met: where on the way from the most accurate point to the cheapest it stands."""
+        along = _length(self.frontier)
+        if along[-1] <= 0.0:
+            return 0.0
+        return float(np.interp(self._keeping(keep), np.arange(len(along)), along) / along[-1])
+
     def _turned(self, dial: float) -> float:
         along = _length(self.frontier)
         return _place(along, dial * along[-1])
