@@ -1,7 +1,7 @@
 """What a policy asks that some other part can't do: the cross-checks that every loaded policy passes.
 
 The policy part judges shape and consistency. Here the effort table and the verifiers have their say, as
-findings whose paths the loader turns into lines and columns.
+findings whose paths the loader turns into lines and columns. So have the files that the policy names.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from governor.backends import Backends, model_options
 from governor.errors import BackendError, MissingExtraError, ModelFileError, PolicyError
+from governor.learning import learned_files
 from governor.plan.dialects import Dialect, dialect_for
 from governor.plan.effort import hardness, problems, same_wire
 from governor.policy import Check, Finding, Policy, verify_check
@@ -23,7 +24,7 @@ Path = tuple[str | int, ...]
 
 def policy_checks() -> tuple[Check, ...]:
     """The checks to hand to `load_policy` and `inspect_policy`."""
-    return (_effort, _soft, _wires, verify_check(known_verifiers(), _leaf))
+    return (_effort, _soft, _wires, verify_check(known_verifiers(), _leaf), learned_files)
 
 
 def readiness(policy: Policy) -> Iterator[Finding]:

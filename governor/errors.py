@@ -22,6 +22,7 @@ GovernorError
 ├── RecordError            a record could not be written (disk full, no permission), or read where it must be
 ├── CalibrationError       a calibration can't be used (absent, damaged, foreign, newer), or not be fitted
 ├── CertificateError       a certificate can't be used (damaged, foreign, newer), or may not be given
+├── FeedbackError          feedback about a step that is not known here, or was given already
 └── ModelFileError         a local model file is absent, truncated or not the one recorded
 """
 
@@ -190,6 +191,10 @@ class CalibrationError(GovernorError):
 
 class CertificateError(GovernorError):
     """A certificate can't be used: damaged, foreign or newer; or none may be given on these records."""
+
+
+class FeedbackError(GovernorError):
+    """Feedback that can't be taken: nothing is known of the step here, or it was labelled already."""
 
 
 class ModelFileError(GovernorError):

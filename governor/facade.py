@@ -18,17 +18,17 @@ from governor.checks import policy_checks
 from governor.climb import Mind
 from governor.drivers import Ports, adrive, async_ports, drive, sync_ports
 from governor.effects import Process
-from governor.estimate import RuleEstimator
+from governor.learning import Learning
 from governor.ledger import open_ledger
 from governor.loop import govern
 from governor.plan.bounds import bound
-from governor.plan.index import IndexPlanner
 from governor.policy import load_policy, terms_for, verify_for
 from governor.protocols import Backend, Estimator, Ledger, Planner, Sink, Situation, Terms, Tracer, Verifier
 from governor.records import Call, Message, Outcome, Plan, Reply, Step, Stop
 from governor.streaming import AsyncStream, Stream
 from governor.telemetry.spans import OtelTracer
 from governor.verify import SandboxLimits, build_verifier
+from governor.verify.measured import Measured
 
 if TYPE_CHECKING:
     from governor.policy import Policy
@@ -45,10 +45,15 @@ class Explanation:
     sensitivity: float
     false_accept: float
     verifier: str
+    verdicts: int = 0
+    """Labelled verdicts that the verifier's rates were counted on; 0 where they are assumed."""
 
 
 class Governor:
-    """Runs steps under one policy. Safe for many threads and tasks; `close()` or `with` frees its backends."""
+    """Runs steps under one policy. Safe for many threads and tasks; `close()` or `with` frees its backends.
+
+    An `estimator` or `planner` that is given takes the place of what the policy's calibration and `online` would make.
+    """
 
     def __init__(
         self,
@@ -67,8 +72,9 @@ class Governor:
         self._ledger = ledger
         self._sinks = tuple(sinks)
         self._tracer = tracer or OtelTracer()
-        self.estimator = estimator or RuleEstimator()
-        self.planner = planner or IndexPlanner()
+        self._learning = Learning(policy, lambda: self.ledger)
+        self._estimator = estimator
+        self.planner = planner or self._learning.planner
         self._clock = clock
         self._lock = threading.Lock()
         self._closed = False
@@ -96,11 +102,11 @@ class Governor:
 
     def ports(self) -> Ports:
         """Ports for `drive`."""
-        return sync_ports(self.backend, self.ledger, self._sinks, self._tracer)
+        return sync_ports(self.backend, self.ledger, (*self._sinks, self._learning), self._tracer)
 
     def async_ports(self, call: Callable[[Call], Awaitable[Reply]] | None = None) -> Ports:
         """Ports for `adrive`; `call` replaces the backend's (streams do that)."""
-        made = async_ports(self.backend, self.ledger, self._sinks, self._tracer)
+        made = async_ports(self.backend, self.ledger, (*self._sinks, self._learning), self._tracer)
         return replace(made, call=call) if call else made
 
     def run(self, prompt: str | Sequence[Message] | Step, **context: Any) -> Outcome:
@@ -145,7 +151,23 @@ class Governor:
             sensitivity=situation.sensitivity,
             false_accept=situation.false_accept,
             verifier=verifier.name if verifier else "none",
+            verdicts=verifier.verdicts if isinstance(verifier, Measured) else 0,
         )
+
+    def feedback(self, outcome: Outcome | str, correct: bool, best_correct: bool | None = None) -> bool:
+        """Say whether a step's answer was right: an outcome, or the id of a step that this process ran lately.
+
+        `best_correct` says the same of the best rung's answer to it, where that was asked. A step that was drawn for an
+        audit counts for the certificate; with `online` any label teaches the forecasts. Which steps are labelled must
+        not depend on their being right. Returns whether it counted for either. Raises FeedbackError where the step
+        is not known or was labelled already, LedgerError where an audit can't be kept.
+        """
+        return self._learning.feedback(outcome, correct, best_correct)
+
+    @property
+    def estimator(self) -> Estimator:
+        """The one given, else what the policy's calibration and `online` make."""
+        return self._estimator or self._learning.estimator
 
     @property
     def ledger(self) -> Ledger:
@@ -166,6 +188,7 @@ class Governor:
                 freed.callback(self._ledger.close)
             for sink in self._sinks:
                 freed.callback(sink.close)
+            freed.callback(self._learning.close)
             freed.callback(self.backend.close)
 
     def __enter__(self) -> Governor:
@@ -175,20 +198,25 @@ class Governor:
         self.close()
 
     def terms(self, step: Step, **overrides: Any) -> Terms:
-        """What the policy grants a step now; `overrides` replace single terms."""
+        """What the policy grants a step now; `overrides` replace single terms. A certificate's ruling sets the dial."""
         terms = replace(terms_for(self.policy, step, self._clock()), **overrides)
+        terms = self._learning.ruled(step, terms)
         continues = frozenset(rung.id for rung in terms.ladder if self.backend.continues(rung))
         return replace(terms, continues=continues)
 
     def verifier(self, step: Step, terms: Terms) -> Verifier | None:
-        """The step's verifier: the policy's and the step's own checks; None where neither has any."""
+        """The step's verifier: the policy's and the step's own checks; None where neither has any.
+
+        Its rates are the measured ones of the step's node, where the calibration has any; the step's own checks were
+        not part of what was measured.
+        """
         spec = verify_for(self.policy, step)
         if step.checks:
             return self._built(spec, step, terms)
         key = (id(spec), terms.fail)  # the policy keeps its specs alive
         if key not in self._verifiers:
             self._verifiers[key] = self._built(spec, step, terms)
-        return self._verifiers[key]
+        return self._learning.measured(self._verifiers[key], step.node)
 
     def _built(self, spec: Any, step: Step, terms: Terms) -> Verifier | None:
         return build_verifier(

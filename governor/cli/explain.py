@@ -47,7 +47,10 @@ def as_record(found: Explanation) -> dict[str, Any]:
             "name": found.verifier,
             "sensitivity": round(found.sensitivity, 3),
             "false_accept": round(found.false_accept, 3),
+            "verdicts": found.verdicts,
         },
+        "dial": found.terms.dial,
+        "keep": found.terms.keep,
         "rung": plan.rung.id if isinstance(plan, Plan) else None,
         "reason": plan.reason,
         "forecasts": [asdict(forecast) for forecast in plan.forecasts],
@@ -60,11 +63,12 @@ def _show(found: Explanation) -> None:
 
     record = as_record(found)
     console = Console()
-    console.print(f"difficulty  {record['difficulty']:.2f}  ({', '.join(found.reasons) or 'nothing stands out'})")
+    console.print(f"difficulty  {record['difficulty']:.2f}  ({'; '.join(found.reasons) or 'nothing stands out'})")
     console.print(f"matched     {found.terms.reason}")
     told = record["verifier"]
     rates = f"accepts {told['sensitivity']:.0%} of right, {told['false_accept']:.0%} of wrong answers"
-    console.print(f"verifier    {told['name']}  {rates}")
+    measured = f" (measured on {told['verdicts']} verdicts)" if told["verdicts"] else ""
+    console.print(f"verifier    {told['name']}  {rates}{measured}")
     table = Table(box=None, pad_edge=False)
     for title in ("rung", "P(correct)", "P(accept)", "tokens", "cost", "seconds", "index"):
         table.add_column(title, justify="left" if title == "rung" else "right")
