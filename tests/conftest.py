@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from governor.errors import ModelFileError
+from governor.estimate.calibration import save_calibration
 from governor_local.registry import find_model, pull
 
 
@@ -21,3 +22,23 @@ def smollm2() -> Path:
         return pull("smollm2-135m")
     except ModelFileError as fault:
         pytest.skip(f"no local model, and none can be pulled: {fault}")
+
+
+@pytest.fixture(scope="session")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of a small calibration of the rungs low and high (tests.learned_parts)."""
+    pytest.importorskip("sklearn", reason="fitting needs the extra 'learn'")
+    from tests.learned_parts import fitted  # here, as most tests need no calibration
+
+    path = tmp_path_factory.mktemp("learned") / "calibration.npz"
+    with pytest.MonkeyPatch.context() as fewer:
+        fewer.setattr("governor.learn.heads.TREES", 20)  # seconds less, and these records need no more
+        save_calibration(fitted(), path)
+    return path
+
+
+@pytest.fixture
+def desk(tmp_path: Path, calibration: Path) -> Path:
+    """A folder with that calibration, for policies that name it."""
+    (tmp_path / "calibration.npz").write_bytes(calibration.read_bytes())
+    return tmp_path
