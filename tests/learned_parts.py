@@ -21,7 +21,7 @@ ladder:
   - {id: high, model: m/large, answer_tokens: 100, price: {input: 5, output: 10}}
 """
 HEAD = "version: 1\napp: desk\nledger: sqlite:///LEDGER\n" + LADDER
-EASY, HARD = "Tell of the blue box", "Tell of the green box"  # which rules can't tell apart
+EASY, HARD = "Tell of the blue box at home", "Tell of the green cup at work"  # all alike to rules
 WORDS = [a + b for a in ("ba", "co", "di", "fu", "ge", "ha", "ji", "ko") for b in ("lan", "mir", "not", "pex", "rud")]
 
 

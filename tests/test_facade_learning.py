@@ -93,11 +93,11 @@ class Unshelved:
 
 
 def test_the_learned_forecast_chooses_the_rung_that_is_called_first(desk: Path) -> None:
-    with governed(write(desk, LEARNED, "dial: 0.5\n")) as governor:
+    with governed(write(desk, LEARNED, "dial: 0.2\n")) as governor:
         outcomes = [governor.run(text) for text in (easy(1), hard(1))]
         assert [outcome.rung for outcome in outcomes] == ["low", "high"]
         assert "learned forecast 0." in outcomes[1].attempts[0].reason
-    with governed(write(desk, "dial: 0.5\n")) as governor:
+    with governed(write(desk, "dial: 0.2\n")) as governor:
         assert first(governor, easy(1)) == first(governor, hard(1))
 
 
@@ -147,7 +147,7 @@ def test_serving_learned_forecasts_needs_nothing_that_only_fitting_needs(desk: P
     code = (
         "import sys\nfrom governor import Governor\nfrom governor.testing import ScriptedBackend\n"
         f"g = Governor.from_policy({str(path)!r}, backend=ScriptedBackend(lambda call: 'yes'))\n"
-        "g.feedback(g.run('Tell of the blue box: balan'), correct=True)\ng.close()\n"
+        "g.feedback(g.run('Tell of the blue box at home: balan'), correct=True)\ng.close()\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
@@ -165,20 +165,20 @@ def wrong(call: Call) -> Reply:
 def test_recalibration_moves_survives_a_restart_and_is_shared(desk: Path) -> None:
     path = write(desk, LEARNED, CHECKED, "online: true\n")
     other = governed(path)
-    assert p_low(other, easy(999)) > 0.9
+    assert p_low(other, easy(999)) > 0.8
     with governed(path, wrong) as governor:
         before = p_low(governor, easy(999))
         assert first(governor, easy(999)) == "low"
         for number in range(120):
             governor.run(easy(number))
         after = p_low(governor, easy(999))
-        assert before > 0.9
+        assert before > 0.8
         assert after < 0.5
         assert first(governor, easy(999)) == "high"
     with governed(path) as again:
         assert p_low(again, easy(999)) == pytest.approx(after, abs=0.05)
         assert any("worse than forecast" in reason for reason in again.explain(easy(999)).reasons)
-    assert p_low(other, easy(999)) > 0.9  # as it stood when it was first asked
+    assert p_low(other, easy(999)) > 0.8  # as it stood when it was first asked
     for number in range(200, 216):
         other.run(easy(number))  # after so many outcomes it shares
     assert p_low(other, easy(999)) < 0.6
