@@ -17,8 +17,8 @@ from governor import Governor, Outcome, Reply, Usage
 from governor.errors import CalibrationError, CertificateError, FeedbackError, LedgerUnavailableError
 from governor.estimate.calibration import load_calibration
 from governor.estimate.online import LocalOnlyWarning
-from governor.ledger import open_ledger
 from governor.learn.audits import CertificateWarning
+from governor.ledger import open_ledger
 from governor.policy import load_policy, policy_from
 from governor.protocols import Ledger, Reservation
 from governor.records import Amount, Call, Plan, Step
@@ -303,19 +303,20 @@ def test_another_calibration_than_the_certified_puts_the_safe_dial_in_force(desk
     assert "it was made without a calibration, and here runs calibration" in reason
 
 
-def audited(governor: Governor, number: int, correct: bool) -> Outcome:
-    outcome = governor.run(easy(number))
-    governor.feedback(outcome, correct=correct)
-    return outcome
+def audited(governor: Governor, numbers: range, correct: bool) -> list[Outcome]:
+    outcomes = [governor.run(easy(number)) for number in numbers]
+    for outcome in outcomes:
+        governor.feedback(outcome, correct=correct)
+    return outcomes
 
 
 def test_bad_audits_put_the_safe_dial_in_force_on_every_replica(desk: Path) -> None:
     path = certified(desk, LEARNED, CHECKED, "audit: 1\n")
     replica = governed(path)
     assert replica.explain(easy()).terms.dial == 0.5
-    with governed(path) as governor, pytest.warns(CertificateWarning, match="safe dial 0: .* audits say that") as told:
-        for number in range(40):
-            audited(governor, number, correct=False)
+    with governed(path) as governor:
+        with pytest.warns(CertificateWarning, match="safe dial 0: .* audits say that") as told:
+            audited(governor, range(40), correct=False)
         assert governor.explain(easy()).terms.dial == 0.0
     assert len([one for one in told if one.category is CertificateWarning]) == 1
     with warnings.catch_warnings(record=True) as later:
@@ -329,8 +330,7 @@ def test_bad_audits_put_the_safe_dial_in_force_on_every_replica(desk: Path) -> N
 
 def test_good_audits_leave_the_certified_dial(desk: Path) -> None:
     with governed(certified(desk, LEARNED, CHECKED, "audit: 1\n")) as governor:
-        for number in range(40):
-            assert audited(governor, number, correct=True).audit
+        assert all(outcome.audit for outcome in audited(governor, range(40), correct=True))
         assert governor.explain(easy()).terms.dial == 0.5
 
 

@@ -477,3 +477,67 @@ def timed(action: Callable[[], object]) -> float:
 
 def quantile(times: Sequence[float]) -> float:
     return sorted(times)[len(times) // 2]
+
+
+def shipped(online: Online, asked: Step, rung: Rung, right: bool) -> None:
+    """Like `serve`, but the outcome ships the answer, so that a label may follow."""
+    belief = online.estimate(asked, TERMS)
+    made = attempt(belief, asked, rung, right)
+    online.emit(asked, Outcome(step_id=asked.id, status="accepted", attempts=(made,), reply=made.reply, rung=rung.id))
+
+
+def test_a_label_counts_once_and_only_for_steps_that_are_known() -> None:
+    online = Online(Normal())
+    assert not online.label("nowhere", correct=True)
+    shipped(online, step(1), LADDER[0], right=True)
+    before = online.evidence.count
+    assert online.label("s1", correct=False)
+    assert online.evidence.count == pytest.approx(before + 1.0, rel=1e-3)
+    assert not online.label("s1", correct=False)
+
+
+def test_labels_of_accepted_answers_do_not_flatter_the_forecast() -> None:
+    """Answers come out as forecast; only accepted ones are labelled, which must not look like better answers."""
+    rng = np.random.default_rng(3)
+    with_labels, without = Online(Normal()), Online(Normal())
+    asked = step(10_000)
+    p = without.estimate(asked, TERMS).forecasts(situation(asked))[0].p_success
+    for number in range(600):
+        correct = bool(rng.random() < p)
+        accepted = bool(rng.random() < (0.98 if correct else 0.05))
+        for online in (with_labels, without):
+            shipped(online, step(number), LADDER[0], accepted)
+        if accepted:
+            assert with_labels.label(f"s{number}", correct)
+    told = [online.estimate(asked, TERMS).forecasts(situation(asked))[0].p_success for online in (with_labels, without)]
+    assert told == pytest.approx([p, p], abs=0.06)
+
+
+def test_labels_reach_other_replicas(tmp_path: Path) -> None:
+    ledger = open_ledger(f"sqlite:///{tmp_path / 'a.db'}")
+    shelf = cast("Shelf", ledger)
+    online = Online(Normal(), shelf=shelf, name="x")
+    for number in range(40):
+        shipped(online, step(number), LADDER[0], right=True)
+        online.label(f"s{number}", correct=False)
+    online.close()
+    other = Online(Normal(), shelf=shelf, name="x")
+    ours, theirs = (
+        one.estimate(step(999), TERMS).forecasts(situation(step(999)))[0].p_success for one in (online, other)
+    )
+    assert theirs == pytest.approx(ours, abs=1e-6)
+    assert theirs < Normal().estimate(step(999), TERMS).forecasts(situation(step(999)))[0].p_success - 0.1
+    ledger.close()
+
+
+def test_a_second_sample_moves_recalibrated_beliefs_as_it_moves_the_inner_one() -> None:
+    asked = step(1)
+    belief = Online(Normal()).estimate(asked, TERMS)
+    first = attempt(belief, asked, LADDER[0], right=True, verdict=Verdict(decision="unsure", verifier="none"))
+    second = replace(first, number=2, mode="agree")
+    at = replace(situation(asked), attempts=(first, second))
+    inner = Normal().estimate(asked, TERMS)
+    for word in ("agree", "disagree"):
+        moved = belief.after(LADDER[0], word, at).forecasts(at)[2].p_success
+        expected = inner.after(LADDER[0], word, at).forecasts(at)[2].p_success
+        assert moved == pytest.approx(expected, abs=1e-6)
