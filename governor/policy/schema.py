@@ -8,54 +8,37 @@ judge shape, type and range; what spans several keys (unknown rungs, `dial` besi
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
 
+from governor.policy.scalars import (
+    APP_FORM,
+    LEDGER_FORM,
+    Count,
+    Effort,
+    Keep,
+    Money,
+    Regex,
+    RungId,
+    Seconds,
+    Share,
+    StateValue,
+    Text,
+    Tokens,
+    TokenWindow,
+    VerifySpec,
+)
 from governor.records import Limit, Price, Rung
 
 VERSION = 1
 
 FILES: tuple[Literal["calibration", "certificate"], ...] = ("calibration", "certificate")
 """Keys that name a file beside the policy."""
-
-APP_FORM = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-RUNG_FORM = r"^[A-Za-z0-9][A-Za-z0-9._:+-]*$"
-LEDGER_FORM = r"^[a-z][a-z0-9+.-]*://"
-FORMS = {
-    APP_FORM: "must begin with a letter or digit and hold only letters, digits, '.', '_' and '-'",
-    RUNG_FORM: "must begin with a letter or digit and hold only letters, digits and any of . _ : + -",
-    LEDGER_FORM: "must be a URI such as sqlite:///governor.db or memory://",
-}
-"""The patterns of text fields, in words."""
-
-
-def _regex(text: str) -> str:
-    try:
-        re.compile(text)
-    except (re.error, RecursionError, OverflowError, Warning) as cause:  # re warns of ambiguous sets
-        raise ValueError(f"is not a regular expression: {cause}") from cause
-    return text
-
-
-Text: TypeAlias = Annotated[str, Field(min_length=1)]
-Tokens: TypeAlias = Annotated[int, Field(ge=0, le=10_000_000)]
-TokenWindow: TypeAlias = Annotated[int, Field(gt=0, le=100_000_000)]
-Count: TypeAlias = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
-Money: TypeAlias = Annotated[float, Field(ge=0, le=1_000_000_000)]
-Seconds: TypeAlias = Annotated[float, Field(gt=0, le=31_536_000)]
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-Keep: TypeAlias = Annotated[float, Field(gt=0, le=1)]
-RungId: TypeAlias = Annotated[str, Field(pattern=RUNG_FORM, max_length=64)]
-Regex: TypeAlias = Annotated[Text, AfterValidator(_regex)]
-Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-VerifySpec: TypeAlias = Any
-"""A verifier's name, a one-key mapping, or a list; its shape is judged in `governor.policy.spec`."""
 
 
 class Part(BaseModel):
@@ -176,12 +159,6 @@ Globs: TypeAlias = Annotated[
 ]  # fmt: skip
 
 
-def _state_value(value: Any) -> Any:
-    if not isinstance(value, str | int | float | bool):
-        raise ValueError("must be text, a number, true or false")  # pydantic collects ValueErrors, not TypeErrors
-    return value
-
-
 class Match(Part):
     """Conditions on a step; all that are given must hold. An empty match holds for every step."""
 
@@ -197,9 +174,7 @@ class Match(Part):
     """Greatest length of the last user message, in characters."""
     prompt: Regex | None = Field(default=None, examples=["(?i)refund|chargeback"])
     """Python regular expression searched for in the last user message."""
-    state: Mapping[Text, Annotated[Any, AfterValidator(_state_value)]] = Field(
-        default_factory=dict, examples=[{"tier": "gold"}]
-    )
+    state: Mapping[Text, StateValue] = Field(default_factory=dict, examples=[{"tier": "gold"}])
     """Values that the step's state must hold, key by key."""
 
 

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from governor.policy.finding import Finding, Path, suggestion
 from governor.policy.json_schema import keys_at
-from governor.policy.schema import FORMS
+from governor.policy.scalars import FORMS
 
 KEY_ERRORS = ("extra_forbidden",)
 """Errors whose culprit is the key, not its value."""
