@@ -43,22 +43,28 @@ def governed(path: Path, answer: Callable[[Call], Reply] = yes, **parts: Any) ->
     return Governor.from_policy(path, backend=ScriptedBackend(answer), **parts)
 
 
-def easy(number: int = 0) -> str:
-    return prompt(EASY, np.random.default_rng(number))
+def easy(number: int = 0) -> Step:
+    return asked(EASY, number)
 
 
-def hard(number: int = 0) -> str:
-    return prompt(HARD, np.random.default_rng(number))
+def hard(number: int = 0) -> Step:
+    return asked(HARD, number)
 
 
-def first(governor: Governor, text: str, **context: Any) -> str:
-    plan = governor.explain(text, **context).plan
+def asked(kind: str, number: int) -> Step:
+    """With an id of its own, which is what prices between two points of the frontier are drawn by."""
+    text = prompt(kind, np.random.default_rng(number))
+    return Step(id=f"{kind[-4:]}-{number}", messages=({"role": "user", "content": text},))
+
+
+def first(governor: Governor, step: Step, **context: Any) -> str:
+    plan = governor.explain(step, **context).plan
     assert isinstance(plan, Plan)
     return plan.rung.id
 
 
-def p_low(governor: Governor, text: str) -> float:
-    return governor.explain(text).plan.forecasts[0].p_success
+def p_low(governor: Governor, step: Step) -> float:
+    return governor.explain(step).plan.forecasts[0].p_success
 
 
 class Unshelved:
@@ -94,7 +100,7 @@ class Unshelved:
 
 def test_the_learned_forecast_chooses_the_rung_that_is_called_first(desk: Path) -> None:
     with governed(write(desk, LEARNED, "dial: 0.2\n")) as governor:
-        outcomes = [governor.run(text) for text in (easy(1), hard(1))]
+        outcomes = [governor.run(step) for step in (easy(1), hard(1))]
         assert [outcome.rung for outcome in outcomes] == ["low", "high"]
         assert "learned forecast 0." in outcomes[1].attempts[0].reason
     with governed(write(desk, "dial: 0.2\n")) as governor:
@@ -416,6 +422,6 @@ def test_files_are_relative_to_the_policy_file_that_names_them(desk: Path) -> No
 def test_a_step_outside_governed_arms_is_not_audited(desk: Path) -> None:
     path = certified(desk, LEARNED, CHECKED, "audit: 1\n", "mode: shadow\n")
     with governed(path) as governor:
-        outcome = governor.run(Step(id="x", messages=({"role": "user", "content": easy()},)))
+        outcome = governor.run(easy())
         assert (outcome.arm, outcome.audit) == ("shadow", True)
         assert not governor.feedback(outcome, correct=False)
