@@ -43,12 +43,13 @@ def evidence(
     records: Sequence[Path], ladder: Path, *, calibration: Path | None, policy: str | None, seed: int
 ) -> Evidence:
     """Drive the records through the governor's own loop at every dial, by a calibration or else by the fixed rules."""
+    from governor.checks import policy_checks
     from governor.learn import evidence as replayed
     from governor.learn.forecaster import Fitted, Untrained
     from governor.learn.policies import Granted
 
     forecaster = Fitted.load(calibration) if calibration else Untrained()
-    granted = Granted.by(policy) if policy else None
+    granted = Granted.by(policy, policy_checks()) if policy else None
     return replayed.evidence(records, ladder, forecaster=forecaster, policy=granted, seed=seed)
 
 

@@ -94,9 +94,10 @@ def replay(
 
 def replayed(asked: Request, seeds: int, jobs: int, *, timings: bool, quiet: bool) -> Report:
     """The report, with a bar on the terminal meanwhile."""
+    from governor.checks import policy_checks
     from governor.learn import suite
 
-    trial = asked.trial()
+    trial = asked.trial(policy_checks())
     with progress(seeds * len(trial.table.qids), quiet=quiet) as advance:
         return suite.replay(trial, range(seeds), jobs=jobs, timings=timings, advance=advance)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from governor.checks import policy_checks
-from governor.policy import Policy, load_policy, terms_for
+from governor.policy import Check, Policy, load_policy, terms_for
 from governor.protocols import Terms
 from governor.records import Step
 
@@ -18,9 +18,9 @@ class Granted:
     policy: Policy
 
     @classmethod
-    def by(cls, source: str | Path) -> Granted:
+    def by(cls, source: str | Path, checks: Sequence[Check] = ()) -> Granted:
         """Of a file or a shipped policy. Raises PolicyError."""
-        return cls(load_policy(source, checks=policy_checks()))
+        return cls(load_policy(source, checks=checks))
 
     def __call__(self, step: Step) -> Terms:
         return terms_for(self.policy, step, 0.0)

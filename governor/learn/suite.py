@@ -21,6 +21,7 @@ from governor.learn.report import Report, report
 from governor.learn.rows import read_rows
 from governor.learn.table import Table
 from governor.learn.tabulate import tabulate
+from governor.policy import Check
 
 ONE_THREAD: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """What keeps linear algebra of one process on one thread, as its environment."""
@@ -44,12 +45,15 @@ class Request:
     shuffle: bool = False
     methods: tuple[str, ...] = METHODS
 
-    def trial(self) -> Trial:
-        """Everything read and made ready. Raises LadderError, RecordError, PolicyError or CalibrationError."""
+    def trial(self, checks: Sequence[Check] = ()) -> Trial:
+        """Everything read and made ready; `checks` are held against the policy.
+
+        Raises LadderError, RecordError, PolicyError or CalibrationError.
+        """
         ladder = load_ladder(self.ladder)
         if self.verifier is not None:
             ladder = replace(ladder, checking=checking_of(self.verifier))
-        granted = Granted.by(self.policy) if self.policy else None
+        granted = Granted.by(self.policy, checks) if self.policy else None
         trial = Trial(
             table=self._table(self.records or (ladder.records,), ladder),
             ladder=ladder,
