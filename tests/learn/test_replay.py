@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from governor.learn.certify import group_digest
-from governor.learn.forecaster import Parts
+from governor.learn.forecaster import Learned, Parts
 from governor.learn.ladder import Checking, Ladder
 from governor.learn.replay import METHODS, Trial, prepared, run
 from governor.learn.report import Report, report
@@ -214,3 +214,20 @@ def test_a_table_row_and_a_drawing_hold_every_method(told: Report) -> None:
 def test_calibrations_know_what_they_were_fitted_on() -> None:
     parts = Words().fit(told_by_words(questions=3), ladder_of(), seed=0)
     assert group_digest(told_by_words(questions=3).groups[0]) in parts.fitted_on
+
+
+@pytest.mark.parametrize("checking", [Checking(), Checking(kind="simulated", sensitivity=0.9, false_accept=0.3)])
+def test_a_learned_forecast_does_no_harm_where_texts_tell_nothing(checking: Checking) -> None:
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(0)
+    words = np.array([f"word{at}" for at in range(50)])
+    texts = tuple(f"{' '.join(rng.choice(words, 12).tolist())} {at}" for at in range(160))
+    correct = np.stack([rng.random(160) < right for right in (0.5, 0.65, 0.8)], axis=1).astype(float)
+    table = table_of(correct, questions=texts, groups=texts)
+    ladder = ladder_of(*table.rungs, checking=checking)
+    asked = trial(table, ladder=ladder, forecaster=Learned(), folds=2, methods=("governor",))
+    found = reported(asked).methods["governor"]
+    assert found is not None
+    assert found.lead.interval[1] > 0.0
+    if checking.kind == "simulated":  # verdicts tell what texts do not
+        assert found.lead.interval[0] > 0.0
