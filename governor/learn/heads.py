@@ -119,7 +119,7 @@ def fit_axes(words: Any, seed: int) -> Floats:
     if size > 0:
         present = words.tocsc()[:, used].tocsr()
         decomposition = _needed("sklearn.decomposition")
-        with np.errstate(divide="ignore", invalid="ignore"):  # a ratio of variances that nobody reads; texts may all be equal
+        with np.errstate(divide="ignore", invalid="ignore"):  # a ratio that nobody reads; texts may all be equal
             svd = decomposition.TruncatedSVD(size, random_state=seed, n_iter=2, n_oversamples=8).fit(present)
         width = svd.transform(present).std(axis=0)
         real = width > _NARROWEST * width.max()

@@ -10,10 +10,10 @@ from governor.estimate.curves import Floats
 from governor.estimate.learned import sigmoid
 
 POOLING = 60.0
-"""Precision with which a rung's slope is held to the slope of all rungs."""
+"""Precision with which a rung's slope is held to the slope of all rungs, beside one question a group."""
 
 NOTHING = 2.0
-"""Standard errors by which held-out log loss must beat the base rate's, or the features carry nothing."""
+"""Standard errors by which held-out log loss, over all rungs, must beat the base rates'; else nothing is known."""
 
 STEEPEST = 1.5
 """Slopes beyond are not believed: forecasts that are further from the mean than held-out ones ever were."""
@@ -45,16 +45,17 @@ def shrinkage(raw: Floats, y: Floats, weight: Floats, groups: Floats) -> Shrinka
     count = np.maximum(weight.sum(axis=0), 1.0)
     centre = (raw * weight).sum(axis=0) / count
     moved = raw - centre
-    level, slope = _fitted(moved, y, weight)
+    alike = len(groups) / max(len(np.unique(groups)), 1)
+    level, slope = _fitted(moved, y, weight, POOLING * alike)
     rate = (y * weight).sum(axis=0) / count
     flat = _log_odds((rate * count + 0.5) / (count + 1.0))
-    blind = np.array([not _tells(moved[:, k], y[:, k], weight[:, k], level[k], slope[k], flat[k], groups)
-                      for k in range(raw.shape[1])])  # fmt: skip
+    gained = weight * (_log_loss(flat, y) - _log_loss(level + slope * moved, y))
+    blind = (gained.sum(axis=0) <= 0.0) | (slope <= 0.0) | (not _tells(gained.sum(axis=1), groups))
     blind |= (rate <= 0.0) | (rate >= 1.0)  # one outcome only: its level has no bound
     return Shrinkage(centre, np.where(blind, 0.0, slope), np.where(blind, flat, level))
 
 
-def _fitted(moved: Floats, y: Floats, weight: Floats) -> tuple[Floats, Floats]:
+def _fitted(moved: Floats, y: Floats, weight: Floats, pooling: float) -> tuple[Floats, Floats]:
     """Newton's method on levels (K,), one shared slope and deviations from it (K,), which a ridge holds to 0."""
     rungs = moved.shape[1]
     theta = np.zeros(2 * rungs + 1)
@@ -68,8 +69,8 @@ def _fitted(moved: Floats, y: Floats, weight: Floats) -> tuple[Floats, Floats]:
             gradient[at] += x.T @ (weight[:, k] * (y[:, k] - p))
             curvature[np.ix_(at, at)] += (x * (weight[:, k] * p * (1.0 - p))[:, None]).T @ x
         deviations = slice(rungs + 1, None)
-        gradient[deviations] -= POOLING * theta[deviations]
-        curvature[deviations, deviations] += POOLING * np.eye(rungs)
+        gradient[deviations] -= pooling * theta[deviations]
+        curvature[deviations, deviations] += pooling * np.eye(rungs)
         step = np.linalg.solve(curvature, gradient)
         theta += np.clip(step, -1.0, 1.0)
         if np.abs(step).max() < 1e-8:
@@ -89,12 +90,10 @@ def _levels(moved: Floats, y: Floats, weight: Floats, slope: Floats) -> Floats:
     return level
 
 
-def _tells(moved: Floats, y: Floats, weight: Floats, level: float, slope: float, flat: float, groups: Floats) -> bool:
-    """Whether the forecast's log loss beats the base rate's by NOTHING standard errors, over groups."""
-    gained = weight * (_log_loss(np.full(len(y), flat), y) - _log_loss(level + slope * moved, y))
+def _tells(gained: Floats, groups: Floats) -> bool:
+    """Whether what each question gains (Q,) is more than NOTHING standard errors in all, over groups."""
     each = np.bincount(groups.astype(np.intp), gained)
-    error = float(np.sqrt((each**2).sum()))
-    return slope > 0.0 and float(each.sum()) > NOTHING * max(error, 1e-12)
+    return float(each.sum()) > NOTHING * max(float(np.sqrt((each**2).sum())), 1e-12)
 
 
 def _log_loss(odds: Floats, y: Floats) -> Floats:
