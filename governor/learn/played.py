@@ -140,10 +140,11 @@ class _Believed:
     difficulty: float = field(init=False)
     reasons: tuple[str, ...] = field(init=False)
     reads_scores: bool = field(init=False)
+    reads_replies: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.difficulty, self.reasons = self.inner.difficulty, self.inner.reasons
-        self.reads_scores = self.inner.reads_scores
+        self.reads_scores, self.reads_replies = self.inner.reads_scores, self.inner.reads_replies
 
     def estimate(self, step: Step, terms: Terms) -> _Believed:
         del step, terms
@@ -203,7 +204,7 @@ class _Scene:
             terms = replace(self.terms, dial=setting.dial, keep=setting.keep)
             price = self._set_price(terms)
             if price is None:
-                self._play(self.planner, terms, played, (at, row), once=once)
+                self._play(self.planner, terms, played, (at, row))
             elif price in priced:
                 alike.append((at, priced[price][0]))
             else:
@@ -213,7 +214,7 @@ class _Scene:
             self._between(by_price, played, row)
         else:
             for at, terms in by_price:
-                self._play(self.planner, terms, played, (at, row), once=False)
+                self._play(self.planner, terms, played, (at, row))
         for to, of in alike:
             played.copy((to, row), (of, row))
 
@@ -227,7 +228,7 @@ class _Scene:
         def rung(place: int) -> int:
             if place not in chosen:
                 at, terms = by_price[place]
-                self._play(self.planner, terms, played, (at, row), once=True)
+                self._play(self.planner, terms, played, (at, row))
                 chosen[place] = self.stage.shown[0].rung
             return chosen[place]
 
@@ -252,25 +253,31 @@ class _Scene:
                 first = self.world.at[self.terms.ladder[script.arms[0]].id]
                 self._likewise(first, self.world.items(self.stage.question), played, [at], row)
             else:
-                self._play(script, terms, played, (at, row), once=False)
+                self._play(script, terms, played, (at, row))
 
-    def _play(self, planner: Planner, terms: Terms, played: Played, at: tuple[int, int], *, once: bool) -> None:
-        """All items of the question; with `once` the first alone is run, and the others called the same rung."""
+    def _play(self, planner: Planner, terms: Terms, played: Played, at: tuple[int, int]) -> None:
+        """All items of the question; where nobody judged the first one's only call, the others are called likewise."""
         world, stage = self.world, self.stage
         verifier = None if world.checking.kind == "none" else Recorded(stage)
         mind = Mind(self.believed, planner, verifier)
         items = world.items(stage.question)
-        for sample in items[:1] if once else items:
+        for place, sample in enumerate(items, 1):
             take = stage.play(sample, self.step, terms, mind)
             for name, figure in zip(_FIGURES, (take.cost, take.correct, take.accepted, len(take.rungs)), strict=True):
                 getattr(played, name)[(*at, sample)] = figure
-        if once and len(items) > 1:
-            self._likewise(stage.shown[0].rung, items[1:], played, [at[0]], at[1])
+            if len(take.rungs) == 1 and self._alike(terms):
+                self._likewise(take.rungs[0], items[place:], played, [at[0]], at[1])
+                return
+
+    def _alike(self, terms: Terms) -> bool:
+        """Whether items whose first call is their only one differ in nothing that is decided by."""
+        unseen = not self.believed.reads_replies or _decides_once(self.world, terms)
+        return self.world.checking.kind == "none" and unseen
 
     def _likewise(self, rung: int, items: Sequence[int], played: Played, settings: Sequence[int], row: int) -> None:
         """One call of this rung for each item under these settings, whose answer nobody judges."""
         question, table = self.stage.question, self.world.table
-        drawn = np.array([self.world.drawn(question, rung, sample) for sample in items])
+        drawn = np.array([self.world.drawn(question, rung, sample) for sample in items], dtype=np.intp)
         at = np.ix_(settings, [row], items)
         played.cost[at] = table.cost[question, rung, drawn]
         played.correct[at] = table.correct[question, rung, drawn]

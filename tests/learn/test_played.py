@@ -34,8 +34,9 @@ def same(one: Played, other: Played) -> bool:
 
 
 @pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize("looks", [False, True])
 def test_a_decision_shared_by_samples_is_the_one_that_each_would_get(
-    monkeypatch: pytest.MonkeyPatch, *, holes: bool
+    monkeypatch: pytest.MonkeyPatch, *, holes: bool, looks: bool
 ) -> None:
     rng = np.random.default_rng(3)
     correct = (rng.random((12, 2, 4)) < 0.5).astype(float)
@@ -44,13 +45,17 @@ def test_a_decision_shared_by_samples_is_the_one_that_each_would_get(
         correct[:, :, 0] = 1.0
     texts = tuple(f"{'prove' if at % 2 else 'copy'} {at}" for at in range(12))
     table = table_of(correct, cost=rng.random(correct.shape), questions=texts)
+    if looks:  # answers that may be compared with a second sample's
+        table = replace(table, answers=np.where(correct > 0.5, "right", rng.choice(["a", "b"], correct.shape)))
     shared = show(table, ladder_of())
     runs: list[Any] = []
     monkeypatch.setattr(Stage, "play", _counted(Stage.play, runs))
-    monkeypatch.setattr(played, "_decides_once", lambda *_: False)
+    monkeypatch.setattr(played, "_decides_once", lambda *_: False)  # no bisection of prices either
+    monkeypatch.setattr(played._Scene, "_alike", lambda *_: False)
     each = show(table, ladder_of())
     assert len(runs) == np.isfinite(each.governor.cost).sum() > 12 * len(DIALS)
     assert same(shared.governor, each.governor)
+    assert (np.nanmax(each.governor.calls) > 1) == looks
 
 
 def _counted(method: Any, calls: list[Any]) -> Any:
