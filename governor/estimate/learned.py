@@ -24,10 +24,10 @@ from governor.estimate.rules import RuleEstimator
 from governor.protocols import Belief, Estimator, Situation, Terms
 from governor.records import Attempt, Forecast, Rung, Step
 
-NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(11)
-"""Difficulties and their prior weights: Gauss-Hermite quadrature of the standard normal."""
+NODES, _QUADRATURE = np.polynomial.hermite_e.hermegauss(11)
+WEIGHTS: Floats = _QUADRATURE / _QUADRATURE.sum()
+"""Prior weights of the difficulties NODES: Gauss-Hermite quadrature of the standard normal."""
 
-WEIGHTS = WEIGHTS / WEIGHTS.sum()
 SURE = 7.0
 """Log-odds beyond this are not believed of any forecast."""
 
