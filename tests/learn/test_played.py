@@ -44,15 +44,16 @@ def test_a_decision_shared_by_samples_is_the_one_that_each_would_get(
         correct[rng.random(correct.shape) < 0.3] = nan
         correct[:, :, 0] = 1.0
     texts = tuple(f"{'prove' if at % 2 else 'copy'} {at}" for at in range(12))
-    table = table_of(correct, cost=rng.random(correct.shape), questions=texts)
-    if looks:  # answers that may be compared with a second sample's
+    cost = rng.random(correct.shape) * np.array([1.0, 30.0])[:, None]
+    table, ladder = table_of(correct, cost=cost, questions=texts), ladder_of(harm=1.0 if looks else 0.0)
+    if looks:  # answers that may be compared with a second sample's, where a wrong one does harm
         table = replace(table, answers=np.where(correct > 0.5, "right", rng.choice(["a", "b"], correct.shape)))
-    shared = show(table, ladder_of())
+    shared = show(table, ladder)
     runs: list[Any] = []
     monkeypatch.setattr(Stage, "play", _counted(Stage.play, runs))
     monkeypatch.setattr(played, "_decides_once", lambda *_: False)  # no bisection of prices either
     monkeypatch.setattr(played._Scene, "_alike", lambda *_: False)
-    each = show(table, ladder_of())
+    each = show(table, ladder)
     assert len(runs) == np.isfinite(each.governor.cost).sum() > 12 * len(DIALS)
     assert same(shared.governor, each.governor)
     assert (np.nanmax(each.governor.calls) > 1) == looks
