@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from governor.plan.odds import Odds
 from governor.plan.prices import Unit
 from governor.protocols import Planner, Situation, Terms
 from governor.records import SECOND_LOOKS, Forecast, Rung, Step
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,11 +135,15 @@ def foreseen(world: World, cast: Cast, questions: Sequence[int]) -> Floats:
 
 @dataclass(slots=True)
 class _Believed:
-    """A belief that was formed already, as estimator and as belief: before the first call no dial moves it."""
+    """A belief that remembers what it told, as estimator and as belief.
+
+    No setting moves a belief, and an item's attempts follow from the rungs called: what was told once, of a sample and
+    the calls made on it, holds under every dial. `known` is shared by all beliefs of one question.
+    """
 
     inner: PricedBelief
-    first: tuple[Forecast, ...]
-    start: Grid
+    stage: Stage
+    known: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     difficulty: float = field(init=False)
     reasons: tuple[str, ...] = field(init=False)
     reads_scores: bool = field(init=False)
@@ -151,16 +158,28 @@ class _Believed:
         return self
 
     def forecasts(self, situation: Situation) -> tuple[Forecast, ...]:
-        return self.inner.forecasts(situation) if situation.attempts else self.first
+        return self._remembered("forecasts", situation, self.inner.forecasts)
 
     def grid(self, situation: Situation) -> Grid:
-        return self.inner.grid(situation) if situation.attempts else self.start
+        return self._remembered("grid", situation, self.inner.grid)
 
     def look(self, situation: Situation) -> Look | None:
-        return self.inner.look(situation)
+        return self._remembered("look", situation, self.inner.look)
 
-    def after(self, rung: Rung, decision: str, situation: Situation) -> PricedBelief:
-        return self.inner.after(rung, decision, situation)
+    def after(self, rung: Rung, decision: str, situation: Situation) -> _Believed:
+        def moved(situation: Situation) -> _Believed:
+            return _Believed(self.inner.after(rung, decision, situation), self.stage, self.known)
+
+        return self._remembered("after", situation, moved)
+
+    def _remembered(self, what: str, situation: Situation, tell: Callable[[Situation], T]) -> T:
+        key: tuple[Any, ...] = (what, *((one.rung.id, one.mode) for one in situation.attempts))
+        if situation.attempts:
+            key = (self.stage.sample, *key)
+        if key not in self.known:
+            self.known[key] = tell(situation)
+        found: T = self.known[key]
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,16 +202,25 @@ class _Scene:
         belief = cast.parts.estimator.estimate(step, terms)
         planner.choose(belief, situation)
         seconds = time.perf_counter() - started
-        believed = _Believed(belief, belief.forecasts(situation), belief.grid(situation))
-        return cls(Stage(world, question), step, terms, believed, planner, seconds)
+        stage = Stage(world, question)
+        return cls(stage, step, terms, _Believed(belief, stage), planner, seconds)
+
+    @property
+    def first(self) -> tuple[Forecast, ...]:
+        """The forecasts before any call."""
+        return self.believed.forecasts(_before(self.step, self.terms, self.world))
 
     @property
     def world(self) -> World:
         return self.stage.world
 
+    @property
+    def _grid(self) -> Grid:
+        return self.believed.grid(_before(self.step, self.terms, self.world))
+
     def forecasts_into(self, row: Floats) -> None:
         """P(correct) of each rung before any call, in the table's order."""
-        for forecast in self.believed.first:
+        for forecast in self.first:
             row[self.world.at[forecast.rung]] = forecast.p_success
 
     def governed(self, settings: Sequence[Setting], played: Played, row: int) -> None:
@@ -247,7 +275,7 @@ class _Scene:
         dials = [at for at, setting in enumerate(settings) if setting.dial is not None]
         granted = [replace(self.terms, dial=settings[at].dial, keep=None) for at in dials]
         prices = np.array([self._price(terms) for terms in granted])
-        scripts = best_scripts(self._odds(), self.believed.start.weights, prices)
+        scripts = best_scripts(self._odds(), self._grid.weights, prices)
         for at, terms, script in zip(dials, granted, scripts, strict=True):
             if self.world.checking.kind == "none":  # the first answer ships
                 first = self.world.at[self.terms.ladder[script.arms[0]].id]
@@ -290,12 +318,12 @@ class _Scene:
     def _price(self, terms: Terms) -> float:
         if self.planner.prices is None:
             return price_at(0.3 if terms.dial is None else terms.dial)
-        unit = Unit.of(self.believed.first).size
+        unit = Unit.of(self.first).size
         return self.planner.prices.price(terms, _before(self.step, terms, self.world), unit)
 
     def _odds(self) -> Odds:
-        costs = Unit.of(self.believed.first).costs(self.believed.first)
-        return Odds.of(self.believed.start.success, costs, *_rates(self.world), self.terms.harm)
+        costs = Unit.of(self.first).costs(self.first)
+        return Odds.of(self._grid.success, costs, *_rates(self.world), self.terms.harm)
 
 
 def _rates(world: World) -> tuple[float, float]:

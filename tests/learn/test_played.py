@@ -59,6 +59,21 @@ def test_a_decision_shared_by_samples_is_the_one_that_each_would_get(
     assert (np.nanmax(each.governor.calls) > 1) == looks
 
 
+@pytest.mark.parametrize("kind", ["simulated", "agreement"])
+def test_what_a_belief_remembers_is_what_it_would_tell_anew(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = told_by_words(questions=12, samples=3)
+    answers = np.where(table.correct > 0.5, "right", np.random.default_rng(0).choice(["a", "b"], table.correct.shape))
+    ladder = ladder_of(checking=Checking(kind=kind, sensitivity=0.8, false_accept=0.3))
+    remembered = show(replace(table, answers=answers), ladder, exactly=True)
+    monkeypatch.setattr(played._Believed, "_remembered", lambda _, what, situation, tell: tell(situation))
+    anew = show(replace(table, answers=answers), ladder, exactly=True)
+    assert np.nanmax(anew.governor.calls) > 2
+    assert same(remembered.governor, anew.governor)
+    assert remembered.exact is not None
+    assert anew.exact is not None
+    assert same(remembered.exact, anew.exact)
+
+
 def _counted(method: Any, calls: list[Any]) -> Any:
     def counting(*given: Any) -> Any:
         calls.append(given)
