@@ -89,7 +89,10 @@ def unjudged(attempt: Attempt, situation: Situation) -> bool:
 
 
 def _looks(situation: Situation, forecasts: Sequence[Forecast]) -> tuple[tuple[int, BacktrackMode], ...]:
-    ways: tuple[BacktrackMode, ...] = ("again", "agree", "verify")
+    every: tuple[BacktrackMode, ...] = ("again", "agree", "verify")
+    ways = [mode for mode in every if mode in situation.terms.modes]
+    if not ways or not situation.attempts:
+        return ()
     return tuple(
         (at, mode)
         for at, (rung, forecast) in enumerate(zip(situation.terms.ladder, forecasts, strict=True))
