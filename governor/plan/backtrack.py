@@ -27,6 +27,7 @@ MAX_CONTINUATIONS = 2
 MAX_VERDICTS = 3
 """On one answer."""
 
+_LOOKS: tuple[BacktrackMode, ...] = ("again", "agree", "verify")
 _FATAL = ("BackendAuthError", "BackendRequestError")
 
 
@@ -89,14 +90,14 @@ def unjudged(attempt: Attempt, situation: Situation) -> bool:
 
 
 def _looks(situation: Situation, forecasts: Sequence[Forecast]) -> tuple[tuple[int, BacktrackMode], ...]:
-    every: tuple[BacktrackMode, ...] = ("again", "agree", "verify")
-    ways = [mode for mode in every if mode in situation.terms.modes]
+    ways: list[BacktrackMode] = [mode for mode in _LOOKS if mode in situation.terms.modes]
     if not ways or not situation.attempts:
         return ()
     return tuple(
         (at, mode)
         for at, (rung, forecast) in enumerate(zip(situation.terms.ladder, forecasts, strict=True))
-        for mode in (ways if any(one.rung.id == rung.id for one in situation.attempts) else ())
+        if any(one.rung.id == rung.id for one in situation.attempts)
+        for mode in ways
         if not repeat_refused(rung, mode, situation)
         and not _too_late(rung, mode, forecast, situation)
         and not (_unaffordable(rung, mode, situation) if mode != "verify" else rung.id in situation.refused)
