@@ -156,9 +156,15 @@ class LiteLLMBackend:
         attempt = self._begin(call)
         assembly = attempt.assembly()
         with attempt.told():
-            chunks = await asyncio.wait_for(self._asend(attempt, stream=True), attempt.left)
+            # Not wait_for: before Python 3.12 a cancellation that met a chunk was lost (cpython issue 86296).
+            async with asyncio.timeout(attempt.left):
+                chunks = await self._asend(attempt, stream=True)
             source = aiter(chunks)
-            while (chunk := await asyncio.wait_for(anext(source, None), attempt.left)) is not None:
+            while True:
+                async with asyncio.timeout(attempt.left):
+                    chunk = await anext(source, None)
+                if chunk is None:
+                    break
                 for delta in assembly.add(chunk):
                     yield delta
             yield replace(assembly.whole(Evidence.of(chunks)), seconds=attempt.seconds)

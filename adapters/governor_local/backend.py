@@ -104,7 +104,12 @@ class LocalBackend:
                 loop.call_soon_threadsafe(received.put_nowait, item)
 
         with run.told(), engine.generation(request_of(call), deliver, run.deadline):
-            while (chunk := _chunk(await asyncio.wait_for(received.get(), run.left))) is not None:
+            while True:
+                # Not wait_for: before Python 3.12 a cancellation that met an item was lost (cpython issue 86296).
+                async with asyncio.timeout(run.left):
+                    item = await received.get()
+                if (chunk := _chunk(item)) is None:
+                    break
                 if delta := run.transcript.feed(chunk):
                     yield delta
         yield run.transcript.reply(run.seconds)

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -96,6 +97,37 @@ async def test_a_stream_yields_deltas_and_then_the_reply(server: StubServer) -> 
         assert (reply.text, reply.thinking, reply.finish_reason, reply.usage) == ("one", "hm", "stop", KNOWN)
         assert reply.logprobs == (-0.1,)
     assert server.body["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize("ticks", range(6))
+async def test_a_cancellation_that_meets_a_chunk_is_not_lost(ticks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    chunks: asyncio.Queue[object] = asyncio.Queue()
+
+    async def endless() -> AsyncIterator[object]:
+        while True:
+            yield await chunks.get()
+
+    async def answered(attempt: object, *, stream: bool) -> AsyncIterator[object]:
+        return endless()
+
+    def later(turns: int) -> None:
+        if turns:
+            loop.call_soon(later, turns - 1)
+        else:
+            task.cancel()
+
+    async def consume() -> list[object]:
+        return [item async for item in ours.astream(call(timeout=2))]
+
+    ours = LiteLLMBackend({MODEL: {"wire": "plain", "api_base": "http://127.0.0.1:1"}})
+    monkeypatch.setattr(ours, "_asend", answered)
+    monkeypatch.setattr("governor_litellm.reply.Assembly.add", lambda self, chunk: ())
+    task = asyncio.create_task(consume())
+    loop.call_later(0.01, chunks.put_nowait, object())
+    loop.call_later(0.01, later, ticks)
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 def test_a_streamed_tool_call_is_put_together(server: StubServer) -> None:

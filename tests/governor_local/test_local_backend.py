@@ -8,8 +8,9 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,9 @@ TOOL_TEMPLATE = (
     "{{ '<|im_end|>\\n' }}{%- endfor %}{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 """Gives it the tool calls of Hermes and Qwen."""
+
+
+CHUNK = {"choices": [{"index": 0, "delta": {"content": "on"}, "finish_reason": None}]}
 
 
 def generating() -> list[threading.Thread]:
@@ -187,6 +191,36 @@ async def test_a_cancelled_call_stops_generating(backend: LocalBackend) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await asyncio.to_thread(idle_within, 5)
+
+
+@pytest.mark.parametrize("ticks", range(7))
+async def test_a_cancellation_that_meets_a_chunk_is_not_lost(ticks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, left = asyncio.get_running_loop(), asyncio.Event()
+
+    class Talking:
+        """An engine that never ends; a chunk and, so many turns of the loop later, the cancellation."""
+
+        @contextmanager
+        def generation(self, body: object, deliver: Callable[[object], None], deadline: float) -> Iterator[None]:
+            def later(turns: int) -> None:
+                if turns:
+                    loop.call_soon(later, turns - 1)
+                else:
+                    task.cancel()
+
+            loop.call_later(0.01, deliver, CHUNK)
+            loop.call_later(0.01, later, ticks)
+            try:
+                yield
+            finally:
+                left.set()
+
+    backend = LocalBackend(threads=1)
+    monkeypatch.setattr(backend._engines, "get", lambda name: Talking())
+    task = asyncio.create_task(backend.acall(ask("Hi", tokens=3000, timeout=2)))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert left.is_set()
 
 
 def test_a_stream_left_half_read_stops_generating(backend: LocalBackend) -> None:
