@@ -25,6 +25,10 @@ class Begun:
     answer: Floats
 
 
+_APART = 1e-8
+"""Forecasts closer than this can't tell a verifier's rates: below, rounding would."""
+
+
 def observations(begun: Begun, outcome: Outcome) -> Iterator[tuple[Observed, float]]:
     """What an outcome teaches, and the P(accept) that was told of it: one for each verdict, and each cut reply.
 
@@ -105,7 +109,7 @@ def rates_of(forecasts: tuple[Forecast, ...]) -> tuple[float, float] | None:
     if not forecasts:
         return None
     low, high = min(forecasts, key=_success), max(forecasts, key=_success)
-    if high.p_success - low.p_success < 1e-4:
+    if high.p_success - low.p_success < _APART:
         return None
     slope = (high.p_accept - low.p_accept) / (high.p_success - low.p_success)
     passed = low.p_accept - slope * low.p_success
