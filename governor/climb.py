@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from governor.account import Account
@@ -10,7 +10,7 @@ from governor.effects import Compute, Process
 from governor.errors import BudgetExceededError
 from governor.plan.backtrack import unjudged
 from governor.protocols import Estimator, Planner, Situation, Terms, Verifier
-from governor.records import Arm, Attempt, Outcome, Status, Step, Usage
+from governor.records import COMPARISONS, Arm, Attempt, Forecast, Outcome, Status, Step, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +89,22 @@ def refused_outcome(climb: Climb, refusal: BudgetExceededError) -> Outcome:
     return finished(climb, "budget exhausted", error=str(refusal))
 
 
-def finished(climb: Climb, reason: str, error: str = "", without: Status = "refused") -> Outcome:
-    """End without an accepted answer: ship the best in hand, or (`without` any attempt) say why there is none."""
+def finished(
+    climb: Climb,
+    reason: str,
+    error: str = "",
+    without: Status = "refused",
+    forecasts: Sequence[Forecast] = (),
+) -> Outcome:
+    """End without an accepted answer: ship the best in hand, or (`without` any attempt) say why there is none.
+
+    `forecasts` are those of the decision to end: what is hoped of each rung's answer once answers were compared.
+    """
     answered = [attempt for attempt in climb.attempts if attempt.reply is not None]
     if answered:
-        best = max(answered, key=lambda one: _merit(one, answered, latest=climb.terms.one_thought))
+        told = any(one.mode in COMPARISONS for one in answered)
+        hopes = {one.rung: one.p_success for one in forecasts} if told else {}
+        best = max(answered, key=lambda one: _merit(one, answered, hopes, latest=climb.terms.one_thought))
         open_still = unjudged(best, climb.situation()) and not _rejected(best, answered)
         status: Status = "unverified" if open_still else "best_so_far"
         return outcome_of(climb, status, best, reason=reason, error=error)
@@ -102,13 +113,16 @@ def finished(climb: Climb, reason: str, error: str = "", without: Status = "refu
     return outcome_of(climb, without, reason=reason, error=error or reason)
 
 
-def _merit(attempt: Attempt, attempts: Sequence[Attempt], *, latest: bool) -> tuple[bool, bool, float, float, int]:
-    score = attempt.verdict.score if attempt.verdict else None
-    hope = next((f.p_success for f in attempt.forecasts if f.rung == attempt.rung.id), 0.0)
+def _merit(
+    attempt: Attempt, attempts: Sequence[Attempt], hopes: Mapping[str, float], *, latest: bool
+) -> tuple[bool, bool, float, float, int]:
+    usable = attempt.shippable, not _rejected(attempt, attempts)
     if latest:  # a longer thought knows what the shorter one knew
-        score = 0.0
-        hope = 0.0
-    return attempt.shippable, not _rejected(attempt, attempts), score or 0.0, hope, attempt.number
+        return *usable, 0.0, 0.0, attempt.number
+    compared = attempt.mode in COMPARISONS  # that two answers are equal is no score of either
+    score = attempt.verdict.score if attempt.verdict and not compared else None
+    told = next((f.p_success for f in attempt.forecasts if f.rung == attempt.rung.id), 0.0)
+    return *usable, score or 0.0, hopes.get(attempt.rung.id, told), attempt.number
 
 
 def _rejected(attempt: Attempt, attempts: Sequence[Attempt]) -> bool:

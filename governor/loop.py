@@ -21,11 +21,12 @@ from governor.errors import (
     RecordError,
 )
 from governor.estimate.answers import agreement
-from governor.plan.backtrack import repeat_refused, stands
+from governor.plan.backtrack import compare_refused, look_refused, stands
 from governor.plan.bounds import bound
 from governor.plan.turns import call_for, joined
 from governor.protocols import Belief, Terms, Verifier
 from governor.records import (
+    COMPARISONS,
     SECOND_LOOKS,
     STOCHASTIC_FAILURES,
     Amount,
@@ -119,7 +120,7 @@ def _climb(climb: Climb) -> Process[Outcome]:
             if outcome is not None:
                 return outcome
         belief, plan = _next(climb, belief, attempt)
-    return finished(climb, plan.reason)
+    return finished(climb, plan.reason, forecasts=plan.forecasts)
 
 
 def _begun(climb: Climb) -> tuple[Belief | None, Plan | Stop]:
@@ -211,7 +212,7 @@ def _held(climb: Climb, plan: Plan) -> Process[None]:
 def _attempt(climb: Climb, plan: Plan) -> Process[Attempt]:
     call = _call(climb, plan)
     if plan.mode == "verify":
-        attempt = _attempt_of(plan, call, _in_hand(climb, plan.rung), Charge())
+        attempt = _attempt_of(plan, call, _in_hand(climb, plan), Charge())
     else:
         answering = _answered(climb, plan, call)
         attempt = yield from traced(attempt_name(plan.rung), call_attributes(call), answering, attempt_attributes)
@@ -224,17 +225,20 @@ def _attempt(climb: Climb, plan: Plan) -> Process[Attempt]:
 
 
 def _checked(climb: Climb, plan: Plan, call: Call, reply: Reply) -> Process[Verdict]:
-    if plan.mode == "agree":
-        return _flaw(reply) or compared(_in_hand(climb, plan.rung), reply)
+    if plan.mode in COMPARISONS:
+        return _flaw(reply) or compared(_in_hand(climb, plan), reply)
     verifier = _checker(climb, call)
     name = verify_name(verifier.name if verifier else "complete")
     return (yield from traced(name, {}, _verify(climb, verifier, call, reply), verdict_attributes))
 
 
-def _in_hand(climb: Climb, rung: Rung) -> Reply:
-    """The latest answer of a rung; `_forbidden` lets no second look through where there is none."""
-    shippable = [one.reply for one in climb.attempts if one.rung.id == rung.id and one.shippable]
-    return next(reply for reply in reversed(shippable) if reply is not None)
+def _in_hand(climb: Climb, plan: Plan) -> Reply:
+    """The latest answer of the plan's rung, or of any to compare with; `_forbidden` lets no plan through without."""
+    return next(
+        one.reply
+        for one in reversed(climb.attempts)
+        if one.shippable and one.reply is not None and (plan.mode == "compare" or one.rung.id == plan.rung.id)
+    )
 
 
 def _answered(climb: Climb, plan: Plan, call: Call) -> Process[Attempt]:
@@ -341,7 +345,10 @@ def _may_look_again(climb: Climb) -> bool:
     """Whether the planner has a say once an answer may ship: where none of it could be carried out, it is not asked."""
     situation, rung = climb.situation(), climb.attempts[-1].rung
     used_up = len(climb.attempts) >= climb.terms.max_attempts
-    return climb.governed and not used_up and any(not repeat_refused(rung, how, situation) for how in SECOND_LOOKS)
+    if not climb.governed or used_up:
+        return False
+    here = any(not look_refused(rung, how, situation) for how in SECOND_LOOKS)
+    return here or any(not compare_refused(other, situation) for other in climb.terms.ladder)
 
 
 def _forbidden(climb: Climb, plan: Plan) -> str:
@@ -359,7 +366,7 @@ def _forbidden(climb: Climb, plan: Plan) -> str:
     if stands(situation) is not None and plan.mode not in SECOND_LOOKS:
         return "the answer stands"
     if plan.mode in SECOND_LOOKS or plan.mode == "again":
-        return repeat_refused(plan.rung, plan.mode, situation)
+        return look_refused(plan.rung, plan.mode, situation)
     for attempt in climb.attempts:
         if attempt.rung.id == plan.rung.id and attempt.failure not in STOCHASTIC_FAILURES:
             return f"rung {plan.rung.id} failed before for a reason that would repeat"
@@ -377,7 +384,7 @@ def _call(climb: Climb, plan: Plan) -> Call:
 def _bound(climb: Climb, call: Call, mode: BacktrackMode = "fresh") -> Amount:
     """The most an attempt can use: its samples and, where one has its say, its verifier."""
     needed = Amount() if mode == "verify" else sum([bound(call)] * call.rung.samples, Amount())
-    verifier = None if mode == "agree" else _checker(climb, call)
+    verifier = None if mode in COMPARISONS else _checker(climb, call)
     return needed + verifier.bound(call) if verifier else needed
 
 

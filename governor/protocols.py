@@ -47,7 +47,7 @@ class Terms:
     mode: Literal["on", "shadow", "canary"] = "on"
     share: float = 1.0
     fail: Literal["open", "closed"] = "closed"
-    modes: tuple[BacktrackMode, ...] = ("continue", "more", "feedback", "fresh", "again", "agree", "verify")
+    modes: tuple[BacktrackMode, ...] = ("continue", "more", "feedback", "fresh", "again", "agree", "compare", "verify")
     max_attempts: int = 6
     deadline: float | None = None
     baseline: str | None = None

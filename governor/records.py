@@ -16,15 +16,18 @@ Message = Mapping[str, Any]
 
 Decision = Literal["accept", "reject", "unsure"]
 Failure = Literal["", "truncated", "empty", "refusal", "format", "wrong", "disagreement", "fault"]
-BacktrackMode = Literal["first", "more", "continue", "fresh", "feedback", "again", "agree", "verify"]
+BacktrackMode = Literal["first", "more", "continue", "fresh", "feedback", "again", "agree", "compare", "verify"]
 Status = Literal["accepted", "unverified", "best_so_far", "refused", "error"]
 Arm = Literal["governed", "shadow", "control"]
 
 STOCHASTIC_FAILURES: frozenset[Failure] = frozenset({"truncated", "fault"})
 """Failures that say nothing about the rung's ability: after these the same rung may simply be asked once more."""
 
-SECOND_LOOKS: frozenset[BacktrackMode] = frozenset({"agree", "verify"})
-"""Modes that look again at an answer in hand: one more sample to compare it with, or one more verdict."""
+COMPARISONS: frozenset[BacktrackMode] = frozenset({"agree", "compare"})
+"""Modes that compare the answer in hand: with a second sample of its rung, or with another rung's answer."""
+
+SECOND_LOOKS: frozenset[BacktrackMode] = COMPARISONS | {"verify"}
+"""Modes that look again at an answer in hand: one more answer to compare it with, or one more verdict."""
 
 ANSWERLESS_FAILURES: frozenset[Failure] = frozenset({"truncated", "empty", "refusal", "fault"})
 """Failures that leave no answer to ship."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from governor.estimate.agreement import Pairs, pairs_of
 from governor.estimate.curves import GRID, Floats
 from governor.estimate.latent import Grid, rates
 from governor.protocols import Belief, Situation
@@ -110,6 +111,15 @@ class AdjustedBelief:
             )
             for old, p in zip(forecasts, success.tolist(), strict=True)
         )
+
+    def pairs(self, situation: Situation) -> Pairs | None:
+        """What comparing two answers would tell, with every rung's odds moved alike before and after."""
+        found = pairs_of(self.inner, situation)
+        if found is None:
+            return None
+        odds = self._odds(situation.terms.ladder)
+        p, after = lifted(found.p[:, None], odds)[:, 0], lifted(found.after[..., None], odds)[..., 0]
+        return Pairs(p, found.equal, after)
 
     def after(self, rung: Rung, decision: str, situation: Situation) -> AdjustedBelief:
         """The inner belief after the verdict, and Bayes on the moved curves wherever the inner weights moved."""

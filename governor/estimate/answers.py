@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from governor.estimate.curves import Floats
-from governor.records import Attempt
+from governor.records import COMPARISONS, Attempt
 
 REPEAT = 0.7
 """Assumed share of second samples that only repeat the first one's outcome, where none was measured."""
@@ -62,8 +62,8 @@ class Told:
 
 
 def agreement(attempt: Attempt) -> bool | None:
-    """Whether a second sample gave the answer of the first; None where nothing was or could be compared."""
-    if attempt.mode != "agree" or attempt.verdict is None or attempt.verdict.score is None:
+    """Whether an answer is that of the one it was compared with; None where nothing was or could be compared."""
+    if attempt.mode not in COMPARISONS or attempt.verdict is None or attempt.verdict.score is None:
         return None
     return attempt.verdict.score >= 0.5
 

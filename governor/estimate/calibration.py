@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from governor.errors import CalibrationError
+from governor.estimate.agreement import Agreement
 from governor.estimate.chain import Chain
 from governor.estimate.curves import Floats
 from governor.estimate.trees import Forest
@@ -105,7 +106,7 @@ class Calibration:
     `base_rate` (K,); `slope` and `level` (K,): recalibrated log-odds = level + slope * (raw - centre), where slope 0
     means that the features carry nothing about this rung; `loading` (K,) of the shared latent difficulty;
     `mean_cost` (K,) in the records' unit; `mix` weight of the trees beside the linear heads (0..1);
-    `repeat` (K,) share of second samples that repeat the first's outcome; `collision` P(two wrong answers are equal);
+    `agreement` what comparing two answers tells (None: answers were not recorded);
     `rates` P(accept | correct), P(accept | wrong) of verifiers by node; `fitted_on` digests of the groups fitted on.
     """
 
@@ -123,8 +124,7 @@ class Calibration:
     frontier: Frontier
     scores: Scores | None = None
     chain: Chain | None = None
-    repeat: Floats | None = None
-    collision: float = 0.3
+    agreement: Agreement | None = None
     rates: Mapping[str, tuple[float, float, int]]
     report: Mapping[str, Any]
     fitted_on: frozenset[str] = frozenset()
@@ -216,6 +216,7 @@ def _array_bytes(array: npt.NDArray[Any]) -> bytes:
 
 _PARTS: Mapping[str, type[Any]] = {
     "text": Text, "trees": Forest, "lengths": Lengths, "frontier": Frontier, "scores": Scores, "chain": Chain,
+    "agreement": Agreement,
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from governor.estimate.agreement import Pairs, comparison, odds_after, pairs_for
 from governor.estimate.answers import told
 from governor.estimate.calibration import Calibration, Scores
 from governor.estimate.chain import Look
@@ -80,10 +81,8 @@ class LearnedEstimator:
         seen = seen_of(step, self._idf)
         axes = axes_of(known, seen)
         raw = raw_odds(known, seen, axes)
-        odds = (known.level + known.slope * (raw - known.centre))[places]
-        return LearnedBelief.of(
-            known, tuple(places), terms, np.clip(odds, -SURE, SURE), _lengths(known, axes, seen), seen.input_tokens
-        )
+        odds = known.level + known.slope * (raw - known.centre)
+        return LearnedBelief.of(known, tuple(places), terms, odds, _lengths(known, axes, seen), seen.input_tokens)
 
 
 def _saying_why(belief: Belief, known: Calibration, terms: Terms) -> Belief:
@@ -139,13 +138,15 @@ def logit(p: Floats) -> Floats:
 class LearnedBelief:
     """Belief (governor.protocols) over NODES. Verdicts move the weights, scores move the log-odds of every rung.
 
-    `odds` (K,) are the calibrated log-odds of the ladder's rungs, `success` (K, G) the curves that average to them,
+    `odds` (K,) are the calibrated log-odds of the ladder's rungs, `every` those of all that the calibration
+    knows, `success` (K, G) the curves that average to them,
     `tokens` (K,) expected output tokens (NaN: unknown).
     """
 
     calibration: Calibration
     places: tuple[int, ...]
     odds: Floats
+    every: Floats
     success: Floats
     weights: Floats
     tokens: Floats
@@ -153,12 +154,15 @@ class LearnedBelief:
 
     @classmethod
     def of(
-        cls, known: Calibration, places: tuple[int, ...], terms: Terms, odds: Floats, tokens: Floats, asked: float
+        cls, known: Calibration, places: tuple[int, ...], terms: Terms, every: Floats, tokens: Floats, asked: float
     ) -> LearnedBelief:
+        every = np.clip(every, -SURE, SURE)
+        odds = every[list(places)]
         return cls(
             calibration=known,
             places=places,
             odds=odds,
+            every=every,
             success=curves_of(odds, known.loading[list(places)]),
             weights=WEIGHTS,
             tokens=np.minimum(tokens[list(places)], [rung.max_tokens * max(rung.samples, 1) for rung in terms.ladder]),
@@ -188,10 +192,32 @@ class LearnedBelief:
     def grid(self, situation: Situation) -> Grid:
         """The joint belief now, every score that was seen taken into account."""
         known, at = self.calibration, list(self.places)
+        odds = self._compared(situation)
         shift = _shift(known.scores, self.places, situation)
-        success = self.success if shift is None else curves_of(self.odds + shift, known.loading[at])
-        repeat = None if known.repeat is None else known.repeat[at]
-        return Grid(self.weights, WEIGHTS, success, success, repeat, known.collision, _looks(known.scores, at))
+        if shift is not None:
+            odds = (self.odds if odds is None else odds) + shift
+        success = self.success if odds is None else curves_of(odds, known.loading[at])
+        return Grid(self.weights, WEIGHTS, success, success, looks=_looks(known.scores, at))
+
+    def pairs(self, situation: Situation) -> Pairs | None:
+        """What comparing two answers would tell; None where nothing was learned of that, or answers are judged."""
+        known = self.calibration.agreement
+        if known is None or situation.verified:
+            return None
+        return pairs_for(known, self.places, self.every)
+
+    def _compared(self, situation: Situation) -> Floats | None:
+        """Log-odds of every rung once two answers were compared; None where none were, or it tells nothing."""
+        known = self.calibration.agreement
+        if known is None or situation.verified or len(situation.attempts) < 2:
+            return None
+        found, ids = comparison(situation.attempts), [rung.id for rung in situation.terms.ladder]
+        if found is None or not {found.first, found.second} <= set(ids):
+            return None
+        first, second = self.places[ids.index(found.first)], self.places[ids.index(found.second)]
+        if np.isnan(known.equal[first, second, 0]):
+            return None
+        return odds_after(known, self.places, self.every, first, second, found.equal)
 
     def look(self, situation: Situation) -> Look | None:
         """Where a growing thought stands; None where nothing was looked at, or no chain was learned of this ladder."""
@@ -236,13 +262,15 @@ class LearnedBelief:
         return tokens, micros
 
     def after(self, rung: Rung, decision: str, situation: Situation) -> LearnedBelief:
-        """Bayes on a verdict, given the difficulty; a score is read by `grid`, and a fault or a cut tells nothing."""
+        """Bayes on a verdict, given the difficulty; scores and comparisons are read by `grid`, faults tell nothing."""
         ids = [one.id for one in situation.terms.ladder]
         last = situation.attempts[-1] if situation.attempts else None
         if rung.id not in ids or (
             last is not None and last.rung.id == rung.id and last.failure in {"fault", "truncated"}
         ):
             return self
+        if decision in {"agree", "disagree"} and self.pairs(situation) is not None:
+            return self  # what was compared is read by `grid`
         if last is not None and last.rung.id == rung.id and last.mode in {"again", "agree", "verify"}:
             return self._moved(told(situation.attempts, self.grid(situation).known(situation)).likelihood)
         if decision not in {"accept", "reject"}:

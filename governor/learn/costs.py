@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from governor.estimate.agreement import Pairs, pairs_of
 from governor.estimate.chain import Look, look_of
 from governor.estimate.curves import Floats
 from governor.estimate.latent import Grid
@@ -152,6 +153,9 @@ class PricedBelief:
 
     def look(self, situation: Situation) -> Look | None:
         return look_of(self.inner, situation)
+
+    def pairs(self, situation: Situation) -> Pairs | None:
+        return pairs_of(self.inner, situation)
 
     def after(self, rung: Rung, decision: str, situation: Situation) -> PricedBelief:
         return PricedBelief(self.inner.after(rung, decision, situation), self.micros)

@@ -14,6 +14,7 @@ from governor.estimate.learned import mixed
 from governor.estimate.trees import Forest
 from governor.learn.certify import group_digest
 from governor.learn.chained import fit_chain
+from governor.learn.comparisons import fit_agreement
 from governor.learn.factor import loadings
 from governor.learn.heads import (
     STRENGTHS,
@@ -94,6 +95,7 @@ def fit(table: Table, ladder: Ladder | None = None, *, seed: int = 0) -> Calibra
         lengths=lengths,
         frontier=_unknown_frontier(),
         scores=fit_scores(odds, table.correct, table.score),
+        agreement=fit_agreement(odds, table.correct, table.answers, groups.astype(np.intp)),
         rates=verifier_rates(table),
         report=worth(table, odds, y, weight, shrunk, lengths, places, seed),
         fitted_on=frozenset(map(group_digest, table.groups)),

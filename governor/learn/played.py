@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from governor.climb import Mind
+from governor.estimate.agreement import Pairs
 from governor.estimate.chain import Look
 from governor.estimate.curves import Floats
 from governor.estimate.latent import Grid
@@ -19,7 +20,8 @@ from governor.learn.intervals import Spread
 from governor.learn.optimal import MAX_RUNGS, best_scripts
 from governor.learn.outcomes import Rows, over_samples
 from governor.learn.recorded import Recorded, Stage, World, terms_of
-from governor.plan.dial import price_at
+from governor.plan.comparing import Course
+from governor.plan.dial import DIAL, price_at
 from governor.plan.index import IndexPlanner
 from governor.plan.odds import Odds
 from governor.plan.prices import Unit
@@ -114,11 +116,14 @@ def play(
     exact = Played.empty(len(settings), len(questions), samples) if exactly else None
     first = np.full((len(questions), len(world.table.rungs)), np.nan)
     seconds = 0.0
+    granted: dict[tuple[Rung, ...], list[Terms]] = {}
     for row, question in enumerate(questions):
         scene = _Scene.of(world, cast, question)
         seconds += scene.seconds
         scene.forecasts_into(first[row])
-        scene.governed(settings, governor, row)
+        if cast.base is not None or scene.terms.ladder not in granted:
+            granted[scene.terms.ladder] = [replace(scene.terms, dial=one.dial, keep=one.keep) for one in settings]
+        scene.governed(granted[scene.terms.ladder], governor, row)
         if exact is not None:
             scene.planned(settings, exact, row)
         advance()
@@ -165,6 +170,12 @@ class _Believed:
 
     def look(self, situation: Situation) -> Look | None:
         return self._remembered("look", situation, self.inner.look)
+
+    def pairs(self, situation: Situation) -> Pairs | None:
+        if ("pairs",) not in self.known:
+            self.known["pairs",] = self.inner.pairs(situation)
+        found: Pairs | None = self.known["pairs",]
+        return found
 
     def after(self, rung: Rung, decision: str, situation: Situation) -> _Believed:
         def moved(situation: Situation) -> _Believed:
@@ -223,14 +234,14 @@ class _Scene:
         for forecast in self.first:
             row[self.world.at[forecast.rung]] = forecast.p_success
 
-    def governed(self, settings: Sequence[Setting], played: Played, row: int) -> None:
-        """By the governor's own planner, once for each price: nothing else of a setting reaches a decision."""
+    def governed(self, granted: Sequence[Terms], played: Played, row: int) -> None:
+        """By the governor's own planner, once for each price: nothing else of these terms reaches a decision."""
         once = _decides_once(self.world, self.terms)
         priced: dict[float, tuple[int, Terms]] = {}
         alike: list[tuple[int, int]] = []
-        for at, setting in enumerate(settings):
-            terms = replace(self.terms, dial=setting.dial, keep=setting.keep)
-            price = self._set_price(terms)
+        unit = Unit.of(self.first).size
+        for at, terms in enumerate(granted):
+            price = self._set_price(terms, unit)
             if price is None:
                 self._play(self.planner, terms, played, (at, row))
             elif price in priced:
@@ -238,13 +249,34 @@ class _Scene:
             else:
                 priced[price] = at, terms
         by_price = [priced[price] for price in sorted(priced)]
-        if once:
+        courses = self._courses(sorted(priced)) if self.world.checking.kind == "none" else None
+        if courses is not None:
+            alike = self._by_course(by_price, courses, played, row) + alike
+        elif once:
             self._between(by_price, played, row)
         else:
             for at, terms in by_price:
                 self._play(self.planner, terms, played, (at, row))
         for to, of in alike:
             played.copy((to, row), (of, row))
+
+    def _courses(self, prices: Sequence[float]) -> list[Course] | None:
+        situation = _before(self.step, self.terms, self.world)
+        return self.planner.courses(self.believed, situation, np.array(prices))
+
+    def _by_course(
+        self, by_price: Sequence[tuple[int, Terms]], courses: Sequence[Course], played: Played, row: int
+    ) -> list[tuple[int, int]]:
+        """One run of the loop for each course of action; settings (to, of) that do as others did are returned."""
+        begun: dict[Course, int] = {}
+        alike = []
+        for (at, terms), course in zip(by_price, courses, strict=True):
+            if course in begun:
+                alike.append((at, begun[course]))
+            else:
+                begun[course] = at
+                self._play(self.planner, terms, played, (at, row))
+        return alike
 
     def _between(self, by_price: Sequence[tuple[int, Terms]], played: Played, row: int) -> None:
         """One choice a setting, from low prices to high. A rung is worth `p - price * cost`, a line in the price.
@@ -274,7 +306,8 @@ class _Scene:
         """By the best plan at the governor's price and belief; settings without a dial are left out."""
         dials = [at for at, setting in enumerate(settings) if setting.dial is not None]
         granted = [replace(self.terms, dial=settings[at].dial, keep=None) for at in dials]
-        prices = np.array([self._price(terms) for terms in granted])
+        unit = Unit.of(self.first).size
+        prices = np.array([self._price(terms, unit) for terms in granted])
         scripts = best_scripts(self._odds(), self._grid.weights, prices)
         for at, terms, script in zip(dials, granted, scripts, strict=True):
             if self.world.checking.kind == "none":  # the first answer ships
@@ -311,14 +344,13 @@ class _Scene:
         played.correct[at] = table.correct[question, rung, drawn]
         played.accepted[at], played.calls[at] = 0.0, 1.0
 
-    def _set_price(self, terms: Terms) -> float | None:
+    def _set_price(self, terms: Terms, unit: float) -> float | None:
         """The price that these terms set; None where it follows from the belief: a share to keep, no frontier."""
-        return None if self.planner.prices is None and terms.keep is not None else self._price(terms)
+        return None if self.planner.prices is None and terms.keep is not None else self._price(terms, unit)
 
-    def _price(self, terms: Terms) -> float:
+    def _price(self, terms: Terms, unit: float) -> float:
         if self.planner.prices is None:
-            return price_at(0.3 if terms.dial is None else terms.dial)
-        unit = Unit.of(self.first).size
+            return price_at(DIAL if terms.dial is None else terms.dial)
         return self.planner.prices.price(terms, _before(self.step, terms, self.world), unit)
 
     def _odds(self) -> Odds:

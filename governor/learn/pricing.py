@@ -44,7 +44,7 @@ class Forecasts:
         known = self.calibration
         places = known.places(tuple(rung.id for rung in terms.ladder)) or []
         unknown = np.full(len(known.rungs), np.nan)
-        return LearnedBelief.of(known, tuple(places), terms, self.odds[self.at[step.id]][places], unknown, 0.0)
+        return LearnedBelief.of(known, tuple(places), terms, self.odds[self.at[step.id]], unknown, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def priced(calibration: Calibration, table: Table, ladder: Ladder, odds: Floats,
     expected = MICROS * np.array([costs.expected(text) for text in table.questions])
     unit = float(expected.max(axis=1).mean())
     outcomes = Outcomes.of(table, ladder)
-    if ladder.checking.kind == "none":
+    if ladder.checking.kind == "none" and calibration.agreement is None:
         shares = np.where(PRICES[-1] > PRICES, PRICES, 1e6)
         found = outcomes.taken(choose(1.0 / (1.0 + np.exp(-odds)), expected / unit, shares))
         prices, rows = PRICES, np.arange(len(table.qids))

@@ -59,7 +59,7 @@ def terms_of(ladder: Ladder, rungs: tuple[Rung, ...], base: Terms | None = None)
 
     Of `base`, a policy's terms, only what decides is kept: dial, keep, harm, backtracks, attempts, difficulty.
     """
-    modes: tuple[BacktrackMode, ...] = ("more",) if ladder.continues else ("more", "fresh", "again", "agree")
+    modes: tuple[BacktrackMode, ...] = ("more",) if ladder.continues else ("more", "fresh", "again", "agree", "compare")
     if base is None:
         return Terms(
             app=APP,

@@ -27,7 +27,7 @@ MAX_CONTINUATIONS = 2
 MAX_VERDICTS = 3
 """On one answer."""
 
-_LOOKS: tuple[BacktrackMode, ...] = ("again", "agree", "verify")
+_LOOKS: tuple[BacktrackMode, ...] = ("again", "agree", "compare", "verify")
 _FATAL = ("BackendAuthError", "BackendRequestError")
 
 
@@ -75,6 +75,8 @@ def stands(situation: Situation) -> Attempt | None:
     for attempt in situation.attempts:
         if attempt.mode == "agree":
             answer = None if agreement(attempt) is False else answer
+        elif attempt.mode == "compare":
+            answer = answer or (attempt if unjudged(attempt, situation) else None)
         elif attempt.mode == "verify":
             answer = None if attempt.rejected else answer
         elif unjudged(attempt, situation):
@@ -96,16 +98,37 @@ def _looks(situation: Situation, forecasts: Sequence[Forecast]) -> tuple[tuple[i
     return tuple(
         (at, mode)
         for at, (rung, forecast) in enumerate(zip(situation.terms.ladder, forecasts, strict=True))
-        if any(one.rung.id == rung.id for one in situation.attempts)
         for mode in ways
-        if not repeat_refused(rung, mode, situation)
+        if not look_refused(rung, mode, situation)
         and not _too_late(rung, mode, forecast, situation)
         and not (_unaffordable(rung, mode, situation) if mode != "verify" else rung.id in situation.refused)
     )
 
 
-def repeat_refused(rung: Rung, mode: BacktrackMode, situation: Situation) -> str:
-    """Why a rung may not be sampled again, compared or judged once more, whoever asks; empty if it may."""
+def look_refused(rung: Rung, mode: BacktrackMode, situation: Situation) -> str:
+    """Why no second sample, comparison or verdict may be had of a rung, whoever asks; empty if it may."""
+    return compare_refused(rung, situation) if mode == "compare" else _repeat_refused(rung, mode, situation)
+
+
+def compare_refused(rung: Rung, situation: Situation) -> str:
+    """Why a rung's answer may not be compared with the one in hand; empty if it may. Nothing need be in hand yet."""
+    if "compare" not in situation.terms.modes:
+        return "the policy's modes do not allow 'compare'"
+    if situation.terms.streamed:
+        return "text may have been shown, which can't be taken back"
+    if situation.verified or situation.terms.one_thought:
+        return "answers are judged, not compared"
+    if situation.attempts and stands(situation) is None:
+        return "no answer is in hand"
+    for one in situation.attempts:
+        if one.rung.id == rung.id:
+            return f"rung {rung.id} was asked"
+        if one.rung.model == rung.model and one.error.startswith(_FATAL):
+            return f"{rung.model} refused the request"
+    return ""
+
+
+def _repeat_refused(rung: Rung, mode: BacktrackMode, situation: Situation) -> str:
     mine = [attempt for attempt in situation.attempts if attempt.rung.id == rung.id]
     target = next((attempt for attempt in reversed(mine) if attempt.shippable), None)
     if mode not in situation.terms.modes:

@@ -25,6 +25,10 @@ _LOWER = 0.7
 _LEAST = 1e-3  # a lower price changes no decision worth making
 
 
+DIAL = 0.3
+"""Where the dial stands when a policy says nothing."""
+
+
 def price_at(dial: float) -> float:
     """Lambda for a dial position: 0 at 0, rising, infinite (cheapest admissible) at 1.
 

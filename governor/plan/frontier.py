@@ -10,7 +10,7 @@ import numpy as np
 
 from governor.estimate.calibration import Frontier
 from governor.estimate.curves import Floats
-from governor.plan.dial import price_at
+from governor.plan.dial import DIAL, price_at
 from governor.protocols import Situation, Terms
 
 
@@ -31,7 +31,7 @@ class FrontierPrices:
         """Lambda for this step in value per `unit` of cost (what its dearest rung is expected to cost)."""
         known = self.frontier
         if not len(known.price):
-            return price_at(0.3 if terms.dial is None else terms.dial)
+            return price_at(DIAL if terms.dial is None else terms.dial)
         place = self._keeping(terms.keep) if terms.keep is not None else self._turned(terms.dial or 0.0)
         at = min(int(place), len(known.price) - 1)
         dearer, cheaper = known.price[at], known.price[min(at + 1, len(known.price) - 1)]

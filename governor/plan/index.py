@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from governor.estimate.agreement import Pairs, comparison, pairs_of
 from governor.estimate.chain import look_of
 from governor.estimate.curves import Curves, Floats
 from governor.estimate.latent import Grid, LatentBelief
-from governor.plan.backtrack import Options, options, stands
-from governor.plan.dial import Prices, price_at, price_keeping, price_keeping_about
+from governor.plan.backtrack import Options, compare_refused, options, stands
+from governor.plan.comparing import Course, Flags, Move, Prospects
+from governor.plan.dial import DIAL, Prices, price_at, price_keeping, price_keeping_about
 from governor.plan.growing import prospect
 from governor.plan.odds import Choice, Odds, choose
 from governor.plan.prices import Unit, added_price, with_cache
@@ -38,20 +40,23 @@ class IndexPlanner:
         over = _over(situation)
         if over:
             return Stop(reason=over, forecasts=forecasts)
-        found = options(situation, forecasts)
+        found, pairs = options(situation, forecasts), pairs_of(belief, situation)
+        if pairs is None:  # nothing is known of what comparing rungs would tell
+            found = replace(found, looks=tuple(look for look in found.looks if look[1] != "compare"))
         if not found.modes and not found.looks:
             return Stop(reason=_nothing_left(found, situation), forecasts=forecasts)
         if situation.terms.one_thought:
             return self._grown(belief, situation, forecasts, found)
+        if pairs is not None and (not situation.attempts or stands(situation) is not None):
+            return self._compared(belief, pairs, situation, forecasts, found)
         return self._weighed(belief, situation, forecasts, found)
 
     def _weighed(
         self, belief: Belief, situation: Situation, forecasts: tuple[Forecast, ...], found: Options
     ) -> Plan | Stop:
         grid, unit = _grid(belief, situation, forecasts), Unit.of(forecasts, situation.terms.latency)
-        odds, costs = _odds(grid, found.modes, unit.costs(forecasts), situation)
-        price = self._price(belief, grid, odds, costs, situation, unit)
-        price += added_price(situation.terms, situation.step.state, unit)
+        odds, _ = _odds(grid, found.modes, unit.costs(forecasts), situation)
+        price = self._price(belief, situation, forecasts, found, unit)
         hand, rungs = Hand.of(grid, situation), sorted(found.modes)
         arms: list[tuple[int, BacktrackMode]] = [*((at, found.modes[at]) for at in rungs), *found.looks]
         own = odds if len(rungs) == len(forecasts) else odds.take(rungs)
@@ -80,23 +85,61 @@ class IndexPlanner:
                 return self._weighed(belief, situation, forecasts, found)
             return Plan(rung=rung, mode=mode, reason="the least budget of the thought", forecasts=forecasts)
         unit = Unit.of(forecasts, situation.terms.latency)
-        price = self._thought_price(situation, unit) + added_price(situation.terms, situation.step.state, unit)
+        price = self._price(belief, situation, forecasts, found, unit)
         worth = prospect(look, price, situation.terms.harm)
         said = f"worth {worth.go:.2f} against {worth.stop:.2f} for stopping"
         if not worth.pays:
             return Stop(reason=f"thinking on is not worth its price: {said}", forecasts=forecasts)
         return Plan(rung=rung, mode=mode, reason=f"thinking on is {said}", forecasts=forecasts)
 
-    def _thought_price(self, situation: Situation, unit: Unit) -> float:
-        if self.prices is not None:
-            return self.prices.price(situation.terms, situation, unit.money)
-        dial = situation.terms.dial
-        return price_at(0.3 if dial is None else dial)
+    def _compared(
+        self, belief: Belief, pairs: Pairs, situation: Situation, forecasts: tuple[Forecast, ...], found: Options
+    ) -> Plan | Stop:
+        """Nobody judges answers: one ships, or is compared with another, and that says whether to ask a third."""
+        unit = Unit.of(forecasts, situation.terms.latency)
+        price = self._price(belief, situation, forecasts, found, unit)
+        prospects = _prospects(pairs, unit.costs(forecasts), np.array([price]), situation, found)
+        if not situation.attempts:
+            best = prospects.course(first=_open(found, len(forecasts))).first
+            why = f"{forecasts[best].rung} is worth most: P(right) {pairs.p[best]:.2f} for {_cost(forecasts[best])}"
+            return Plan(rung=situation.terms.ladder[best], mode=found.modes[best], reason=why, forecasts=forecasts)
+        move = _next_move(prospects, situation)
+        said = f"worth {move.worth:.2f} against {move.stop:.2f} for stopping"
+        rung = situation.terms.ladder[move.rung]
+        if not move.pays:
+            return Stop(reason=f"{_standing(situation)}; nothing more is worth its price ({said})", forecasts=forecasts)
+        asked = any(one.rung.id == rung.id for one in situation.attempts)
+        mode: BacktrackMode = "agree" if asked else "compare"
+        return Plan(rung=rung, mode=mode, reason=f"{rung.id} {_LOOKS[mode]}: {said}", forecasts=forecasts)
 
-    def _price(self, belief: Belief, grid: Grid, odds: Odds, costs: Floats, situation: Situation, unit: Unit) -> float:
+    def courses(self, belief: Belief, situation: Situation, prices: Floats) -> list[Course] | None:
+        """What would be done at each of these prices (D,) where nobody judges answers; None where that is not known.
+
+        `situation` is that before any call, and of its prices `terms` say nothing.
+        """
+        pairs = pairs_of(belief, situation)
+        if pairs is None or situation.terms.one_thought:
+            return None
+        forecasts = with_cache(belief.forecasts(situation), situation)
+        unit, found = Unit.of(forecasts, situation.terms.latency), options(situation, forecasts)
+        added = added_price(situation.terms, situation.step.state, unit)
+        prospects = _prospects(pairs, unit.costs(forecasts), prices + added, situation, found)
+        may = _open(found, len(forecasts))
+        return [prospects.course(at, may) for at in range(len(prices))]
+
+    def _price(
+        self, belief: Belief, situation: Situation, forecasts: tuple[Forecast, ...], found: Options, unit: Unit
+    ) -> float:
+        """Lambda of this step: by the map of prices, the dial, or what keeps the share asked for; and what is added."""
+        terms = situation.terms
+        added = added_price(terms, situation.step.state, unit)
         if self.prices is not None:
-            return self.prices.price(situation.terms, situation, unit.money)
-        return _price(belief, grid, odds, costs, situation)
+            return self.prices.price(terms, situation, unit.money) + added
+        if terms.keep is None:
+            return price_at(DIAL if terms.dial is None else terms.dial) + added
+        grid = _grid(belief, situation, forecasts)
+        odds, costs = _odds(grid, found.modes, unit.costs(forecasts), situation)
+        return _price_keeping(terms.keep, belief, grid, odds, costs, situation) + added
 
 
 def _over(situation: Situation) -> str:
@@ -137,6 +180,41 @@ def _grid(belief: Belief, situation: Situation, forecasts: tuple[Forecast, ...])
     return Grid(one, one, success, success)
 
 
+def _open(found: Options, rungs: int) -> Flags:
+    """Which rungs may be asked now, (K,)."""
+    return np.array([at in found.modes for at in range(rungs)])
+
+
+def _prospects(pairs: Pairs, costs: Floats, prices: Floats, situation: Situation, found: Options) -> Prospects:
+    """What comparing may come to from here: before any call, or with answers in hand."""
+    terms, rungs = situation.terms, len(costs)
+    if situation.attempts:
+        others = np.array([(at, "compare") in found.looks for at in range(rungs)])
+        same = np.array([(at, "agree") in found.looks for at in range(rungs)])
+    else:
+        others = np.array(
+            [at in found.modes and not compare_refused(terms.ladder[at], situation) for at in range(rungs)]
+        )
+        again = "agree" in terms.modes and not terms.streamed
+        same = np.array([again and at in found.modes and terms.ladder[at].temperature != 0 for at in range(rungs)])
+    allowed = np.where(np.eye(rungs, dtype=np.bool_), same, others)
+    in_hand = min(len(situation.attempts), 1 if comparison(situation.attempts) is None else 2)
+    left = terms.max_attempts - len(situation.attempts) + in_hand
+    return Prospects.of(pairs, costs, prices, terms.harm, allowed, others, left)
+
+
+def _next_move(prospects: Prospects, situation: Situation) -> Move:
+    """What to ask after the first answer, or after the first comparison; nothing after that."""
+    ids = [rung.id for rung in situation.terms.ladder]
+    found, standing = comparison(situation.attempts), stands(situation)
+    assert standing is not None
+    if found is None:
+        return prospects.second(ids.index(standing.rung.id))
+    move = prospects.after(ids.index(found.first), ids.index(found.second), equal=found.equal)
+    answers = sum(one.shippable for one in situation.attempts)
+    return move if answers <= 2 else Move(move.rung, -math.inf, move.stop)
+
+
 def _odds(grid: Grid, modes: dict[int, BacktrackMode], costs: Floats, situation: Situation) -> tuple[Odds, Floats]:
     terms = situation.terms
     success = grid.success
@@ -160,17 +238,15 @@ def _share_of_continuation(rung: Rung, last: Attempt) -> float:
     return min(going_on / anew, 1.0) if anew > 0 else rung.answer_tokens / max(rung.max_tokens, 1)
 
 
-def _price(belief: Belief, grid: Grid, odds: Odds, costs: Floats, situation: Situation) -> float:
+def _price_keeping(keep: float, belief: Belief, grid: Grid, odds: Odds, costs: Floats, situation: Situation) -> float:
     terms = situation.terms
-    if terms.keep is None:
-        return price_at(0.3 if terms.dial is None else terms.dial)
     seen = (situation.sensitivity, situation.false_accept)
     known: Curves | None = belief.curves if isinstance(belief, LatentBelief) else None
     if known is not None and known.ladder == terms.ladder:
         # From the belief before any verdict: a rejection must not change what a unit of cost is worth.
         most = terms.max_attempts
-        return price_keeping_about(terms.keep, known, costs, grid.prior, seen, terms.harm, most, odds.repeat)
-    return price_keeping(terms.keep, odds, grid.weights, terms.max_attempts)
+        return price_keeping_about(keep, known, costs, grid.prior, seen, terms.harm, most, odds.repeat)
+    return price_keeping(keep, odds, grid.weights, terms.max_attempts)
 
 
 def _with_index(
@@ -229,5 +305,6 @@ def _why_stop(best: Forecast, choice: Choice, situation: Situation) -> str:
 _LOOKS = {
     "again": "draws a second sample",
     "agree": "draws a second sample to compare with the first",
+    "compare": "is asked as well, to compare answers",
     "verify": "has the answer judged once more",
 }

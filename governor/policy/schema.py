@@ -231,10 +231,11 @@ class Backtrack(Part):
     """How an answer that was not accepted may be followed up."""
 
     modes: Annotated[
-        tuple[Literal["continue", "more", "feedback", "fresh", "again", "agree", "verify"], ...], Field(strict=False)
-    ] = ("continue", "more", "feedback", "fresh", "again", "agree", "verify")
+        tuple[Literal["continue", "more", "feedback", "fresh", "again", "agree", "compare", "verify"], ...],
+        Field(strict=False),
+    ] = ("continue", "more", "feedback", "fresh", "again", "agree", "compare", "verify")
     """continue a cut reply; more thinking on the same model; a higher rung with the verdict's feedback, or fresh; the
-    same rung again; a second sample to compare (agree); or one more verdict (verify)."""
+    same rung again; a second sample (agree) or another rung's answer (compare) to compare; another verdict (verify)."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
     """Most attempts of one step, the first included."""
 

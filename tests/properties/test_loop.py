@@ -38,7 +38,7 @@ from governor.errors import (
 from governor.estimate import RuleEstimator
 from governor.ledger import open_ledger
 from governor.loop import govern
-from governor.plan.backtrack import repeat_refused, stands
+from governor.plan.backtrack import look_refused, stands
 from governor.plan.bounds import bound, output_bound
 from governor.plan.index import IndexPlanner
 from governor.protocols import Belief, Ledger, Planner, Situation, Terms
@@ -109,7 +109,7 @@ class EagerPlanner:
             return Plan(rung=situation.terms.ladder[2], reason="the first one")
         way = REPEATS[(len(done) + len(situation.step.id)) % len(REPEATS)]
         looks: list[tuple[Rung, BacktrackMode]] = [
-            (at, mode) for at in situation.terms.ladder for mode in REPEATS if not repeat_refused(at, mode, situation)
+            (at, mode) for at in situation.terms.ladder for mode in REPEATS if not look_refused(at, mode, situation)
         ]
         if looks:
             rung, mode = looks[len(done) % len(looks)]
