@@ -79,9 +79,9 @@ def odds_after(known: Agreement, places: Sequence[int], odds: Floats, first: int
 
 
 def pairs_of(belief: object, situation: Situation) -> Pairs | None:
-    """What a belief expects of comparisons, as far as it knows."""
+    """What a belief expects of comparisons where nobody judges answers, as far as it knows."""
     known: Callable[[Situation], Pairs | None] | None = getattr(belief, "pairs", None)
-    return None if known is None else known(situation)
+    return None if known is None or situation.verified else known(situation)
 
 
 def _sigmoid(odds: Floats) -> Floats:

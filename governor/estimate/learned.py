@@ -200,11 +200,10 @@ class LearnedBelief:
         return Grid(self.weights, WEIGHTS, success, success, looks=_looks(known.scores, at))
 
     def pairs(self, situation: Situation) -> Pairs | None:
-        """What comparing two answers would tell; None where nothing was learned of that, or answers are judged."""
+        """What comparing two answers would tell; None where nothing was learned of that."""
+        del situation
         known = self.calibration.agreement
-        if known is None or situation.verified:
-            return None
-        return pairs_for(known, self.places, self.every)
+        return None if known is None else pairs_for(known, self.places, self.every)
 
     def _compared(self, situation: Situation) -> Floats | None:
         """Log-odds of every rung once two answers were compared; None where none were, or it tells nothing."""
@@ -269,7 +268,7 @@ class LearnedBelief:
             last is not None and last.rung.id == rung.id and last.failure in {"fault", "truncated"}
         ):
             return self
-        if decision in {"agree", "disagree"} and self.pairs(situation) is not None:
+        if decision in {"agree", "disagree"} and self.calibration.agreement is not None and not situation.verified:
             return self  # what was compared is read by `grid`
         if last is not None and last.rung.id == rung.id and last.mode in {"again", "agree", "verify"}:
             return self._moved(told(situation.attempts, self.grid(situation).known(situation)).likelihood)
