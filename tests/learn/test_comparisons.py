@@ -9,7 +9,7 @@ from governor.estimate.agreement import Agreement, comparison, odds_after, pairs
 from governor.estimate.curves import Floats
 from governor.learn.comparisons import FEWEST, fit_agreement
 from governor.learn.table import Texts
-from governor.records import Attempt, BacktrackMode, Reply, Rung, Verdict
+from governor.records import Attempt, BacktrackMode, Decision, Reply, Rung, Verdict
 
 QUESTIONS = 600
 
@@ -80,7 +80,7 @@ def test_without_answers_or_with_too_few_nothing_is_said() -> None:
 
 
 def attempt(rung: str, mode: BacktrackMode, score: float | None = None, failure: bool = False) -> Attempt:
-    decision = "reject" if failure else "unsure"
+    decision: Decision = "reject" if failure else "unsure"
     verdict = Verdict(decision=decision, verifier="v", score=score, failure="empty" if failure else "")
     return Attempt(number=1, rung=Rung(id=rung, model=rung), mode=mode, reply=Reply(text="x"), verdict=verdict)
 

@@ -46,7 +46,7 @@ def every_course(rungs: int) -> list[Course]:
     found = [Course(first) for first in range(rungs)]
     for i, j in product(range(rungs), repeat=2):
         others = [NONE, *(k for k in range(rungs) if k not in (i, j))]
-        found += [Course(i, j, thirds) for thirds in product(others, repeat=2)]
+        found += [Course(i, j, thirds) for thirds in product(others, others)]
     return found
 
 
