@@ -26,7 +26,7 @@ STOCHASTIC_FAILURES: frozenset[Failure] = frozenset({"truncated", "fault"})
 COMPARISONS: frozenset[BacktrackMode] = frozenset({"agree", "compare"})
 """Modes that compare the answer in hand: with a second sample of its rung, or with another rung's answer."""
 
-SECOND_LOOKS: frozenset[BacktrackMode] = COMPARISONS | {"verify"}
+SECOND_LOOKS: frozenset[BacktrackMode] = frozenset({"agree", "compare", "verify"})
 """Modes that look again at an answer in hand: one more answer to compare it with, or one more verdict."""
 
 ANSWERLESS_FAILURES: frozenset[Failure] = frozenset({"truncated", "empty", "refusal", "fault"})

@@ -8,7 +8,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -201,7 +201,9 @@ async def test_a_cancellation_that_meets_a_chunk_is_not_lost(ticks: int, monkeyp
         """An engine that never ends; a chunk and, so many turns of the loop later, the cancellation."""
 
         @contextmanager
-        def generation(self, body: object, deliver: Callable[[object], None], deadline: float) -> Iterator[None]:
+        def generation(
+            self, body: object, deliver: Callable[[object], None], deadline: float
+        ) -> Generator[None, None, None]:
             def later(turns: int) -> None:
                 if turns:
                     loop.call_soon(later, turns - 1)
