@@ -10,6 +10,7 @@ import numpy as np
 from governor.estimate.agreement import Pairs, pairs_of
 from governor.estimate.curves import GRID, Floats
 from governor.estimate.latent import Grid, rates
+from governor.estimate.learned import LearnedBelief
 from governor.protocols import Belief, Situation
 from governor.records import Forecast, Rung
 
@@ -70,9 +71,11 @@ class AdjustedBelief:
     @property
     def difficulty(self) -> float:
         """Posterior mean difficulty, 0 (trivial) to 1 (hardest)."""
-        if self.weights is None or self.weights.size != GRID.size:
+        if self.weights is None:
             return self.inner.difficulty
-        return float(_SCALE @ self.weights)
+        if isinstance(self.inner, LearnedBelief):
+            return replace(self.inner, weights=self.weights).difficulty
+        return float(_SCALE @ self.weights) if self.weights.size == GRID.size else self.inner.difficulty
 
     @property
     def reasons(self) -> tuple[str, ...]:

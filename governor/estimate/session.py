@@ -2,7 +2,8 @@
 
 A step's difficulty is `d = h + e`: a part h that its session shares, with prior N(0, SHARED^2), and a part of its own.
 What a step's verdicts move d by, they move h by in proportion of their variances (the regression of h on d),
-and the evidence fades with every step, because a session's topic does.
+and the evidence fades with every step, because a session's topic does. One scale serves rules and learned forecasts:
+of a learned belief, d ~ N(0, 1) is what its forecast left open.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from governor.errors import LedgerError
 from governor.estimate.curves import GRID, Floats
+from governor.estimate.learned import NODES
 
 SHARED = 0.5
 """Standard deviation, over sessions, of what a session's steps share, on the latent scale of difficulty."""
@@ -51,20 +53,27 @@ class SessionEffect:
         return mean + self.mean, (own + min(self.variance, sd * sd - own)) ** 0.5
 
     def shifted(self, weights: Floats) -> Floats:
-        """Weights over GRID moved by `mean`; other grids are left as they are."""
-        if self.pull == 0.0 or weights.size != GRID.size:
+        """Weights over GRID or over NODES moved by `mean`; those of another grid are left as they are.
+
+        A standard normal moved by m has exp(m d - m^2 / 2) times its density at d: quadrature nodes stay where they are.
+        """
+        points = _points(weights)
+        if self.pull == 0.0 or points is None:
             return weights
-        moved: Floats = np.interp(GRID - self.mean, GRID, weights)
+        mean = self.mean
+        tilted = points is not GRID
+        moved: Floats = weights * np.exp(mean * points) if tilted else np.interp(GRID - mean, GRID, weights)
         moved /= moved.sum()
         moved.setflags(write=False)
         return moved
 
     def after(self, before: Floats, posterior: Floats) -> SessionEffect:
-        """With a step whose weights over GRID were `before` its verdicts and `posterior` after them."""
-        if before.size != GRID.size:
+        """With a step whose weights over GRID or NODES were `before` its verdicts and `posterior` after them."""
+        points = _points(before)
+        if points is None:
             return self
-        mean, variance = _moments(before)
-        moved, narrowed = _moments(posterior)
+        mean, variance = _moments(before, points)
+        moved, narrowed = _moments(posterior, points)
         share = min(self.variance / max(variance, 1e-9), 1.0)
         left = self.variance - share * share * min(max(variance - narrowed, 0.0), variance)
         centre = self.mean + share * (moved - mean)
@@ -100,6 +109,14 @@ class SessionEffect:
         return found
 
 
-def _moments(weights: Floats) -> tuple[float, float]:
-    mean = float(GRID @ weights)
-    return mean, float((GRID - mean) ** 2 @ weights)
+def _points(weights: Floats) -> Floats | None:
+    """The difficulties that the weights stand on, told by their number."""
+    return _GRIDS.get(weights.size)
+
+
+def _moments(weights: Floats, points: Floats) -> tuple[float, float]:
+    mean = float(points @ weights)
+    return mean, float((points - mean) ** 2 @ weights)
+
+
+_GRIDS: dict[int, Floats] = {GRID.size: GRID, NODES.size: NODES}
