@@ -55,7 +55,7 @@ class SessionEffect:
     def shifted(self, weights: Floats) -> Floats:
         """Weights over GRID or over NODES moved by `mean`; those of another grid are left as they are.
 
-        A standard normal moved by m has exp(m d - m^2 / 2) times its density at d: quadrature nodes stay where they are.
+        A standard normal moved by m has exp(m d - m^2 / 2) times its density at d: the nodes can stay where they are.
         """
         points = _points(weights)
         if self.pull == 0.0 or points is None:
