@@ -6,8 +6,8 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -38,6 +38,14 @@ _TOOL_ERRORS = ("tool_errors",)
 _RETRIEVAL = ("retrieval_chars", "retrieved_chars", "context_chars")
 _KNOWN = frozenset((*_ATTEMPTS, *_TOOL_ERRORS, *_RETRIEVAL))
 _NO_STATE: Mapping[str, float] = MappingProxyType({})
+
+BEYOND = "governor.beyond"
+"""Key of `Step.state` under which a step read from records carries what `beyond` found when it was recorded."""
+
+LONGEST_NAME = 64
+"""Characters that are read of the name of a tool or of a part of the state."""
+
+_SHORT_WORD = re.compile(r"[^\W\d][\w.:/-]{0,31}")
 
 # Code point -> class, for one histogram over the scanned characters. 0 is "no letter".
 _LATIN, _CJK, _CYRILLIC, _ARABIC, _INDIC, _OTHER, _DIGIT = range(1, 8)
@@ -133,6 +141,10 @@ class Features:
         return self.latin + self.cjk + self.cyrillic + self.arabic + self.indic + self.other_letters
 
 
+NUMBERS = tuple(name for name in Features.__slots__ if name != "state")
+"""Names of the plain numbers of Features."""
+
+
 def features(step: Step) -> Features:
     """Read a step once. Work is bounded: a prompt of any length costs no more than SCAN_HEAD + SCAN_TAIL characters."""
     texts = [text_of(message) for message in step.messages]
@@ -145,7 +157,7 @@ def features(step: Step) -> Features:
     state = step.state
     system = sum(len(t) for m, t in zip(step.messages, texts, strict=True) if m.get("role") in {"system", "developer"})
     total = sum(map(len, texts))
-    return Features(
+    found = Features(
         chars=float(len(prompt)),
         words=scan.words,
         distinct_words=scan.distinct,
@@ -188,11 +200,58 @@ def features(step: Step) -> Features:
         tool_errors=_state_number(state, _TOOL_ERRORS),
         retrieval_chars=_state_number(state, _RETRIEVAL),
         messages=float(len(step.messages)),
-        history_chars=float(total - system - len(prompt)),
+        history_chars=float(max(total - system - len(prompt), 0)),  # what asks may be a system message
         system_chars=float(system),
         input_tokens=_input_tokens(step, total, text, scripts),
         state=_other_numbers(state) if state else _NO_STATE,
     )
+    return replace(found, **_recorded(state[BEYOND])) if BEYOND in state else found
+
+
+def told_state(state: Mapping[str, Any]) -> dict[str, float | str]:
+    """What is read of a step's state: finite numbers, truth values as 0 or 1, lists as their length, and short words.
+
+    A word begins with a letter, has 32 characters at most and no blank. Reading what was read changes nothing.
+    """
+    found: dict[str, float | str] = {}
+    for name, value in state.items():
+        told = value if isinstance(value, str) and _SHORT_WORD.fullmatch(value) else _number(value)
+        if told is not None and len(str(name)) <= LONGEST_NAME:
+            found[str(name)] = told
+    return found
+
+
+def tool_names(tools: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the tools on offer, in OpenAI's shape or plain; "" for one without."""
+    return [str(tool.get("function", tool).get("name", ""))[:LONGEST_NAME] for tool in tools]
+
+
+def beyond(step: Step, asked: str) -> dict[str, float]:
+    """The numbers of `features` by which a step differs from what records tell of it beside these.
+
+    That is one message with the text `asked`, the tools' names, the state and the index: earlier messages, schemas of
+    tools and of the answer leave nothing but these numbers.
+    """
+    if len(step.messages) == 1 and not step.tools and not step.response_schema and asked == text_of(step.messages[0]):
+        return {}
+    alone = replace(
+        step,
+        messages=({"role": "user", "content": asked},),
+        tools=tuple({"name": name} for name in tool_names(step.tools)),
+        response_schema=None,
+        state=told_state(step.state),
+    )
+    here, there = features(step), features(alone)
+    both = ((name, getattr(here, name), getattr(there, name)) for name in NUMBERS)
+    return {name: number for name, number, other in both if number != other}
+
+
+def _recorded(found: object) -> dict[str, Any]:
+    """The numbers that `beyond` gave, as far as they are that."""
+    if not isinstance(found, Mapping):
+        return {}
+    numbers = {name: _number(value) for name, value in found.items() if name in NUMBERS}
+    return {name: number for name, number in numbers.items() if number is not None and number >= 0}
 
 
 def _asked(messages: tuple[Message, ...], texts: list[str]) -> tuple[str, int]:
@@ -314,7 +373,9 @@ def _schema_shape(schema: object, depth: int = 0) -> tuple[float, float]:
 
 
 def _state_number(state: Mapping[str, Any], names: tuple[str, ...]) -> float:
-    return sum((number for name in names if name in state and (number := _number(state[name])) is not None), 0.0)
+    """Their sum; a count below 0 is none."""
+    found = (_number(state[name]) for name in names if name in state)
+    return max(sum((number for number in found if number is not None), 0.0), 0.0)
 
 
 def _other_numbers(state: Mapping[str, Any]) -> Mapping[str, float]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from governor.estimate.curves import Floats
-from governor.estimate.features import SCAN_HEAD, SCAN_TAIL
+from governor.estimate.features import SCAN_HEAD, SCAN_TAIL, told_state, tool_names
 from governor.records import Step
 
 Indices = npt.NDArray[np.intp]
@@ -49,14 +49,15 @@ def words_of(text: str, buckets: int) -> Sparse:
 
 
 def context_of(step: Step, buckets: int) -> Sparse:
-    """What is known of a step beside its text: the graph node, the tools on offer, the numbers of its state."""
+    """What is known of a step beside its text: the graph node, the tools on offer, its state's numbers and words."""
     found = {_bucket(f"node={step.node}", buckets): _CONTEXT_WEIGHT}
-    for tool in step.tools:
-        name = tool.get("function", tool).get("name", "")
+    for name in tool_names(step.tools):
         found[_bucket(f"tool={name}", buckets)] = _CONTEXT_WEIGHT
-    for name, number in step.state.items():
-        if isinstance(number, int | float) and math.isfinite(number):
-            found[_bucket(f"state={name}", buckets)] = _STATE_WEIGHT * math.copysign(math.log1p(abs(number)), number)
+    for name, told in told_state(step.state).items() if step.state else ():
+        if isinstance(told, str):
+            found[_bucket(f"state={name}={told}", buckets)] = _CONTEXT_WEIGHT
+        else:
+            found[_bucket(f"state={name}", buckets)] = _STATE_WEIGHT * math.copysign(math.log1p(abs(told)), told)
     return Sparse(np.array(list(found), dtype=np.intp), np.array(list(found.values())))
 
 

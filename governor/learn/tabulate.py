@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from governor.errors import LadderError, Problem, RecordError
 from governor.estimate.curves import Floats
+from governor.estimate.features import BEYOND
 from governor.learn.ladder import HIDDEN, Ladder, nearest
 from governor.learn.schema import Row
 from governor.learn.table import Flags, Table, Texts, normalised
@@ -87,7 +88,7 @@ def _grouping(group_by: str | None) -> _Of | None:
 
 def _context(row: Row) -> Mapping[str, Any]:
     """What the step held beside its text, as `Step` names it; what is of another type is left out."""
-    index, tools, state = (row.fields.get(name) for name in ("step_index", "tools", "state"))
+    index, tools, state, beyond = (row.fields.get(name) for name in ("step_index", "tools", "state", "beyond"))
     found: dict[str, Any] = {}
     if isinstance(index, int) and index > 0:
         found["index"] = index
@@ -95,6 +96,8 @@ def _context(row: Row) -> Mapping[str, Any]:
         found["tools"] = tuple(tools)
     if isinstance(state, dict) and state:
         found["state"] = state
+    if isinstance(beyond, dict) and beyond:
+        found["state"] = found.get("state", {}) | {BEYOND: beyond}
     return found or _NO_CONTEXT
 
 

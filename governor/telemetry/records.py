@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from governor.errors import RecordError
-from governor.records import Amount, Attempt, Forecast, Outcome, Reply, Step, Usage, Verdict
+from governor.records import Amount, Attempt, Forecast, Outcome, Reply, Step, Usage, Verdict, text_of
 from governor.telemetry.lines import LineFile
 from governor.telemetry.redact import redact_all
 
@@ -88,7 +88,7 @@ def record_of(step: Step, record: Attempt | Outcome, shape: RecordShape, seconds
         "session": step.session,
         "step_index": step.index,
     }
-    line |= _attempt(record, shape) if isinstance(record, Attempt) else _outcome(record)
+    line |= _attempt(record, shape) | _context(step) if isinstance(record, Attempt) else _outcome(record)
     if shape.prompts:
         line["messages"] = [dict(message) for message in step.messages]
     if shape.answers:
@@ -173,6 +173,19 @@ def _attempt(attempt: Attempt, shape: RecordShape) -> dict[str, Any]:
         "calls": attempt.calls,
         "seconds": _round(attempt.seconds),
         "error": attempt.error,
+    }
+
+
+def _context(step: Step) -> dict[str, Any]:
+    """What forecasts read of a step beside the text that asks, so that what is fitted on records is what is served."""
+    from governor.estimate.features import beyond, told_state, tool_names  # here: numpy is not needed to read records
+
+    last = next((one.get("content") for one in reversed(step.messages) if one.get("role") == "user"), "")
+    asked = text_of({"content": redact_all(last)})
+    return {
+        "tools": [{"name": name} for name in tool_names(step.tools)],
+        "state": told_state(step.state),
+        "beyond": beyond(step, asked),
     }
 
 

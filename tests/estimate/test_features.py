@@ -126,3 +126,9 @@ def test_deep_schemas_are_bounded() -> None:
         schema = {"type": "object", "properties": {"in": schema}}
     assert ask("x", response_schema=schema).schema_depth <= 17
     assert ask("x", response_schema={"anyOf": [{"properties": {"a": {}}}, {"type": "null"}]}).schema_fields == 1
+
+
+def test_no_number_falls_below_0() -> None:
+    """Forecasts take log(1 + x): one below -1 would make every one of them NaN."""
+    told = features(Step(id="s", messages=({"role": "system", "content": "Sort these."},), state={"tool_errors": -5}))
+    assert (told.history_chars, told.system_chars, told.tool_errors) == (0.0, 11.0, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_of_a_very_long_text_head_and_tail_are_read() -> None:
     assert pairs(words_of("last", BUCKETS)).keys() <= found.keys()
 
 
-def test_node_tools_and_finite_state_are_context() -> None:
+def test_node_tools_numbers_and_short_words_of_the_state_are_context() -> None:
     plain = context_of(Step(id="s", messages=(), node="plan"), BUCKETS)
     assert plain.at.size == 1
     told = Step(
@@ -73,10 +74,12 @@ def test_node_tools_and_finite_state_are_context() -> None:
         messages=(),
         node="plan",
         tools=({"type": "function", "function": {"name": "search"}}, {"name": "calc"}),
-        state={"depth": -3, "ratio": math.nan, "name": "x"},
+        state={"depth": -3, "ratio": math.nan, "phase": "review", "notes": "more than a word", "found": {"a": 1}},
     )
     found = context_of(told, BUCKETS)
-    assert found.at.size == 4
+    assert found.at.size == 5
+    other = context_of(replace(told, state={**told.state, "phase": "draft"}), BUCKETS)
+    assert np.setdiff1d(found.at, other.at).size == 1
     assert plain.at[0] in found.at
     assert np.isfinite(found.value).all()
     assert found.value.min() == pytest.approx(-0.2 * math.log(4))

@@ -42,6 +42,9 @@ def test_one_line_for_each_attempt_and_outcome(tmp_path: Path) -> None:
     }
     assert attempt == shared | {
         "kind": "attempt",
+        "tools": [],
+        "state": {},
+        "beyond": {},
         "attempt": 2,
         "rung": "high",
         "model": "large-2026",
