@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from governor.errors import CalibrationError, CertificateError, FeedbackError
+from governor.errors import CalibrationError, CertificateError, FeedbackError, GovernorError
 from governor.estimate import RuleEstimator
 from governor.plan.index import IndexPlanner
 from governor.policy import Finding
@@ -35,6 +37,10 @@ REFRESHED_EVERY = 16
 """Outcomes after which what other replicas' audits said is taken up."""
 
 _SHOWN = 12  # digits of a digest in the shelf's keys
+_FILES: Mapping[Literal["calibration", "certificate"], type[GovernorError]] = {
+    "calibration": CalibrationError,
+    "certificate": CertificateError,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +87,7 @@ class Learning:
         self._audits: Audits | None = None
         self._shelf: Shelf | None = None
         self._looked = False
-        self.calibration = calibration_of(policy)
-        self._guard = guard_of(policy)
+        self.calibration, self._guard = _read(policy)
         self._prices = _prices(self.calibration)
         self.planner = _planner(self.calibration, self._prices)
         self._offline = _estimator(self.calibration)
@@ -216,7 +221,7 @@ _ALONE = "learned values are this process's own: the ledger shares nothing (it i
 
 def calibration_of(policy: Policy) -> Calibration | None:
     """The policy's calibration, if it has one. Raises CalibrationError."""
-    path = policy.file_of("calibration")
+    path = _file(policy, "calibration")
     if path is None:
         return None
     from governor.estimate.calibration import load_calibration
@@ -226,19 +231,56 @@ def calibration_of(policy: Policy) -> Calibration | None:
 
 def guard_of(policy: Policy) -> Guard | None:
     """The guard of the policy's certificates, if it has any. Raises CertificateError."""
-    path = policy.file_of("certificate")
+    path = _file(policy, "certificate")
     if path is None:
         return None
     from governor.learn.certificate import file_digest, load_certificates, policy_digest
     from governor.learn.monitor import Guard
 
-    calibration = policy.file_of("calibration")
-    return Guard(
-        certificates=load_certificates(path),
-        policy=policy_digest(policy),
-        calibration="" if calibration is None else file_digest(calibration),
-        safe=policy.safe_dial,
-    )
+    calibration = _file(policy, "calibration")
+    try:
+        digest = "" if calibration is None else file_digest(calibration)
+    except OSError as cause:
+        raise CalibrationError(f"{calibration}: can't be read: {cause.strerror or cause}") from cause
+    certificates = load_certificates(path)
+    return Guard(certificates=certificates, policy=policy_digest(policy), calibration=digest, safe=policy.safe_dial)
+
+
+def _file(policy: Policy, key: Literal["calibration", "certificate"]) -> Path | None:
+    path = policy.file_of(key)
+    if path is not None and "\0" in str(path):  # of which the operating system's own error says nothing
+        raise _FILES[key](f"{str(path)!r}: no file's name holds a zero byte")
+    return path
+
+
+def deciding_digest(policy: Policy) -> str:
+    """SHA-256 (hex) of all that decides: the policy's own digest where it names no files, else theirs as well.
+
+    Raises CalibrationError and CertificateError where one can't be read.
+    """
+    found = [policy.digest]
+    for key, error in _FILES.items():
+        path = _file(policy, key)
+        try:
+            found += [] if path is None else [f"{key} {sha256(path.read_bytes()).hexdigest()}"]
+        except OSError as cause:
+            raise error(f"{path}: can't be read: {cause.strerror or cause}") from cause
+    return policy.digest if len(found) == 1 else sha256("\n".join(found).encode()).hexdigest()
+
+
+def _read(policy: Policy) -> tuple[Calibration | None, Guard | None]:
+    """Calibration and guard of the same state of the files: a certificate must not vouch for one it was not made with.
+
+    Raises CalibrationError where the calibration was replaced meanwhile.
+    """
+    before = guard_of(policy)
+    calibration = calibration_of(policy)
+    guard = guard_of(policy)
+    if before is not None and guard is not None and before.calibration != guard.calibration:
+        raise CalibrationError(
+            f"{policy.file_of('calibration')}: was replaced while it was read: load the policy again"
+        )
+    return calibration, guard
 
 
 def learned_files(policy: Policy) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ import numpy as np
 import pytest
 
 from governor import Governor, Outcome, Reply, Usage
-from governor.errors import CalibrationError, CertificateError, FeedbackError, LedgerUnavailableError
-from governor.estimate.calibration import load_calibration
+from governor.checks import policy_checks
+from governor.cli.run import _job
+from governor.errors import CalibrationError, CertificateError, FeedbackError, LedgerUnavailableError, RecordError
+from governor.estimate.calibration import Calibration, load_calibration, save_calibration
 from governor.estimate.online import LocalOnlyWarning
 from governor.learn.audits import CertificateWarning
+from governor.learning import deciding_digest
 from governor.ledger import open_ledger
-from governor.policy import load_policy, policy_from
+from governor.policy import inspect_policy, load_policy, policy_from
 from governor.protocols import Ledger, Reservation
 from governor.records import Amount, Call, Plan, Step
 from governor.testing import ScriptedBackend
@@ -307,6 +311,70 @@ def test_another_calibration_than_the_certified_puts_the_safe_dial_in_force(desk
     with governed(path) as governor:
         reason = governor.explain(easy()).terms.reason
     assert "it was made without a calibration, and here runs calibration" in reason
+
+
+def replace_calibration(desk: Path) -> None:
+    """Another calibration at the same path."""
+    path = desk / "calibration.npz"
+    known = load_calibration(path)
+    save_calibration(replace(known, level=known.level - 0.5), path)
+
+
+def test_a_calibration_that_was_replaced_at_its_path_is_not_the_certified_one(desk: Path) -> None:
+    path = certified(desk, LEARNED)
+    before = load_policy(path).digest
+    with governed(path) as running:
+        replace_calibration(desk)
+        assert load_policy(path).digest == before  # the policy's own digest can't tell
+        with governed(path) as later:
+            reason = later.explain(easy()).terms.reason
+            assert "safe dial 0: certificate not used: it was made with calibration" in reason
+        assert running.explain(easy()).terms.dial == 0.5  # it goes on with what it loaded, which was certified
+    (warned,) = inspect_policy(path, policy_checks()).warnings
+    assert "not used: it was made with calibration" in warned.message
+
+
+def test_a_calibration_that_is_replaced_while_it_is_read_is_refused(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = certified(desk, LEARNED)
+    policy = load_policy(path)
+
+    def read(found: Path) -> Calibration:
+        known = load_calibration(found)
+        replace_calibration(desk)
+        return known
+
+    monkeypatch.setattr("governor.estimate.calibration.load_calibration", read)
+    with pytest.raises(CalibrationError, match="replaced while it was read: load the policy again"):
+        Governor(policy, backend=ScriptedBackend(yes))
+
+
+def test_what_decides_is_the_policy_and_the_files_it_names(desk: Path) -> None:
+    plain = load_policy(write(desk))
+    assert deciding_digest(plain) == plain.digest
+    path = certified(desk, LEARNED)
+    policy = load_policy(path)
+    found = [deciding_digest(policy)]
+    replace_calibration(desk)
+    found.append(deciding_digest(policy))
+    (desk / "certificate.json").write_bytes(b"{}")
+    found.append(deciding_digest(policy))
+    assert len({policy.digest, *found}) == 4
+    (desk / "calibration.npz").unlink()
+    with pytest.raises(CalibrationError, match=r"calibration\.npz: can't be read: No such file"):
+        deciding_digest(policy)
+
+
+def test_a_run_is_not_resumed_with_another_calibration(desk: Path) -> None:
+    policy = load_policy(write(desk, LEARNED))
+    out = desk / "outcomes.jsonl"
+    for _ in range(2):
+        with _job(policy, out, "memory://", None):
+            pass
+    replace_calibration(desk)
+    with pytest.raises(RecordError, match="begun under another policy"), _job(policy, out, "memory://", None):
+        pass
 
 
 def audited(governor: Governor, numbers: range, correct: bool) -> list[Outcome]:

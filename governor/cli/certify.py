@@ -7,7 +7,7 @@ or records that the calibration was fitted on.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -80,12 +80,15 @@ def certify(
         raise typer.BadParameter(f"--risk and --delta must lie between 0 and 1, not {risk:g} and {delta:g}")
     from governor.learn.certify import certify_replayed
 
+    digests = _digests(records, calibration, policy)
     found = evidence(records, ladder, calibration=calibration, policy=policy, seed=seed)
     _refuse_fitted(found, calibration)
     tested = certify_replayed(
         found.replayed, _kind(kind), risk=risk, delta=delta, by_node=by is By.NODE, simultaneous=simultaneous, seed=seed
     )
-    certificates = _granted(tested, found.name, records, calibration, policy)
+    if _digests(records, calibration, policy) != digests:
+        raise CertificateError("records, calibration or policy changed while they were replayed: certify again")
+    certificates = _granted(tested, found.name, digests)
     if certificates:
         _write(certificates, out)
     if as_json:
@@ -146,16 +149,19 @@ def _refuse_fitted(found: Evidence, calibration: Path | None) -> None:
         )
 
 
-def _granted(
-    tested: Sequence[Trials], name: str, records: Sequence[Path], calibration: Path | None, policy: str | None
-) -> list[Certificate]:
-    from governor.learn.certificate import file_digest, files_digest, granted
+def _digests(records: Sequence[Path], calibration: Path | None, policy: str | None) -> dict[str, str]:
+    from governor.learn.certificate import file_digest, files_digest
 
-    digests = {
+    return {
         "policy": _policy_digest(policy) if policy else "",
         "calibration": file_digest(calibration) if calibration else "",
         "records": files_digest(records),
     }
+
+
+def _granted(tested: Sequence[Trials], name: str, digests: Mapping[str, str]) -> list[Certificate]:
+    from governor.learn.certificate import granted
+
     now = datetime.now(UTC).replace(microsecond=0)
     return [one for trials in tested if (one := granted(trials, name=name, created=now, **digests))]
 

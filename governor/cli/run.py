@@ -113,6 +113,7 @@ def _job(rules: Policy, out: Path, ledger: str | None, records: Path | None) -> 
     """Open everything a run writes. Where one thing can't be had, none of the files that were made for it stay."""
     from governor.batch import OutcomeFile, run_ledger
     from governor.facade import Governor
+    from governor.learning import deciding_digest
     from governor.ledger import open_ledger
     from governor.telemetry.journal import Journal
 
@@ -121,7 +122,7 @@ def _job(rules: Policy, out: Path, ledger: str | None, records: Path | None) -> 
     with ExitStack() as stack:
         written = stack.enter_context(OutcomeFile(out))
         try:
-            journal = stack.enter_context(closing(Journal.open(beside[0], policy_digest=rules.digest)))
+            journal = stack.enter_context(closing(Journal.open(beside[0], policy_digest=deciding_digest(rules))))
             sinks = [_sink(rules, records)] if records else []
             store = open_ledger(ledger or rules.ledger or run_ledger(out))
         except BaseException:

@@ -108,6 +108,6 @@ def _signature(files: Iterable[Path]) -> _Signature:
 def _stat(path: Path) -> tuple[int, int, int] | None:
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero byte in the name
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino

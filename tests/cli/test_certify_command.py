@@ -14,6 +14,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from governor.cli import certify
+from governor.errors import CertificateError
 from governor.estimate.curves import Floats
 from governor.learn.certificate import file_digest, files_digest, load_certificates, policy_digest
 from governor.learn.certify import Bools, group_digest
@@ -75,6 +76,21 @@ def test_a_certified_dial_is_written_with_its_digests(run: Run) -> None:
     assert one.calibration == file_digest(Path("calibration.npz"))
     assert one.records == files_digest([Path("held-out.jsonl")])
     assert [path.name for path in Path().iterdir() if path.name.startswith("made")] == ["made.json"]
+
+
+@pytest.mark.parametrize("name", ["calibration.npz", "held-out.jsonl"])
+def test_nothing_is_certified_of_files_that_changed_meanwhile(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def replaced(*given: Any, **named: Any) -> Any:
+        Path(name).write_text("fitted anew")
+        return ["tested"]
+
+    monkeypatch.setattr("governor.learn.certify.certify_replayed", replaced)
+    done = run(Evidence(name="shop", replayed=replayed([0])), "--calibration", "calibration.npz")
+    assert isinstance(done.exception, CertificateError)
+    assert "changed while they were replayed: certify again" in str(done.exception)
+    assert not Path("certificate.json").exists()
 
 
 def test_without_a_policy_it_says_that_the_certificate_binds_nothing(run: Run) -> None:

@@ -184,6 +184,8 @@ KEYS = st.sampled_from(["calibration", "certificate", "online", "safe_dial", "au
 
 
 @settings(max_examples=150, deadline=None)
+@example({"calibration": '"\\0"'})
+@example({"certificate": '"\\0"'})
 @given(st.dictionaries(KEYS, VALUES, min_size=1))
 def test_whatever_stands_there_it_loads_or_is_told_with_its_line(values: dict[str, str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
