@@ -1,13 +1,15 @@
 """Task lines of `governor run`, and the outcome lines it writes.
 
 A task is one JSON object a line: `id`, `prompt` or `messages`, and optionally `node`, `session`, `tools`, `schema`,
-`verify`, `state`, `gold`. `gold` is for whoever grades the outcomes: it never reaches a step.
+`verify`, `state`, `expect`, `gold`. `expect` is what `governor bench --live` grades an answer by: a text (equal after
+normalising), a number, or `{regex: ...}`. `gold` is for whoever else grades the outcomes. Neither ever reaches a step.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,15 +29,16 @@ _TYPES: Mapping[str, tuple[type, str]] = {
     "state": (dict, "an object"),
 }
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-_KEYS = (*_TYPES, "verify", "gold")
+_KEYS = (*_TYPES, "verify", "expect", "gold")
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One line of a task file: the step it asks for, and the answer held back for grading (None if absent)."""
+    """One line of a task file: the step it asks for, and what is held back for grading (None if absent)."""
 
     step: Step
     gold: Any = None
+    expect: str | float | Mapping[str, str] | None = None
 
     @property
     def id(self) -> str:
@@ -88,7 +91,20 @@ def _task(path: Path, number: int, line: str, seed: int | None) -> Task:
         raise _wrong(path, number, "id", "is missing", "give each task an id, so that a run can be resumed")
     if ("prompt" in raw) == ("messages" in raw):
         raise _wrong(path, number, "prompt", "give either 'prompt' or 'messages'", "exactly one of the two")
-    return Task(_step(path, number, raw, seed), raw.get("gold"))
+    return Task(_step(path, number, raw, seed), raw.get("gold"), _expected(path, number, raw.get("expect")))
+
+
+def _expected(path: Path, number: int, found: Any) -> str | float | Mapping[str, str] | None:
+    if found is None or (isinstance(found, str | int | float) and not isinstance(found, bool)):
+        return found
+    if not isinstance(found, dict) or set(found) != {"regex"} or not isinstance(found["regex"], str):
+        hint = 'such as "Paris", 42 or {"regex": "(?i)paris"}'
+        raise _wrong(path, number, "expect", "must be a text, a number or {regex: ...}", hint)
+    try:
+        re.compile(found["regex"])
+    except re.error as fault:
+        raise _wrong(path, number, "expect.regex", f"is no regular expression: {fault}", "") from None
+    return found
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def run(
 
     with ExitStack() as open_files:
         with _refusals():
-            rules, work = _read(policy, tasks, seed)
+            rules, work = read(policy, tasks, seed)
             job = open_files.enter_context(_job(rules, out, ledger, records))
         earlier = sum(task.id in job.written.done for task in work)
         show = open_files.enter_context(_progress(len(work), earlier, quiet=as_json))
@@ -94,7 +94,7 @@ def _refusals() -> Generator[None, None, None]:
         raise typer.Exit(2) from fault
 
 
-def _read(policy: str, path: Path, seed: int | None) -> tuple[Policy, Sequence[Task]]:
+def read(policy: str, path: Path, seed: int | None) -> tuple[Policy, Sequence[Task]]:
     """Policy and tasks, all of which can be run here as far as that can be told without calling a model."""
     from governor.batch import check_tasks
     from governor.checks import policy_checks, readiness
