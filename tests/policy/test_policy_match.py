@@ -94,7 +94,7 @@ def test_defaults_become_terms() -> None:
     assert (terms.app, terms.dial, terms.keep, terms.harm) == ("shop", 0.3, None, 0.5)
     assert (terms.call, terms.limits, terms.deadline, terms.difficulty) == (None, (), None, None)
     assert (terms.mode, terms.share, terms.fail, terms.baseline) == ("on", 1.0, "closed", "top")
-    assert terms.modes == ("continue", "more", "feedback", "fresh", "again", "agree", "verify")
+    assert terms.modes == ("continue", "more", "feedback", "fresh", "again", "agree", "compare", "verify")
     assert terms.max_attempts == 6
     assert terms.continues == frozenset()
 

@@ -143,7 +143,7 @@ CASES = [
     Case("empty limits", HEAD + RUNG + "budget:\n  step: {}\n", 4, 3, "budget.step", "limits nothing", "give tokens, usd, seconds or calls, or remove it"),
     Case("money with unit", HEAD + RUNG + "budget: {step: {usd: $0.05}}\n", 3, 22, "budget.step.usd", "must be a number, not '$0.05'", "write 0.05, without quotes or units"),
     Case("half a call", HEAD + RUNG + "budget: {step: {calls: 1.5}}\n", 3, 24, "budget.step.calls", "must be a whole number, not 1.5", ""),
-    Case("unknown backtrack", HEAD + RUNG + "backtrack: {modes: [mroe]}\n", 3, 21, "backtrack.modes[0]", "must be continue, more, feedback, fresh, again, agree or verify", "did you mean 'more'?"),
+    Case("unknown backtrack", HEAD + RUNG + "backtrack: {modes: [mroe]}\n", 3, 21, "backtrack.modes[0]", "must be continue, more, feedback, fresh, again, agree, compare or verify", "did you mean 'more'?"),
     Case("huge number", HEAD + RUNG + f"harm: {'9' * 400}\n", 3, 7, "harm", "must be", ""),
     Case("unreadable number", HEAD + RUNG + f"harm: {'9' * 5000}\n", 3, 7, "", "can't be read as a number or constant", "put text in quotes"),
     Case("state of a list", HEAD + RUNG + "steps: [{match: {state: {a: [1]}}}]\n", 3, 26, "steps[0].match.state.a", "must be text, a number, true or false", ""),
