@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -154,24 +155,35 @@ def _outcomes(table: Table) -> tuple[Floats, Floats]:
 
 def _held_out(design: Design, y: Floats, weight: Floats, fold: Rows, seed: int) -> Held:
     """Trees learn from held-out log-odds of the linear heads, as they will meet them."""
-    by_strength = {one: np.zeros_like(y) for one in STRENGTHS}
-    axes: list[Floats] = []
-    for train, test in splits(fold):
+    views, places = [], []
+    for train, _ in splits(fold):
         words, x = design.weighted(inverse_frequency(design.counts[train]))
-        axes.append(words @ fit_axes(words[train], seed))
-        for strength, odds in by_strength.items():
-            coefficients, intercepts = fit_linear(x[train], y[train], weight[train], strength)
-            odds[test] = x[test] @ coefficients + intercepts
-    strength = min(STRENGTHS, key=lambda one: _log_loss(by_strength[one], y, weight))
-    linear = by_strength[strength]
+        views.append(x)
+        places.append(words @ fit_axes(words[train], seed))
+    strength, linear = _strongest(views, y, weight, fold)
     trees = np.zeros((len(GROWN), *y.shape))
-    for (train, test), places in zip(splits(fold), axes, strict=True):
-        rows = np.hstack([linear, design.numbers, places])
+    for (train, test), axes in zip(splits(fold), places, strict=True):
+        rows = np.hstack([linear, design.numbers, axes])
         forest = fit_trees(rows[train], y[train], weight[train], most_rounds(y.shape[1]))
         trees[:, test] = forest.many(rows[test], GROWN)
     raw = {(grown, mix): mixed(linear, trees[at], mix) for at, grown in enumerate(GROWN) for mix in MIXES}
     grown, mix = min(raw, key=lambda one: _log_loss(raw[one], y, weight))
     return Held(raw[grown, mix], linear, strength, grown, mix)
+
+
+def _strongest(views: list[Any], y: Floats, weight: Floats, fold: Rows) -> tuple[float, Floats]:
+    """The strength of least held-out log loss, and the log-odds (Q, K) of its heads; `views` (Q, B) are each fold's."""
+    best, found, least = STRENGTHS[0], np.zeros_like(y), np.inf
+    for strength in STRENGTHS:
+        odds = np.zeros_like(y)
+        for (train, test), x in zip(splits(fold), views, strict=True):
+            coefficients, intercepts = fit_linear(x[train], y[train], weight[train], strength)
+            odds[test] = x[test] @ coefficients + intercepts
+        loss = _log_loss(odds, y, weight)
+        if loss >= least:
+            break
+        best, found, least = strength, odds, loss
+    return best, found
 
 
 def _final(design: Design, y: Floats, weight: Floats, held: Held, seed: int) -> tuple[Text, Forest, Floats]:

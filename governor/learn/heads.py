@@ -20,23 +20,25 @@ from governor.records import Step
 
 BUCKETS = 1 << 16
 AXES = 32
-STRENGTHS = (0.3, 1.0, 3.0)
-"""scikit-learn's C, of which held-out log loss picks one: how far the coefficients may go."""
+STRENGTHS = (0.3, 1.0, 3.0, 10.0)
+"""scikit-learn's C, tried upwards until held-out log loss rises: how far the coefficients may go."""
 
 TREES = 250
 """At most so many a rung, and MOST_TREES in all: that bounds the artifact and the time of a decision."""
 
 MOST_TREES = 1000
+_FEW_RUNGS = 3
+_SHAPE = ({"num_leaves": 31, "max_depth": 12}, {"num_leaves": 16, "max_depth": 8})
+"""Of a tree: up to _FEW_RUNGS rungs, whose other parts are small, and beyond."""
+
 _TREE = {
     "objective": "cross_entropy",
     "learning_rate": 0.05,
-    "num_leaves": 16,
     "min_data_in_leaf": 15,
     "feature_fraction": 0.3,
     "bagging_fraction": 0.8,
     "bagging_freq": 1,
     "lambda_l2": 5.0,
-    "max_depth": 8,
     "num_threads": 1,
     "seed": 1,
     "deterministic": True,
@@ -104,7 +106,7 @@ def fit_linear(x: Any, y: Floats, weight: Floats, strength: float) -> tuple[Floa
             intercepts[rung] = np.log((right + 0.5) / (wrong + 0.5))
             continue
         model = linear.LogisticRegression(
-            C=strength, solver="liblinear", dual=True, intercept_scaling=5.0, tol=1e-2, max_iter=300, random_state=0
+            C=strength, solver="liblinear", dual=True, intercept_scaling=5.0, tol=0.1, max_iter=1000, random_state=0
         )
         model.fit(both[rows], target[rows], sample_weight=counted[rows])
         coefficients[used, rung], intercepts[rung] = model.coef_[0], model.intercept_[0]
@@ -136,12 +138,13 @@ def fit_trees(rows: Floats, y: Floats, weight: Floats, rounds: int) -> Forest:
     """Boosted trees per rung on dense rows (Q, F), by LightGBM with the cross-entropy of fractional labels."""
     lightgbm = _needed("lightgbm")
     boosters = []
+    shape = {**_TREE, **_SHAPE[y.shape[1] > _FEW_RUNGS]}
     for rung in range(y.shape[1]):
         known = np.flatnonzero(weight[:, rung] > 0)
         data = lightgbm.Dataset(
             rows[known], y[known, rung], weight=weight[known, rung], params={"verbose": -1, "max_bin": _BINS}
         )
-        boosters.append(lightgbm.train(_TREE, data, rounds).dump_model()["tree_info"] if len(known) else [])
+        boosters.append(lightgbm.train(shape, data, rounds).dump_model()["tree_info"] if len(known) else [])
     return _flat(boosters)
 
 
