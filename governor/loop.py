@@ -52,6 +52,7 @@ from governor.telemetry.spans import (
     verdict_attributes,
     verify_name,
 )
+from governor.verify.flaw import flaw
 from governor.verify.plurality import compared, plurality
 
 _UNCHECKED = Verdict(decision="unsure", verifier="none")
@@ -226,7 +227,7 @@ def _attempt(climb: Climb, plan: Plan) -> Process[Attempt]:
 
 def _checked(climb: Climb, plan: Plan, call: Call, reply: Reply) -> Process[Verdict]:
     if plan.mode in COMPARISONS:
-        return _flaw(reply) or compared(_in_hand(climb, plan), reply)
+        return flaw(reply) or compared(_in_hand(climb, plan), reply)
     verifier = _checker(climb, call)
     name = verify_name(verifier.name if verifier else "complete")
     return (yield from traced(name, {}, _verify(climb, verifier, call, reply), verdict_attributes))
@@ -302,9 +303,9 @@ def _checker(climb: Climb, call: Call) -> Verifier | None:
 
 
 def _verify(climb: Climb, verifier: Verifier | None, call: Call, reply: Reply) -> Process[Verdict]:
-    flaw = _flaw(reply)
-    if verifier is None or (flaw is not None and flaw.failure == "empty"):
-        return flaw or _UNCHECKED
+    found = flaw(reply)
+    if verifier is None or (found is not None and found.failure == "empty"):
+        return found or _UNCHECKED
     before = climb.account.total
     try:
         verdict = yield from climb.account.metered(verifier.verify(climb.step, call, reply))
@@ -312,16 +313,6 @@ def _verify(climb: Climb, verifier: Verifier | None, call: Call, reply: Reply) -
         verdict = Verdict(decision="unsure", verifier=verifier.name, error=f"{type(fault).__name__}: {fault}")
     used: Charge = climb.account.total - before  # the account alone counts, whatever a verdict says of itself
     return replace(verdict, usage=used.usage, micros=used.micros, calls=used.calls, seconds=used.seconds)
-
-
-def _flaw(reply: Reply) -> Verdict | None:
-    """What makes a reply unusable. A verifier may still accept one that was cut, where what matters is there."""
-    if reply.truncated:
-        feedback = "the answer was cut off by its token limit"
-        return Verdict(decision="reject", verifier="complete", failure="truncated", feedback=feedback)
-    if not reply.text.strip() and not reply.tool_calls:
-        return Verdict(decision="reject", verifier="complete", failure="empty", feedback="the answer was empty")
-    return None
 
 
 def _verdict_on(climb: Climb, attempt: Attempt) -> Outcome | None:

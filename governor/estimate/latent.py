@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from governor.estimate.answers import COLLISION, REPEAT, Known, told
+from governor.estimate.cost import expected_micros, expected_seconds
 from governor.estimate.curves import GRID, Curves, Floats, curves, need_after
 from governor.protocols import Situation, Terms
 from governor.records import Attempt, Failure, Forecast, Rung
@@ -16,8 +17,6 @@ from governor.records import Attempt, Failure, Forecast, Rung
 SENSITIVITY, FALSE_ACCEPT = 0.98, 0.5
 """Assumed of a rejection where the step has no measured verifier: a built-in check of form, which sees half."""
 
-_SECONDS_FIRST = 0.5
-_TOKENS_PER_SECOND = 60.0
 
 # Difficulty on the scale 0..1 at each grid point: the logistic function of the latent value.
 _DIFFICULTY: Floats = 1.0 / (1.0 + np.exp(-GRID))
@@ -111,8 +110,8 @@ class LatentBelief:
                 p_success=p,
                 p_accept=p * seen + (1.0 - p) * passed,
                 output_tokens=out,
-                micros=_micros(rung, self.input_tokens, out),
-                seconds=min(_SECONDS_FIRST + out / _TOKENS_PER_SECOND, rung.timeout * max(rung.samples, 1)),
+                micros=expected_micros(rung, self.input_tokens, out),
+                seconds=expected_seconds(rung, out),
             )
             for rung, p, out in zip(ladder, success, tokens, strict=True)
         )
@@ -190,8 +189,3 @@ def _moved(weights: Floats, likelihood: Floats) -> Floats:
 
 def _failed_by(rung: Rung, attempts: Sequence[Attempt], failure: Failure) -> bool:
     return bool(attempts) and attempts[-1].rung.id == rung.id and attempts[-1].failure == failure
-
-
-def _micros(rung: Rung, input_tokens: float, output_tokens: float) -> float:
-    asked = input_tokens + (len(rung.instruction) / 4.0 if rung.instruction else 0.0)
-    return asked * max(rung.samples, 1) * rung.price.input + output_tokens * rung.price.output

@@ -17,6 +17,7 @@ from governor.estimate.agreement import Pairs, comparison, odds_after, pairs_for
 from governor.estimate.answers import told
 from governor.estimate.calibration import Calibration, Scores
 from governor.estimate.chain import Look
+from governor.estimate.cost import expected_micros, expected_seconds
 from governor.estimate.curves import Floats
 from governor.estimate.features import Features, features
 from governor.estimate.hashed import Sparse, context_of, words_of
@@ -32,8 +33,6 @@ WEIGHTS: Floats = _QUADRATURE / _QUADRATURE.sum()
 SURE = 7.0
 """Log-odds beyond this are not believed of any forecast."""
 
-_SECONDS_FIRST = 0.5
-_TOKENS_PER_SECOND = 60.0
 _NUMBERS = (*(name for name in Features.__slots__ if name not in {"state", "input_tokens"}), "input_tokens")
 
 
@@ -175,11 +174,6 @@ class LearnedBelief:
         return float(1.0 - (self.success @ self.weights).mean())
 
     @property
-    def reads_scores(self) -> bool:
-        """Whether the forecast of a rung that was asked already is the one to choose its answer by."""
-        return self.calibration.scores is not None
-
-    @property
     def reasons(self) -> tuple[str, ...]:
         """What the forecast stands on, and for which rungs it is the base rate alone."""
         known, at = self.calibration, list(self.places)
@@ -244,7 +238,7 @@ class LearnedBelief:
                 p_accept=p * seen + (1.0 - p) * passed,
                 output_tokens=out,
                 micros=micros,
-                seconds=min(_SECONDS_FIRST + out / _TOKENS_PER_SECOND, rung.timeout * max(rung.samples, 1)),
+                seconds=expected_seconds(rung, out),
             )
             for rung, p, out, micros in zip(situation.terms.ladder, success, *self._costs(situation), strict=True)
         )
@@ -257,7 +251,7 @@ class LearnedBelief:
             known = not math.isnan(out)
             tokens.append(out if known else float(rung.max_tokens))
             priced = known and (rung.price.input > 0 or rung.price.output > 0)
-            micros.append(_micros(rung, self.input_tokens, out) if priced else 0.0 if known else 1e6 * usual)
+            micros.append(expected_micros(rung, self.input_tokens, out) if priced else 0.0 if known else 1e6 * usual)
         return tokens, micros
 
     def after(self, rung: Rung, decision: str, situation: Situation) -> LearnedBelief:
@@ -349,8 +343,3 @@ def _lengths(known: Calibration, axes: Floats, seen: Seen) -> Floats:
     centre = known.lengths.start + row @ known.lengths.slope
     tokens: Floats = np.exp(np.minimum(centre + known.lengths.spread**2 / 2.0, 14.0))
     return tokens
-
-
-def _micros(rung: Rung, input_tokens: float, output_tokens: float) -> float:
-    asked = input_tokens + (len(rung.instruction) / 4.0 if rung.instruction else 0.0)
-    return asked * max(rung.samples, 1) * rung.price.input + output_tokens * rung.price.output

@@ -124,16 +124,6 @@ class PricedBelief:
     def reasons(self) -> tuple[str, ...]:
         return self.inner.reasons
 
-    @property
-    def reads_scores(self) -> bool:
-        """Whether the forecast of a rung that was asked already is the one to choose its answer by."""
-        return bool(getattr(self.inner, "reads_scores", False))
-
-    @property
-    def reads_replies(self) -> bool:
-        """Whether anything is made of an attempt but its rung, its mode and its verdict."""
-        return bool(getattr(self.inner, "reads_replies", False))
-
     def grid(self, situation: Situation) -> Grid:
         return self.inner.grid(situation)
 

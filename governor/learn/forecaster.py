@@ -70,4 +70,5 @@ class Fitted:
         del seed
         known = self.calibration
         priced = Priced(LearnedEstimator(known), table.rungs, Costs.of(table, ladder))
-        return Parts(priced, FrontierPrices(known.frontier), known.fitted_on)
+        prices = FrontierPrices(known.frontier) if len(known.frontier.price) else None
+        return Parts(priced, prices, known.fitted_on)

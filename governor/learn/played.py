@@ -151,12 +151,9 @@ class _Believed:
     known: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     difficulty: float = field(init=False)
     reasons: tuple[str, ...] = field(init=False)
-    reads_scores: bool = field(init=False)
-    reads_replies: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.difficulty, self.reasons = self.inner.difficulty, self.inner.reasons
-        self.reads_scores, self.reads_replies = self.inner.reads_scores, self.inner.reads_replies
 
     def estimate(self, step: Step, terms: Terms) -> _Believed:
         del step, terms
@@ -326,14 +323,13 @@ class _Scene:
             take = stage.play(sample, self.step, terms, mind)
             for name, figure in zip(_FIGURES, (take.cost, take.correct, take.accepted, len(take.rungs)), strict=True):
                 getattr(played, name)[(*at, sample)] = figure
-            if len(take.rungs) == 1 and self._alike(terms):
+            if len(take.rungs) == 1 and self._alike():
                 self._likewise(take.rungs[0], items[place:], played, [at[0]], at[1])
                 return
 
-    def _alike(self, terms: Terms) -> bool:
-        """Whether items whose first call is their only one differ in nothing that is decided by."""
-        unseen = not self.believed.reads_replies or _decides_once(self.world, terms)
-        return self.world.checking.kind == "none" and unseen
+    def _alike(self) -> bool:
+        """Whether items whose first call is their only one were decided alike: nobody looked at its answer."""
+        return self.world.checking.kind == "none"
 
     def _likewise(self, rung: int, items: Sequence[int], played: Played, settings: Sequence[int], row: int) -> None:
         """One call of this rung for each item under these settings, whose answer nobody judges."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -76,7 +75,8 @@ def priced(calibration: Calibration, table: Table, ladder: Ladder, odds: Floats,
         found = _played(calibration, table, ladder, odds, (costs, unit, seed), rows)
     best = outcomes.best(np.arange(len(table.qids)))
     fixed = outcomes.paid[rows, best], outcomes.accuracy[rows, best]
-    return replace(calibration, frontier=frontier_of(prices, found, fixed, unit))
+    groups = np.unique(np.array(table.groups)[rows], return_inverse=True)[1]
+    return replace(calibration, frontier=frontier_of(prices, found, fixed, groups, unit=unit))
 
 
 def _played(
@@ -91,19 +91,30 @@ def _played(
     return play(world, cast, rows.tolist(), [Setting(dial=place) for place in places]).governor.spread
 
 
-def frontier_of(prices: Floats, found: Spread, best: tuple[Floats, Floats], unit: float) -> Frontier:
+def frontier_of(prices: Floats, found: Spread, best: tuple[Floats, Floats], groups: Rows, *, unit: float) -> Frontier:
     """What rising prices came to, made monotone.
 
     `found` holds each question's cost and quality at every price, (P, Q); `best` (Q,) those of the best fixed rung;
-    `unit` is the mean of a step's dearest expected cost. The bound of quality is paired: of `quality - share * best`.
+    `unit` is the mean of a step's dearest expected cost. The bound of quality is paired (of `quality - share * best`),
+    and counts questions of one group (`groups`, (Q,)) as one draw: they are right and wrong together.
     """
     best_cost, best_quality = float(np.nanmean(best[0])), max(float(np.nanmean(best[1])), 1e-9)
     kept = _cheaper(found.cost.mean(axis=1) / best_cost)
     cost = found.cost[kept].mean(axis=1) / best_cost
     quality = _falling(found.accuracy[kept].mean(axis=1) / best_quality)
     paired = found.accuracy[kept] - quality[:, None] * best[1]
-    error = paired.std(axis=1) / math.sqrt(max(paired.shape[1], 1)) / best_quality
+    error = _error(paired, groups) / best_quality
     return Frontier(price=prices[kept], cost=cost, quality=quality, surely=quality - CERTAINTY * error, unit=unit)
+
+
+def _error(values: Floats, groups: Rows) -> Floats:
+    """Standard error of each row's mean, (P, Q) -> (P,), questions of a group being drawn together."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    off = (values - values.mean(axis=1, keepdims=True))[:, order]
+    total = np.add.reduceat(off, starts, axis=1)
+    error: Floats = np.sqrt((total**2).sum(axis=1)) / values.shape[1]
+    return error
 
 
 def _cheaper(cost: Floats) -> list[int]:

@@ -54,7 +54,7 @@ def test_a_belief_forecasts_what_was_paid_in_millionths_of_the_unit() -> None:
     assert [one.p_success for one in belief.forecasts(situation)] == [
         one.p_success for one in plain.forecasts(situation)
     ]
-    assert (belief.difficulty, belief.reasons, belief.reads_scores) == (plain.difficulty, plain.reasons, False)
+    assert (belief.difficulty, belief.reasons) == (plain.difficulty, plain.reasons)
     assert np.array_equal(belief.grid(situation).success, plain.grid(situation).success)
 
 
