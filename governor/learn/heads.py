@@ -144,47 +144,81 @@ def fit_trees(rows: Floats, y: Floats, weight: Floats, rounds: int) -> Forest:
         data = lightgbm.Dataset(
             rows[known], y[known, rung], weight=weight[known, rung], params={"verbose": -1, "max_bin": _BINS}
         )
-        boosters.append(lightgbm.train(shape, data, rounds).dump_model()["tree_info"] if len(known) else [])
+        boosters.append(_trees(lightgbm.train(shape, data, rounds).model_to_string()) if len(known) else [])
     return _flat(boosters)
 
 
-def _flat(boosters: list[list[dict[str, Any]]]) -> Forest:
-    nodes: list[tuple[int, float, int, int, float]] = []
-    roots: list[int] = []
-    heads: list[int] = []
-    deepest = 0
-    for rung, trees in enumerate(boosters):
-        for tree in trees:
-            roots.append(len(nodes))
-            heads.append(rung)
-            deepest = max(deepest, _add(tree["tree_structure"], nodes))
-    feature, threshold, left, right, value = zip(*nodes, strict=True) if nodes else ((), (), (), (), ())
+def _flat(boosters: list[list[_Tree]]) -> Forest:
+    """All trees in one: a tree's splits stand first, its leaves after them."""
+    trees = [tree for booster in boosters for tree in booster]
+    sizes = [len(tree.value) for tree in trees]
+    root = np.concatenate(([0], np.cumsum(sizes)))[:-1] if trees else np.empty(0)
+    moved = [(tree.left + at, tree.right + at) for tree, at in zip(trees, root.tolist(), strict=True)]
     return Forest(
-        root=np.array(roots, dtype=np.int32),
-        head=np.array(heads, dtype=np.int32),
-        feature=np.array(feature, dtype=np.int32),
-        threshold=np.array(threshold, dtype=np.float64),
-        left=np.array(left, dtype=np.int32),
-        right=np.array(right, dtype=np.int32),
-        value=np.array(value, dtype=np.float64),
-        depth=deepest,
+        root=root.astype(np.int32),
+        head=np.repeat(np.arange(len(boosters), dtype=np.int32), [len(booster) for booster in boosters]),
+        feature=_joined([tree.feature for tree in trees]).astype(np.int32),
+        threshold=_joined([tree.threshold for tree in trees]),
+        left=_joined([left for left, _ in moved]).astype(np.int32),
+        right=_joined([right for _, right in moved]).astype(np.int32),
+        value=_joined([tree.value for tree in trees]),
+        depth=max((tree.depth for tree in trees), default=0),
         base=np.zeros(len(boosters)),
     )
 
 
-def _add(node: dict[str, Any], nodes: list[tuple[int, float, int, int, float]]) -> int:
-    """Append a subtree, its own node first; returns its depth."""
-    at = len(nodes)
-    if "leaf_value" in node:
-        nodes.append((0, 0.0, at, at, float(node["leaf_value"])))
-        return 0
-    nodes.append((0, 0.0, at, at, 0.0))
-    left = len(nodes)
-    depth = _add(node["left_child"], nodes)
-    right = len(nodes)
-    depth = max(depth, _add(node["right_child"], nodes))
-    nodes[at] = (int(node["split_feature"]), float(node["threshold"]), left, right, 0.0)
-    return depth + 1
+def _joined(parts: list[Floats]) -> Floats:
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tree:
+    """Nodes of one tree as in Forest, splits before leaves; children are counted from its first node."""
+
+    feature: Floats
+    threshold: Floats
+    left: Floats
+    right: Floats
+    value: Floats
+    depth: int
+
+
+def _trees(model: str) -> list[_Tree]:
+    """The trees of a model in LightGBM's text format: a block of `name=values` each."""
+    blocks = model.partition("end of trees")[0].split("\nTree=")[1:]
+    return [_tree(dict(line.split("=", 1) for line in block.splitlines()[1:] if "=" in line)) for block in blocks]
+
+
+def _tree(block: dict[str, str]) -> _Tree:
+    def read(name: str) -> Floats:
+        return np.array(block.get(name, "").split(), dtype=np.float64)
+
+    leaves = read("leaf_value")
+    splits, itself = len(leaves) - 1, np.arange(len(leaves)) + len(leaves) - 1
+    nothing = np.zeros(len(leaves))
+
+    def children(name: str) -> Floats:
+        """Children below 0 are leaves: -1 is the first one."""
+        at = read(name)
+        return np.where(at < 0, splits - 1.0 - at, at)
+
+    left, right = children("left_child"), children("right_child")
+    return _Tree(
+        feature=np.concatenate([read("split_feature"), nothing]),
+        threshold=np.concatenate([read("threshold"), nothing]),
+        left=np.concatenate([left, itself]),
+        right=np.concatenate([right, itself]),
+        value=np.concatenate([np.zeros(splits), leaves]),
+        depth=_depth(left.astype(int).tolist(), right.astype(int).tolist()),
+    )
+
+
+def _depth(left: list[int], right: list[int]) -> int:
+    """Most steps from a root to a leaf; a split stands before those below it."""
+    below = [0] * (2 * len(left) + 1)
+    for node in reversed(range(len(left))):
+        below[node] = 1 + max(below[left[node]], below[right[node]])
+    return below[0]
 
 
 def text_of(idf: Floats, coefficients: Floats, intercepts: Floats, axes: Floats) -> Text:

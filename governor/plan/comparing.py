@@ -79,9 +79,10 @@ class Prospects:
         third[:, :, rungs, rungs] = -np.inf
         third[:, :, :, ~(thirds & (left > 2))] = -np.inf
         best = np.maximum(held[..., None], third.max(axis=3))
-        equal = np.nan_to_num(pairs.equal)[..., None]
+        unknown = np.isnan(pairs.equal)
+        equal = np.where(unknown, 0.0, pairs.equal)[..., None]
         pair = (1.0 - equal) * best[0] + equal * best[1] - spent[:, None] - spent[None, :]
-        pair[~(allowed & (left > 1)) | np.isnan(pairs.equal)] = -np.inf
+        pair[~(allowed & (left > 1)) | unknown] = -np.inf
         return cls(_value(pairs.p, harm), spent, held, third, pair)
 
     def course(self, at: int = 0, first: Flags | None = None) -> Course:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import ClassVar
 
 from pydantic import Field
@@ -80,14 +81,17 @@ def vote(reply: Reply) -> str | None:
     """What a reply answers, in a form in which equal answers are equal; None for no answer, or a part of one."""
     if reply.tool_calls:
         return json.dumps([[call.name, _canonical(call.arguments)] for call in reply.tool_calls])
-    if reply.truncated:
-        return None
-    found = answer.find_json(reply.text)
+    return None if reply.truncated else _vote_of(reply.text)
+
+
+@lru_cache(maxsize=256)  # every further sample is compared with those before
+def _vote_of(text: str) -> str | None:
+    found = answer.find_json(text)
     if found is not None and isinstance(found.value, dict | list):
         return json.dumps(found.value, sort_keys=True)
-    final = answer.final_answer(reply.text)
+    final = answer.final_answer(text)
     figures = answer.numbers(final)
-    if len(figures) == 1 and answer.marked_answer(reply.text) is not None:
+    if len(figures) == 1 and answer.marked_answer(text) is not None:
         return str(figures[0])
     return _number_or_text(final) or None
 
