@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from governor.errors import ModelFileError
 from governor.estimate.calibration import save_calibration
 from governor_local.registry import find_model, pull
+
+# No example has a time limit: on a shared machine it says who else was running.
+settings.register_profile("governor", deadline=None)
+settings.load_profile("governor")
 
 
 @pytest.fixture(scope="session")

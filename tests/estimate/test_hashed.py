@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -58,9 +57,7 @@ def test_buckets_are_each_named_once_and_in_range(text: str) -> None:
 def test_of_a_very_long_text_head_and_tail_are_read() -> None:
     head, tail = "first " * (SCAN_HEAD // 6), "last " * (SCAN_TAIL // 5)
     long = f"{head:{SCAN_HEAD}}{'middle ' * 300_000}{tail:>{SCAN_TAIL}}"
-    start = time.process_time()
     found = pairs(words_of(long, BUCKETS))
-    assert time.process_time() - start < 0.2
     assert pairs(words_of("middle", BUCKETS)).keys() & found.keys() == set()
     assert pairs(words_of("first", BUCKETS)).keys() <= found.keys()
     assert pairs(words_of("last", BUCKETS)).keys() <= found.keys()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -101,20 +100,3 @@ def test_moved_weights_forecast_what_a_moved_normal_does(shift: float, odds: flo
     assert float(at @ moved) == pytest.approx(exact, abs=0.01)
     assert float(NODES @ moved) == pytest.approx(shift, abs=0.01)
     assert float(NODES**2 @ moved) - float(NODES @ moved) ** 2 == pytest.approx(1.0, abs=0.05)
-
-
-def test_a_session_costs_an_estimate_next_to_nothing(known: Calibration) -> None:
-    online = Online(LearnedEstimator(known))
-    for number in range(6):
-        serve(online, step(number, "bad"), right=False)
-
-    def fastest(session: str) -> float:
-        asked, best = step(99, session), 1.0
-        for _ in range(200):
-            begun = time.perf_counter()
-            online.estimate(asked, TERMS)
-            best = min(best, time.perf_counter() - begun)
-        return best
-
-    plain, shifted = fastest(""), fastest("bad")
-    assert shifted < plain + 100e-6, f"{1e6 * plain:.0f} us without a session, {1e6 * shifted:.0f} us with one"

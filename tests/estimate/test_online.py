@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -446,37 +446,6 @@ def wait_until(done: Callable[[], bool], seconds: float = 60.0) -> None:
     while not done():
         assert time.monotonic() < end
         time.sleep(0.02)
-
-
-def test_an_estimate_costs_little() -> None:
-    """Loose, for slow machines: what was measured stands in docs/online.md."""
-    online, belief = Online(Flatter()), None
-    for number in range(200):
-        belief = serve(online, step(number, node=f"n{number % 7}"), LADDER[number % 3], right=number % 3 > 0)
-    asked = [step(1000 + number, node=f"n{number % 7}") for number in range(400)]
-    took = quantile([timed(lambda s=s: online.estimate(s, TERMS)) for s in asked])  # type: ignore[misc]
-    sys.stdout.write(f"\nwrapper, median: {took * 1e6:.0f} us\n")
-    assert belief is not None
-    assert took < 400e-6
-
-
-class Flatter:
-    """Always the very same belief: what is timed is the wrapper alone."""
-
-    belief = LatentBelief.normal(0.0, 0.9, TERMS)
-
-    def estimate(self, step: Step, terms: Terms) -> LatentBelief:
-        return self.belief
-
-
-def timed(action: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    action()
-    return time.perf_counter() - begun
-
-
-def quantile(times: Sequence[float]) -> float:
-    return sorted(times)[len(times) // 2]
 
 
 def shipped(online: Online, asked: Step, rung: Rung, right: bool) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -240,16 +239,6 @@ async def test_a_span_is_not_closed_by_a_task_that_did_not_open_it() -> None:
 
 
 @pytest.mark.parametrize("make", [OtelTracer, NullTracer])
-def test_tracing_that_nobody_listens_to_costs_next_to_nothing(make: type[OtelTracer | NullTracer]) -> None:
-    """Three spans a step: measured 3 us each, allowed 100."""
-    tracer: Tracer = make()
-    best = min(_seconds(tracer) for _ in range(5))
-    assert best / 200 < 300e-6
+def test_tracing_that_nobody_listens_to_leaves_no_span(make: type[OtelTracer | NullTracer]) -> None:
+    a_step(make())
     assert not trace.get_current_span().get_span_context().is_valid
-
-
-def _seconds(tracer: Tracer) -> float:
-    begun = time.perf_counter()
-    for _ in range(200):
-        a_step(tracer)
-    return time.perf_counter() - begun
