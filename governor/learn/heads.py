@@ -194,7 +194,8 @@ def _tree(block: dict[str, str]) -> _Tree:
         return np.array(block.get(name, "").split(), dtype=np.float64)
 
     leaves = read("leaf_value")
-    splits, itself = len(leaves) - 1, np.arange(len(leaves)) + len(leaves) - 1
+    splits = len(leaves) - 1
+    itself = np.arange(len(leaves), dtype=np.float64) + splits
     nothing = np.zeros(len(leaves))
 
     def children(name: str) -> Floats:
