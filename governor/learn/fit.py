@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,11 +22,13 @@ from governor.learn.heads import (
     STRENGTHS,
     Design,
     Rows,
+    Shape,
     fit_axes,
     fit_linear,
     fit_trees,
     inverse_frequency,
     most_rounds,
+    shapes,
     text_of,
 )
 from governor.learn.ladder import Ladder
@@ -47,7 +50,7 @@ GROWN = (0.3, 0.6, 1.0)
 """Shares of the trees, of which held-out log loss picks one."""
 
 PROBED = 1500
-"""Questions on whose held-out forecasts the linear heads' strength is chosen: more tell no more and take longer."""
+"""Questions on whose held-out forecasts strength and shape are chosen: more tell no more and take longer."""
 
 FEWEST = 20
 """Questions without which nothing is fitted."""
@@ -63,6 +66,7 @@ class Held:
     raw: Floats
     linear: Floats
     strength: float
+    shape: Shape
     grown: float
     mix: float
 
@@ -163,31 +167,64 @@ def _held_out(design: Design, y: Floats, weight: Floats, fold: Rows, seed: int) 
         words, x = design.weighted(inverse_frequency(design.counts[train]))
         views.append(x)
         places.append(words @ fit_axes(words[train], seed))
-    strength = _strength(views, y, weight, fold)
+    probed = _probed(fold)
+    strength = _strength(views[:probed], y, weight, fold)
     linear = _linear(views, y, weight, fold, strength)
-    trees = np.zeros((len(GROWN), *y.shape))
-    for (train, test), axes in zip(splits(fold), places, strict=True):
-        rows = np.hstack([linear, design.numbers, axes])
-        forest = fit_trees(rows[train], y[train], weight[train], most_rounds(y.shape[1]))
-        trees[:, test] = forest.many(rows[test], GROWN)
-    raw = {(grown, mix): mixed(linear, trees[at], mix) for at, grown in enumerate(GROWN) for mix in MIXES}
+    rows = [np.hstack([linear, design.numbers, axes]) for axes in places]
+    tried = shapes(y.shape[1])
+    shape = tried[0] if len(tried) == 1 else _shape(tried, rows[:probed], linear, y, weight, fold)
+    raw = _blends(linear, _grown(rows, y, weight, fold, shape))
     grown, mix = min(raw, key=lambda one: _log_loss(raw[one], y, weight))
-    return Held(raw[grown, mix], linear, strength, grown, mix)
+    return Held(raw[grown, mix], linear, strength, shape, grown, mix)
+
+
+def _probed(fold: Rows) -> int:
+    """How many folds hold PROBED questions."""
+    sizes = np.array([len(test) for _, test in splits(fold)]).cumsum()
+    return int(np.searchsorted(sizes, min(PROBED, int(sizes[-1])))) + 1
+
+
+def _shape(tried: Sequence[Shape], rows: list[Floats], linear: Floats, y: Floats, weight: Floats, fold: Rows) -> Shape:
+    """The shape of least log loss, beside the linear heads, on the folds that `rows` (Q, F) are of."""
+    known = _of_folds(fold, len(rows))
+
+    def loss(shape: Shape) -> float:
+        raw = _blends(linear, _grown(rows, y, weight, fold, shape))
+        return min(_log_loss(odds[known], y[known], weight[known]) for odds in raw.values())
+
+    return min(tried, key=loss)
+
+
+def _grown(rows: list[Floats], y: Floats, weight: Floats, fold: Rows, shape: Shape) -> Floats:
+    """Sums of trees that did not see their question's fold, (len(GROWN), Q, K); 0 in folds that have no rows."""
+    trees = np.zeros((len(GROWN), *y.shape))
+    for part, (train, test) in zip(rows, splits(fold), strict=False):
+        forest = fit_trees(part[train], y[train], weight[train], most_rounds(y.shape[1]), shape)
+        trees[:, test] = forest.many(part[test], GROWN)
+    return trees
+
+
+def _blends(linear: Floats, trees: Floats) -> dict[tuple[float, float], Floats]:
+    """Log-odds (Q, K) of heads and trees together, by how many of the trees and their weight."""
+    return {(grown, mix): mixed(linear, trees[at], mix) for at, grown in enumerate(GROWN) for mix in MIXES}
 
 
 def _strength(views: list[Any], y: Floats, weight: Floats, fold: Rows) -> float:
-    """The strength of least log loss on the first folds that hold PROBED questions."""
-    sizes = np.array([len(test) for _, test in splits(fold)])
-    folds_probed = int(np.searchsorted(sizes.cumsum(), min(PROBED, sizes.sum()))) + 1
-    probed = np.isin(fold, np.unique(fold)[:folds_probed])
+    """The strength of least log loss on the folds that `views` (Q, B) are of."""
+    known = _of_folds(fold, len(views))
     best, least = STRENGTHS[0], np.inf
     for strength in STRENGTHS:
-        odds = _linear(views[:folds_probed], y, weight, fold, strength)
-        loss = _log_loss(odds[probed], y[probed], weight[probed])
+        odds = _linear(views, y, weight, fold, strength)
+        loss = _log_loss(odds[known], y[known], weight[known])
         if loss >= least:
             break
         best, least = strength, loss
     return best
+
+
+def _of_folds(fold: Rows, count: int) -> npt.NDArray[np.bool_]:
+    """Whether each question (Q,) is in one of the first folds."""
+    return np.isin(fold, np.unique(fold)[:count])
 
 
 def _linear(views: list[Any], y: Floats, weight: Floats, fold: Rows, strength: float) -> Floats:
@@ -207,7 +244,7 @@ def _final(design: Design, y: Floats, weight: Floats, held: Held, seed: int) -> 
     text = text_of(idf, coefficients, intercepts, fit_axes(words, seed))
     places = words @ text.axes.astype(np.float64)
     rounds = max(round(held.grown * most_rounds(y.shape[1])), 1)
-    trees = fit_trees(np.hstack([held.linear, design.numbers, places]), y, weight, rounds)
+    trees = fit_trees(np.hstack([held.linear, design.numbers, places]), y, weight, rounds, held.shape)
     return text, trees, places
 
 

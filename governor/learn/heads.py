@@ -28,8 +28,6 @@ TREES = 250
 
 MOST_TREES = 1000
 _FEW_RUNGS = 3
-_SHAPE = ({"num_leaves": 31, "max_depth": 12}, {"num_leaves": 16, "max_depth": 8})
-"""Of a tree: up to _FEW_RUNGS rungs, whose other parts are small, and beyond."""
 
 _TREE = {
     "objective": "cross_entropy",
@@ -50,6 +48,17 @@ _BITS = 6
 _NARROWEST = 1e-3  # of the widest axis: texts of few templates have fewer directions than AXES
 
 Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The most leaves of a tree, and the most steps from its root to one."""
+
+    leaves: int
+    depth: int
+
+
+_SHAPES = (Shape(16, 8), Shape(31, 12))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,17 +143,22 @@ def most_rounds(rungs: int) -> int:
     return max(min(TREES, MOST_TREES // rungs), 1)
 
 
-def fit_trees(rows: Floats, y: Floats, weight: Floats, rounds: int) -> Forest:
+def shapes(rungs: int) -> tuple[Shape, ...]:
+    """What trees may look like, small ones first: large ones only for a few rungs, whose other parts are small."""
+    return _SHAPES if rungs <= _FEW_RUNGS else _SHAPES[:1]
+
+
+def fit_trees(rows: Floats, y: Floats, weight: Floats, rounds: int, shape: Shape = _SHAPES[0]) -> Forest:
     """Boosted trees per rung on dense rows (Q, F), by LightGBM with the cross-entropy of fractional labels."""
     lightgbm = _needed("lightgbm")
     boosters = []
-    shape = {**_TREE, **_SHAPE[y.shape[1] > _FEW_RUNGS]}
+    how = {**_TREE, "num_leaves": shape.leaves, "max_depth": shape.depth}
     for rung in range(y.shape[1]):
         known = np.flatnonzero(weight[:, rung] > 0)
         data = lightgbm.Dataset(
             rows[known], y[known, rung], weight=weight[known, rung], params={"verbose": -1, "max_bin": _BINS}
         )
-        boosters.append(_trees(lightgbm.train(shape, data, rounds).model_to_string()) if len(known) else [])
+        boosters.append(_trees(lightgbm.train(how, data, rounds).model_to_string()) if len(known) else [])
     return _flat(boosters)
 
 
