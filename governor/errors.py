@@ -14,7 +14,7 @@ GovernorError
 │   └── BackendReplyError          an answer that can't be read (garbage JSON, cut stream)
 │       └── BackendStreamError         a stream broke off after text was shown to its reader
 ├── LedgerError            the budget store failed
-│   ├── BudgetExceededError        a limit would be passed; carries what is left
+│   ├── BudgetExceededError        a limit would be passed: spent, busy or too small; carries what is left
 │   ├── LedgerUnavailableError     the store can't be reached
 │   └── ReservationError           unknown reservation, or used twice in a conflicting way
 ├── VerifierError          a verifier could not do its work (says nothing about the answer)
@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from governor.records import Amount, Usage
@@ -148,21 +148,53 @@ class LedgerError(GovernorError):
     """Base of everything a budget store can say no with."""
 
 
+RefusalKind = Literal["budget_exceeded", "budget_busy", "too_large"]
+"""Why a budget refused: spent, held by others, or too small for it even when empty."""
+
+
 class BudgetExceededError(LedgerError):
     """The amount does not fit a limit.
 
-    `scope` names the limit that refused, `dimension` is tokens, micros, millis or calls, `limit` its
-    ceiling, `left` what could still be held under all the reservation's limits together, per dimension
-    (`sys.maxsize` in a dimension that no limit bounds; None where the store can't say).
+    `scope` names the limit that refused, `dimension` is one of Amount's, `limit` its ceiling, `left` what could still
+    be held under all the reservation's limits together, per dimension (`sys.maxsize` in a dimension that no limit
+    bounds; None where the store can't say).
+
+    `kind` is `too_large` where it would not fit the limit even if nothing else were booked on it, `budget_exceeded` where
+    what is spent leaves no room for it, `budget_busy` where it would fit but for what others hold now. Of several
+    limits that refuse, the gravest speaks: in that order, and of two spent ones the one that resets later.
+    `resets` is when a spent limit has room for it again, if nothing more is booked (seconds since the epoch; None:
+    never by itself). `retry_after` is the same in seconds from now, and for `budget_busy` a short wait; None where
+    waiting does not help.
     """
 
-    def __init__(self, scope: str, dimension: str, limit: int, asked: int, left: Amount | None = None) -> None:
+    def __init__(
+        self,
+        scope: str,
+        dimension: str,
+        limit: int,
+        asked: int,
+        left: Amount | None = None,
+        *,
+        kind: RefusalKind = "budget_exceeded",
+        resets: float | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         self.scope = scope
         self.dimension = dimension
         self.limit = limit
         self.asked = asked
         self.left = left
-        super().__init__(f"budget '{scope}' exceeded: {asked} {dimension} would pass the limit of {limit}")
+        self.kind: RefusalKind = kind
+        self.resets = resets
+        self.retry_after = retry_after
+        super().__init__(f"budget '{scope}' {_REFUSED[kind]} {asked} {dimension} would pass the limit of {limit}")
+
+
+_REFUSED: dict[RefusalKind, str] = {
+    "budget_exceeded": "exceeded:",
+    "budget_busy": "busy, the rest is held by others:",
+    "too_large": "too small even when empty:",
+}
 
 
 class LedgerUnavailableError(LedgerError):

@@ -21,6 +21,7 @@ from governor.records import (
     Step,
     Stop,
     Verdict,
+    Window,
 )
 
 
@@ -217,47 +218,92 @@ class Foresighted(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """An open or closed hold. `amount` is what is held while open and what was spent once settled."""
+    """An open or closed hold.
+
+    `amount` is what is held while open, what counts as spent once expired (nothing of it where `sent` is False), and
+    what was spent once settled.
+    """
 
     key: str
     amount: Amount
     state: Literal["open", "settled", "refunded", "expired"]
     limits: tuple[Limit, ...] = ()
+    sent: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
     """Sums of one scope: `spent` (settled, or expired at its bound) and `reserved` (open holds).
 
-    `overshoot` is the part of `spent` by which settlements passed what was held for them.
+    `spent` is what counts now: of a sliding window what has not left it. `overshoot` is the part of all that was ever spent
+    here by which settlements passed what was held for them, `expired` the number of leases that ran out.
     """
 
     scope: str
     spent: Amount = Amount()
     reserved: Amount = Amount()
     overshoot: Amount = Amount()
+    expired: int = 0
+    window: Window = Window()
 
 
 class Ledger(Protocol):
     """reserve -> extend -> settle or refund, atomically over every limit of the reservation.
 
-    The contract is `governor.testing.LedgerContract`. `now` never appears: a store takes a clock when it
-    is made, so that tests can turn it.
+    The contract is `governor.testing.LedgerContract`, in words docs/ledger.md. `now` never appears: a store takes a clock
+    when it is made, so that tests can turn it. Errors: BudgetExceededError for a refusal (see its `kind`), after which
+    nothing has changed; ReservationError for an unknown key or one that was closed otherwise; LedgerUnavailableError for
+    a store that can't be reached or written: the operation then has happened whole or not at all, and may be repeated.
     """
 
-    def reserve(self, key: str, amount: Amount, limits: Sequence[Limit]) -> Reservation: ...
+    def reserve(self, key: str, amount: Amount, limits: Sequence[Limit], *, sent: bool = True) -> Reservation:
+        """Open a hold, or take up the open or expired one of this key: the larger amount holds, the lease begins anew.
 
-    def extend(self, key: str, amount: Amount) -> Reservation: ...
+        With `sent=False` nothing has been sent yet: a lease that runs out so is given back. Otherwise it counts as spent.
+        """
+        ...
 
-    def settle(self, key: str, spent: Amount) -> Reservation: ...
+    def extend(self, key: str, amount: Amount, *, whole: bool = False, sent: bool = True) -> Reservation:
+        """Hold `amount` more, renew the lease and, unless `sent` is False, mark it as sent (for good).
 
-    def refund(self, key: str) -> Reservation: ...
+        With `whole`, `amount` is what is to be held in all, and less than is held changes nothing: such an extension may be
+        repeated and overtaken by a later one. One without may not: it holds more each time.
+        """
+        ...
+
+    def settle(self, key: str, spent: Amount) -> Reservation:
+        """Book what was spent and free the rest; the first settlement stands, an equal one changes nothing."""
+        ...
+
+    def refund(self, key: str) -> Reservation:
+        """Free the whole hold; once more changes nothing."""
+        ...
 
     def reservation(self, key: str) -> Reservation | None: ...
 
     def balance(self, scope: str) -> Balance: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Auditable(Protocol):
+    """A Ledger that shows all it holds, and whose sums a person may set; those that Governor brings are."""
+
+    def balances(self, prefix: str = "") -> tuple[Balance, ...]:
+        """The sums of every scope that is remembered and begins with `prefix`, sorted by scope."""
+        ...
+
+    def reservations(self, prefix: str = "") -> tuple[Reservation, ...]:
+        """Every reservation that is remembered and whose key begins with `prefix`, sorted by key."""
+        ...
+
+    def reset(self, scope: str, spent: Amount = ...) -> Balance:
+        """Set what counts as spent (default nothing) as if booked now, and the overshoot to nothing.
+
+        Holds stay. A settlement that replaces a booking of before the reset never takes the sum below zero.
+        """
+        ...
 
 
 @runtime_checkable

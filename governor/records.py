@@ -35,12 +35,19 @@ ANSWERLESS_FAILURES: frozenset[Failure] = frozenset({"truncated", "empty", "refu
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """A quantity in every dimension a budget can limit: tokens, micro-USD, milliseconds, calls."""
+    """A quantity in every dimension a budget can limit: tokens, micro-USD, milliseconds, calls.
+
+    `input`, `thinking` and `answer` are tokens too. Each figure stands for itself: of a bound, the three may add up to more
+    than `tokens`, because thought and answer share one `max_tokens` and either may take all of it.
+    """
 
     tokens: int = 0
     micros: int = 0
     millis: int = 0
     calls: int = 0
+    input: int = 0
+    thinking: int = 0
+    answer: int = 0
 
     def __add__(self, other: Amount) -> Amount:
         return Amount(
@@ -48,7 +55,25 @@ class Amount:
             self.micros + other.micros,
             self.millis + other.millis,
             self.calls + other.calls,
+            self.input + other.input,
+            self.thinking + other.thinking,
+            self.answer + other.answer,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which of a scope's spend counts. The default is a rolling total: all of it, for good.
+
+    `until`: a fixed window. It is part of the scope's name, and this is when the next one begins (seconds since the epoch).
+    `sliding`: what was booked within the last so many seconds. It leaves in steps of 1/60 of the window and never
+    early, so that no stretch of that length ever holds more than the limit.
+    `idle`: seconds without any booking after which a store may forget the sums.
+    """
+
+    until: float | None = None
+    sliding: float | None = None
+    idle: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +81,8 @@ class Limit:
     """A ceiling on a scope. None means that the dimension is not limited.
 
     `scope` is the full key under which spend is summed, for example `app:support@2026-11-21` for one day
-    of one application: a period's window is part of the key, so that stores need no calendar.
+    of one application: a period's window is part of the key, so that stores need no calendar. All limits of a scope
+    have the same `window`.
     """
 
     scope: str
@@ -64,6 +90,10 @@ class Limit:
     micros: int | None = None
     millis: int | None = None
     calls: int | None = None
+    input: int | None = None
+    thinking: int | None = None
+    answer: int | None = None
+    window: Window = Window()
 
 
 @dataclass(frozen=True, slots=True)

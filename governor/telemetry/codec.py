@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from governor import errors
 from governor.errors import BackendError, BudgetExceededError
-from governor.records import Amount, Limit, Reply, ToolCall, Usage, Verdict
+from governor.records import Amount, Limit, Reply, ToolCall, Usage, Verdict, Window
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def recordable(cls: type[T]) -> type[T]:
     return cls
 
 
-for _cls in (Amount, Limit, Reply, ToolCall, Usage, Verdict):
+for _cls in (Amount, Limit, Reply, ToolCall, Usage, Verdict, Window):
     recordable(_cls)
 
 
@@ -84,6 +84,9 @@ def encode_error(error: BaseException) -> Any:
             "limit": error.limit,
             "asked": error.asked,
             "left": encode(error.left),
+            "kind": error.kind,
+            "resets": error.resets,
+            "retry_after": error.retry_after,
         }
     raise Unrecordable(type(error).__name__)
 
