@@ -18,10 +18,11 @@ from governor.protocols import Ledger
 __all__ = ["open_ledger"]
 
 Clock = Callable[[], float]
-Opener = Callable[[str, Clock, float], Ledger]
+KEEP = 86_400.0
+Opener = Callable[[str, Clock, float, float], Ledger]
 
 
-def open_ledger(uri: str, *, clock: Clock = time.time, ttl: float = 900.0) -> Ledger:
+def open_ledger(uri: str, *, clock: Clock = time.time, ttl: float = 900.0, keep: float | None = None) -> Ledger:
     """Open the budget store that `uri` names.
 
     `memory://` keeps sums in this process. `sqlite:///relative.db` and `sqlite:////absolute.db` (percent-encoded)
@@ -29,18 +30,22 @@ def open_ledger(uri: str, *, clock: Clock = time.time, ttl: float = 900.0) -> Le
     `?timeout=SECONDS` says how long to wait for another process (5). Other schemes are looked up among the entry
     points `governor.ledgers`: a callable (uri, *, clock, ttl) -> Ledger.
 
-    `clock` gives seconds since the epoch; a reservation untouched for `ttl` seconds counts as spent at its bound.
+    `clock` gives seconds since the epoch; a reservation untouched for `ttl` seconds counts as spent at its bound. A closed
+    one is remembered for `keep` seconds (86,400): so long a repeated operation is recognised. An entry point is given
+    `keep` only where it is not None.
     Raises LedgerError for a URI that can't be used, LedgerUnavailableError for a store that can't.
     """
-    if ttl <= 0:
-        raise LedgerError(f"ledger '{uri}': ttl must be positive, not {ttl}")
+    for name, seconds in (("ttl", ttl), ("keep", keep)):
+        if seconds is not None and seconds <= 0:
+            raise LedgerError(f"ledger '{uri}': {name} must be positive, not {seconds}")
     scheme, separator, _ = uri.partition("://")
     if not separator:
         raise LedgerError(f"ledger '{uri}' is not a URI: write memory:// or sqlite:///path/to/file.db")
     builtin = _BUILTIN.get(scheme)
     if builtin is not None:
-        return builtin(uri, clock, ttl)
-    return cast("Ledger", _plugin(scheme).load()(uri, clock=clock, ttl=ttl))
+        return builtin(uri, clock, ttl, KEEP if keep is None else keep)
+    options = {} if keep is None else {"keep": keep}
+    return cast("Ledger", _plugin(scheme).load()(uri, clock=clock, ttl=ttl, **options))
 
 
 def _plugin(scheme: str) -> EntryPoint:
@@ -53,18 +58,18 @@ def _plugin(scheme: str) -> EntryPoint:
     raise LedgerError(f"unknown ledger scheme '{scheme}://': {hint}")
 
 
-def _open_memory(uri: str, clock: Clock, ttl: float) -> Ledger:
+def _open_memory(uri: str, clock: Clock, ttl: float, keep: float) -> Ledger:
     from governor.ledger.memory import MemoryStore
 
     if uri != "memory://":
         raise LedgerError(f"ledger '{uri}': memory:// takes no path and no options")
-    return BookLedger(MemoryStore(), clock, ttl)
+    return BookLedger(MemoryStore(), clock, ttl, keep)
 
 
-def _open_sqlite(uri: str, clock: Clock, ttl: float) -> Ledger:
+def _open_sqlite(uri: str, clock: Clock, ttl: float, keep: float) -> Ledger:
     from governor.ledger.sqlite import open_store
 
-    return BookLedger(open_store(uri), clock, ttl)
+    return BookLedger(open_store(uri), clock, ttl, keep)
 
 
 _BUILTIN: dict[str, Opener] = {"memory": _open_memory, "sqlite": _open_sqlite}

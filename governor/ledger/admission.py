@@ -1,168 +1,193 @@
-"""What each operation does to a reservation and to the sums of its scopes: pure, without store or clock.
+"""What each operation does to a reservation and to the sums of its scopes: without store or clock.
 
     reserve            extend, reserve          settle            refund
     (nothing) -> open  open, expired -> open    -> settled        -> refunded
-    open -> expired when its lease runs out: from then on it counts as spent at its bound
+    open -> expired when its lease runs out: from then on it counts as spent at its bound, if it was sent
 
-A reservation touches all of its scopes alike, so that one `Posting` says everything there is to book.
+A reservation touches all of its scopes alike. Every function makes all its checks before it changes anything.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from governor.errors import BudgetExceededError, ReservationError
-from governor.protocols import Balance, Reservation
+from governor.errors import ReservationError
+from governor.ledger.refusals import refusal
+from governor.ledger.sums import DIMENSIONS, Figures, Pairs, Sums, ceilings, figures, pairs
+from governor.protocols import Reservation
 from governor.records import Amount, Limit
 
-DIMENSIONS = ("tokens", "micros", "millis", "calls")
 NOTHING = Amount()
-UNBOUNDED = sys.maxsize
 MOST = 2**53
 """Largest figure of an amount: every store, JSON and Lua included, holds integers exactly up to here."""
 
+_NONE: Figures = (0,) * len(DIMENSIONS)
 
-@dataclass(frozen=True, slots=True)
-class Posting:
-    """The reservation after an operation, and what to add to the sums of each of its scopes (may be negative)."""
-
-    after: Reservation
-    spent: Amount = NOTHING
-    reserved: Amount = NOTHING
-    overshoot: Amount = NOTHING
+Booked: TypeAlias = Mapping[str, Sums]
+"""The sums of every scope of a reservation's limits, by scope."""
 
 
-def scopes(limits: Sequence[Limit]) -> tuple[str, ...]:
-    """The scopes that limits book on, each once, in order."""
-    return tuple(dict.fromkeys(limit.scope for limit in limits))
+@dataclass(slots=True)
+class Hold:
+    """The row of one reservation. Mutable, as `Sums` is.
+
+    `moment` is when an open one was last touched, when an expired one's lease ran out, when another was closed.
+    """
+
+    key: str
+    amount: Amount
+    limits: tuple[Limit, ...]
+    state: Literal["open", "settled", "refunded", "expired"]
+    sent: bool
+    moment: float
+
+    @property
+    def record(self) -> Reservation:
+        """As a record."""
+        return Reservation(key=self.key, amount=self.amount, state=self.state, limits=self.limits, sent=self.sent)
 
 
 def minus(amount: Amount, other: Amount) -> Amount:
     """The difference in each dimension."""
-    return Amount(
-        amount.tokens - other.tokens,
-        amount.micros - other.micros,
-        amount.millis - other.millis,
-        amount.calls - other.calls,
-    )
+    return Amount(*(one - two for one, two in zip(figures(amount), figures(other), strict=True)))
 
 
 def larger(amount: Amount, other: Amount) -> Amount:
     """The larger figure in each dimension."""
-    return Amount(
-        max(amount.tokens, other.tokens),
-        max(amount.micros, other.micros),
-        max(amount.millis, other.millis),
-        max(amount.calls, other.calls),
-    )
+    return Amount(*map(max, figures(amount), figures(other)))
 
 
-def check(amount: Amount) -> None:
-    """ValueError unless every figure lies in 0 .. 2**53."""
-    if not (
-        0 <= amount.tokens <= MOST
-        and 0 <= amount.micros <= MOST
-        and 0 <= amount.millis <= MOST
-        and 0 <= amount.calls <= MOST
-    ):
+def check(amount: Amount) -> Figures:
+    """The amount's figures; ValueError unless every one lies in 0 .. 2**53."""
+    numbers = figures(amount)
+    if min(numbers) < 0 or max(numbers) > MOST:
         raise ValueError(f"an amount's figures must lie between 0 and 2**53: {amount}")
+    return numbers
 
 
-def left(limits: Sequence[Limit], balances: Mapping[str, Balance]) -> Amount:
-    """What could still be held under all limits together; UNBOUNDED in a dimension that none bounds."""
-    room = dict.fromkeys(DIMENSIONS, UNBOUNDED)
+def opened(key: str, amount: Amount, limits: tuple[Limit, ...], booked: Booked, now: float, *, sent: bool) -> Hold:
+    """A new reservation, or BudgetExceededError."""
+    whole = check(amount)
+    numbers = pairs(whole)
     for limit in limits:
-        taken = balances[limit.scope].spent + balances[limit.scope].reserved
-        for dimension in DIMENSIONS:
-            ceiling: int | None = getattr(limit, dimension)
-            if ceiling is not None:
-                room[dimension] = min(room[dimension], max(0, ceiling - getattr(taken, dimension)))
-    return Amount(**room)
+        sums, allowed = booked[limit.scope], ceilings(limit)
+        for place, number in numbers:
+            ceiling = allowed[place]
+            if ceiling is not None and sums.spent[place] + sums.reserved[place] + number > ceiling:
+                raise refusal(whole, dict.fromkeys(booked, _NONE), True, limits, booked, now)
+    for sums in booked.values():
+        sums.hold(numbers)
+        sums.references += 1
+        sums.touched = now
+    return Hold(key, amount, limits, "open", sent, now)
 
 
-def admit(asked: Amount, limits: Sequence[Limit], balances: Mapping[str, Balance]) -> None:
-    """BudgetExceededError unless spent + reserved + asked stays within every limit, in every dimension.
-
-    A dimension in which nothing is asked can't refuse: where the money is gone, a free model still may answer.
-    """
-    for limit in limits:
-        balance = balances[limit.scope]
-        for dimension in DIMENSIONS:
-            ceiling: int | None = getattr(limit, dimension)
-            more: int = getattr(asked, dimension)
-            if ceiling is None or more <= 0:
-                continue
-            if getattr(balance.spent, dimension) + getattr(balance.reserved, dimension) + more > ceiling:
-                raise BudgetExceededError(limit.scope, dimension, ceiling, more, left(limits, balances))
-
-
-def reserve(
-    found: Reservation | None, key: str, amount: Amount, limits: tuple[Limit, ...], balances: Mapping[str, Balance]
-) -> Posting:
-    """Opens a reservation, or takes up again the open or expired one of the same key (the larger amount holds)."""
-    if found is None:
-        admit(amount, limits, balances)
-        return Posting(Reservation(key=key, amount=amount, state="open", limits=limits), reserved=amount)
+def taken_up(found: Hold, amount: Amount, limits: tuple[Limit, ...], booked: Booked, now: float, *, sent: bool) -> None:
+    """Reserving a key that is known: the larger amount holds."""
+    check(amount)
     _refuse_closed(found, "reserved again")
-    if set(found.limits) != set(limits):
-        raise ReservationError(f"reservation '{key}' is open under other limits: use a new key")
-    return _hold(found, larger(found.amount, amount), balances)
+    if found.limits != limits and set(found.limits) != set(limits):
+        raise ReservationError(f"reservation '{found.key}' is open under other limits: use a new key")
+    _hold(found, larger(found.amount, amount), booked, now, sent=sent)
 
 
-def extend(found: Reservation, amount: Amount, balances: Mapping[str, Balance]) -> Posting:
-    """Holds `amount` more, or refuses and changes nothing."""
+def extend(found: Hold, amount: Amount, booked: Booked, now: float, *, whole: bool, sent: bool) -> None:
+    """Holds `amount` more, or that in all, or refuses and changes nothing."""
+    check(amount)
     _refuse_closed(found, "extended")
-    return _hold(found, found.amount + amount, balances)
+    _hold(found, larger(found.amount, amount) if whole else found.amount + amount, booked, now, sent=sent)
 
 
-def settle(found: Reservation, spent: Amount) -> Posting:
-    """Closes with what was really spent; what passes the hold is booked in full and counted as overshoot."""
+def settle(found: Hold, spent: Amount, booked: Booked, now: float) -> bool:
+    """Closes with what was really spent; what passes the hold is booked in full and counted as overshoot.
+
+    False: it was settled so before. A late settlement takes the place of its lease's booking, in the same grain of a sliding
+    window: if that has left, so has what is settled.
+    """
+    numbers = check(spent)
     if found.state == "settled" and found.amount == spent:
-        return Posting(found)
-    _refuse_closed(found, f"settled with {_figures(spent)}")
-    return _close(found, "settled", spent)
+        return False
+    _refuse_closed(found, "settled with {}", spent)
+    late, bound = found.state == "expired", figures(found.amount)
+    held = _NONE if late and not found.sent else bound
+    over = [(place, number - held[place]) for place, number in pairs(numbers) if number > held[place]]
+    for sums in booked.values():
+        _free(found, sums, pairs(bound))
+        when = found.moment if late and found.sent else now
+        if not late or not found.sent or sums.live(when, now):
+            sums.spend(pairs(numbers), when)
+        for place, number in over:
+            sums.overshoot[place] += number
+        sums.touched = now
+    found.amount, found.state, found.moment = spent, "settled", now
+    return True
 
 
-def refund(found: Reservation) -> Posting:
-    """Closes with nothing spent."""
+def refund(found: Hold, booked: Booked, now: float) -> bool:
+    """Closes with nothing spent; False: it was before."""
     if found.state == "refunded":
-        return Posting(found)
+        return False
     _refuse_closed(found, "refunded")
-    return _close(found, "refunded", NOTHING)
+    numbers = pairs(figures(found.amount))
+    for sums in booked.values():
+        _free(found, sums, numbers)
+        sums.touched = now
+    found.amount, found.state, found.moment = NOTHING, "refunded", now
+    return True
 
 
-def expire(found: Reservation) -> Posting:
-    """Books an open reservation as spent at its bound: whoever held it may have spent all of it."""
-    after = Reservation(key=found.key, amount=found.amount, state="expired", limits=found.limits)
-    return Posting(after, spent=found.amount, reserved=minus(NOTHING, found.amount))
+def expire(found: Hold, booked: Booked, ttl: float, now: float) -> None:
+    """Books an open reservation as spent at its bound when its lease ran out: its holder may have spent all of it."""
+    numbers, end = pairs(figures(found.amount)), found.moment + ttl
+    for sums in booked.values():
+        sums.hold(numbers, -1)
+        if found.sent and sums.live(end, now):
+            sums.spend(numbers, end)
+        sums.expired += 1
+        sums.touched = now
+    found.state, found.moment = "expired", end
 
 
-def _hold(found: Reservation, whole: Amount, balances: Mapping[str, Balance]) -> Posting:
-    more = minus(whole, found.amount)
-    admit(more, found.limits, balances)
-    after = Reservation(key=found.key, amount=whole, state="open", limits=found.limits)
-    if found.state == "expired":
-        return Posting(after, spent=minus(NOTHING, found.amount), reserved=whole)
-    return Posting(after, reserved=more)
+def _hold(found: Hold, amount: Amount, booked: Booked, now: float, *, sent: bool) -> None:
+    whole, before = figures(amount), figures(found.amount)
+    own = found.state == "open"
+    held = {scope: before if own or _weighs(found, sums) else _NONE for scope, sums in booked.items()}
+    for limit in found.limits:
+        sums, mine = booked[limit.scope], held[limit.scope]
+        for place, ceiling in enumerate(ceilings(limit)):
+            more = whole[place] - mine[place]
+            if ceiling is not None and more > 0 and sums.spent[place] + sums.reserved[place] + more > ceiling:
+                raise refusal(whole, held, own, found.limits, booked, now)
+    freed, taken = pairs(before), pairs(whole)
+    for sums in booked.values():
+        _free(found, sums, freed)
+        sums.hold(taken)
+        sums.touched = now
+    found.amount, found.state, found.moment, found.sent = amount, "open", now, found.sent or sent
 
 
-def _close(found: Reservation, state: Literal["settled", "refunded"], spent: Amount) -> Posting:
-    after = Reservation(key=found.key, amount=spent, state=state, limits=found.limits)
-    over = larger(minus(spent, found.amount), NOTHING)
-    if found.state == "expired":
-        return Posting(after, spent=minus(spent, found.amount), overshoot=over)
-    return Posting(after, spent=spent, reserved=minus(NOTHING, found.amount), overshoot=over)
+def _weighs(found: Hold, sums: Sums) -> bool:
+    """Whether an expired reservation counts as spent on a scope."""
+    return found.sent and sums.counts(found.moment)
 
 
-def _refuse_closed(found: Reservation, what: str) -> None:
+def _free(found: Hold, sums: Sums, numbers: Pairs) -> None:
+    """Takes an open or expired reservation's weight off a scope."""
+    if found.state == "open":
+        sums.hold(numbers, -1)
+    elif _weighs(found, sums):
+        sums.unspend(numbers, found.moment)
+
+
+def _refuse_closed(found: Hold, what: str, amount: Amount = NOTHING) -> None:
     if found.state in ("settled", "refunded"):
-        closed = f"settled with {_figures(found.amount)}" if found.state == "settled" else "refunded"
-        raise ReservationError(f"reservation '{found.key}' was already {closed}, it can't be {what}")
+        closed = f"settled with {_said(found.amount)}" if found.state == "settled" else "refunded"
+        words = what.format(_said(amount))
+        raise ReservationError(f"reservation '{found.key}' was already {closed}, it can't be {words}")
 
 
-def _figures(amount: Amount) -> str:
-    named = [f"{getattr(amount, dimension)} {dimension}" for dimension in DIMENSIONS if getattr(amount, dimension)]
+def _said(amount: Amount) -> str:
+    named = [f"{number} {DIMENSIONS[place]}" for place, number in pairs(figures(amount))]
     return ", ".join(named) or "nothing"

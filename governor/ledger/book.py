@@ -1,7 +1,7 @@
-"""The ledger over a transactional store: leases and admission here, bytes in the store.
+"""The ledger over a transactional store: leases, retention and admission here, bytes in the store.
 
-A lease only matters to who looks: until then an overdue hold and its later booking weigh the same on every
-limit. So nothing runs in the background; overdue leases are booked when a balance or reservation is read.
+Nothing runs in the background: leases that ran out are booked, and what may be forgotten is dropped, a few at a time
+by whatever operation comes next, and all of them when somebody reads a balance or a reservation.
 """
 
 from __future__ import annotations
@@ -11,12 +11,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from governor.errors import ReservationError
+from governor.errors import LedgerError, ReservationError
 from governor.ledger import admission
-from governor.ledger.admission import Posting
+from governor.ledger.admission import NOTHING, Hold
+from governor.ledger.sums import Sums, empty
 from governor.protocols import Balance, Reservation
 from governor.records import Amount, Limit
 from governor.shelf import check_key, check_value
+
+BATCH = 64
+"""Most overdue leases, and most forgotten rows, that one operation sees to: more than it can add, so that none pile up."""
+
+TIDY_SECONDS = 0.25
+"""How often operations look for such rows at most, unless there were more than one could see to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +40,38 @@ class Page:
 
 
 class Books(Protocol):
-    """What can be read and written inside one transaction."""
+    """What can be read and written inside one transaction. Rows are handed out to be changed, and kept by `keep`."""
 
-    def find(self, key: str) -> Reservation | None: ...
+    def find(self, key: str) -> Hold | None: ...
 
-    def balance(self, scope: str) -> Balance: ...
+    def sums(self, scope: str) -> Sums | None: ...
 
-    def overdue(self, since: float) -> Iterable[Reservation]:
-        """Open reservations last touched at or before `since`."""
+    def keep(self, hold: Hold | None, sums: Iterable[Sums]) -> None:
+        """Keeps rows as they are now, new ones too."""
         ...
 
-    def post(self, posting: Posting, touched: float) -> None:
-        """Keeps the reservation and adds to the sums of its scopes."""
+    def overdue(self, since: float, most: int | None) -> Sequence[Hold]:
+        """Open reservations last touched at or before `since`, the longest untouched first."""
+        ...
+
+    def closed(self, since: float, most: int) -> Sequence[Hold]:
+        """Reservations closed or expired at or before `since`, the oldest first."""
+        ...
+
+    def idle(self, now: float, most: int) -> Sequence[str]:
+        """Scopes whose `Sums.due` is at or before `now`."""
+        ...
+
+    def forget(self, keys: Iterable[str], scopes: Iterable[str]) -> None:
+        """Drops rows."""
+        ...
+
+    def holds(self, prefix: str) -> Sequence[Hold]:
+        """Every reservation whose key begins so."""
+        ...
+
+    def booked(self, prefix: str) -> Sequence[Sums]:
+        """The sums of every scope that begins so."""
         ...
 
     def page(self, key: str) -> Page | None:
@@ -69,55 +96,104 @@ class Store(Protocol):
 
 
 class BookLedger:
-    """A Ledger and a Shelf (see `governor.protocols`) over any Store.
+    """A Ledger, Auditable and a Shelf (see `governor.protocols`) over any Store.
 
-    `clock` gives seconds since the epoch, shared by all processes; a reservation that is neither extended nor
-    reserved again for `ttl` seconds counts as spent at its bound.
+    `clock` gives seconds since the epoch, shared by all processes. A reservation that is neither extended nor reserved
+    again for `ttl` seconds counts as spent at its bound; a closed or expired one is remembered for `keep` seconds.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float], ttl: float) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float], ttl: float, keep: float = 86_400.0) -> None:
         self._store = store
         self._clock = clock
         self._ttl = ttl
+        self._keep = keep
+        self._tidied = float("-inf")
+        self._tidy_again = float("-inf")
 
-    def reserve(self, key: str, amount: Amount, limits: Sequence[Limit]) -> Reservation:
-        admission.check(amount)
+    def reserve(self, key: str, amount: Amount, limits: Sequence[Limit], *, sent: bool = True) -> Reservation:
         whole = tuple(limits)
         with self._store.transaction() as books:
-            posting = admission.reserve(books.find(key), key, amount, whole, _balances(books, whole))
-            books.post(posting, self._clock())
-        return posting.after
+            now = self._clock()
+            if not self._tidied <= now < self._tidy_again:
+                self._tidy(books, now)
+            found = books.find(key)
+            booked = _booked(books, whole, now)
+            if found is None:
+                found = admission.opened(key, amount, whole, booked, now, sent=sent)
+            else:
+                admission.taken_up(found, amount, whole, booked, now, sent=sent)
+            books.keep(found, booked.values())
+            return found.record
 
-    def extend(self, key: str, amount: Amount) -> Reservation:
-        admission.check(amount)
+    def extend(self, key: str, amount: Amount, *, whole: bool = False, sent: bool = True) -> Reservation:
         with self._store.transaction() as books:
-            found = _known(books, key)
-            posting = admission.extend(found, amount, _balances(books, found.limits))
-            books.post(posting, self._clock())
-        return posting.after
+            now = self._clock()
+            if not self._tidied <= now < self._tidy_again:
+                self._tidy(books, now)
+            found, booked = _known(books, key, now)
+            admission.extend(found, amount, booked, now, whole=whole, sent=sent)
+            books.keep(found, booked.values())
+            return found.record
 
     def settle(self, key: str, spent: Amount) -> Reservation:
-        admission.check(spent)
         with self._store.transaction() as books:
-            posting = admission.settle(_known(books, key), spent)
-            books.post(posting, self._clock())
-        return posting.after
+            now = self._clock()
+            if not self._tidied <= now < self._tidy_again:
+                self._tidy(books, now)
+            found, booked = _known(books, key, now)
+            if admission.settle(found, spent, booked, now):
+                books.keep(found, booked.values())
+            return found.record
 
     def refund(self, key: str) -> Reservation:
         with self._store.transaction() as books:
-            posting = admission.refund(_known(books, key))
-            books.post(posting, self._clock())
-        return posting.after
+            now = self._clock()
+            if not self._tidied <= now < self._tidy_again:
+                self._tidy(books, now)
+            found, booked = _known(books, key, now)
+            if admission.refund(found, booked, now):
+                books.keep(found, booked.values())
+            return found.record
 
     def reservation(self, key: str) -> Reservation | None:
         with self._store.transaction() as books:
-            self._book_overdue(books)
-            return books.find(key)
+            self._book_overdue(books, self._clock(), None)
+            found = books.find(key)
+            return found.record if found else None
 
     def balance(self, scope: str) -> Balance:
         with self._store.transaction() as books:
-            self._book_overdue(books)
-            return books.balance(scope)
+            now = self._clock()
+            self._book_overdue(books, now, None)
+            found = books.sums(scope)
+            if found is None:
+                return Balance(scope=scope)
+            found.slide(now)
+            return found.balance
+
+    def balances(self, prefix: str = "") -> tuple[Balance, ...]:
+        with self._store.transaction() as books:
+            now = self._clock()
+            self._book_overdue(books, now, None)
+            found = sorted(books.booked(prefix), key=lambda sums: sums.scope)
+            for sums in found:
+                sums.slide(now)
+            return tuple(sums.balance for sums in found)
+
+    def reservations(self, prefix: str = "") -> tuple[Reservation, ...]:
+        with self._store.transaction() as books:
+            self._book_overdue(books, self._clock(), None)
+            return tuple(hold.record for hold in sorted(books.holds(prefix), key=lambda hold: hold.key))
+
+    def reset(self, scope: str, spent: Amount = NOTHING) -> Balance:
+        admission.check(spent)
+        with self._store.transaction() as books:
+            now = self._clock()
+            self._book_overdue(books, now, None)
+            found = books.sums(scope) or empty(Limit(scope))
+            found.reset(spent, now)
+            books.keep(None, (found,))
+            return found.balance
 
     def load(self, key: str) -> tuple[bytes, int] | None:
         check_key(key)
@@ -140,18 +216,53 @@ class BookLedger:
     def close(self) -> None:
         self._store.close()
 
-    def _book_overdue(self, books: Books) -> None:
-        now = self._clock()
-        for found in books.overdue(now - self._ttl):
-            books.post(admission.expire(found), now)
+    def _tidy(self, books: Books, now: float) -> None:
+        """Books overdue leases and forgets rows of long ago, a batch of each."""
+        overdue = self._book_overdue(books, now, BATCH)
+        old = books.closed(now - self._keep, BATCH)
+        for found in old:
+            booked = _booked(books, found.limits, now)
+            for sums in booked.values():
+                sums.references -= 1
+            books.keep(None, booked.values())
+        idle = books.idle(now, BATCH)
+        books.forget([found.key for found in old], idle)
+        more = max(overdue, len(old), len(idle)) >= BATCH
+        self._tidied, self._tidy_again = now, now if more else now + min(TIDY_SECONDS, self._ttl / 4)
+
+    def _book_overdue(self, books: Books, now: float, most: int | None) -> int:
+        overdue = books.overdue(now - self._ttl, most)
+        for found in overdue:
+            booked = _booked(books, found.limits, now)
+            admission.expire(found, booked, self._ttl, now)
+            books.keep(found, booked.values())
+        return len(overdue)
 
 
-def _balances(books: Books, limits: Sequence[Limit]) -> dict[str, Balance]:
-    return {scope: books.balance(scope) for scope in admission.scopes(limits)}
+def _booked(books: Books, limits: Sequence[Limit], now: float) -> dict[str, Sums]:
+    """The sums of the limits' scopes, each once."""
+    found: dict[str, Sums] = {}
+    for limit in limits:
+        if limit.scope in found:
+            continue
+        sums = books.sums(limit.scope) or empty(limit)
+        found[limit.scope] = sums
+        if sums.window is not limit.window and sums.window != limit.window:
+            _rewindow(sums, limit)
+        if sums.grains is not None:
+            sums.slide(now)
+    return found
 
 
-def _known(books: Books, key: str) -> Reservation:
+def _rewindow(sums: Sums, limit: Limit) -> None:
+    """A policy may change how long sums are kept, not what they are the sums of."""
+    if sums.window.sliding != limit.window.sliding:
+        raise LedgerError(f"scope '{limit.scope}' is summed over another window already: name the new one otherwise")
+    sums.window = limit.window
+
+
+def _known(books: Books, key: str, now: float) -> tuple[Hold, dict[str, Sums]]:
     found = books.find(key)
     if found is None:
         raise ReservationError(f"reservation '{key}' is unknown: reserve it first")
-    return found
+    return found, _booked(books, found.limits, now)

@@ -2,55 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterable
+from heapq import heappop, heappush
 from threading import Lock
+from types import TracebackType
 
-from governor.ledger.admission import Posting, scopes
+from governor.ledger.admission import Hold
 from governor.ledger.book import Page
-from governor.protocols import Balance, Reservation
+from governor.ledger.sums import Sums
 
 
 class MemoryStore:
-    """Implements Store and its Books: every check precedes the first write, so that nothing needs undoing."""
+    """Implements Store and its Books: every check precedes the first write, so that nothing needs undoing.
+
+    Rows are found by moment through queues with one entry each, which is checked when it comes up: the row may have been
+    touched since, or be gone.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._reservations: dict[str, Reservation] = {}
-        self._touched: dict[str, float] = {}  # of open reservations only
-        self._balances: dict[str, Balance] = {}
+        self._holds: dict[str, Hold] = {}
+        self._sums: dict[str, Sums] = {}
+        self._leases: list[tuple[float, str]] = []
+        self._leased: set[str] = set()
+        self._closed: deque[tuple[float, str]] = deque()
+        self._due: list[tuple[float, str]] = []
+        self._waiting: set[str] = set()
         self._pages: dict[str, Page] = {}
         self._versions = 0
+        self.find = self._holds.get
+        self.sums = self._sums.get
 
-    @contextmanager
-    def transaction(self) -> Generator[MemoryStore, None, None]:
-        with self._lock:
-            yield self
+    def transaction(self) -> MemoryStore:
+        return self
 
-    def find(self, key: str) -> Reservation | None:
-        return self._reservations.get(key)
+    def __enter__(self) -> MemoryStore:
+        self._lock.acquire()
+        return self
 
-    def balance(self, scope: str) -> Balance:
-        return self._balances.get(scope) or Balance(scope=scope)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._lock.release()
 
-    def overdue(self, since: float) -> list[Reservation]:
-        return [self._reservations[key] for key, touched in self._touched.items() if touched <= since]
+    def keep(self, hold: Hold | None, sums: Iterable[Sums]) -> None:
+        if hold is not None:
+            key = hold.key
+            self._holds[key] = hold
+            if hold.state != "open":
+                self._closed.append((hold.moment, key))
+            elif key not in self._leased:
+                self._leased.add(key)
+                heappush(self._leases, (hold.moment, key))
+        for one in sums:
+            self._sums[one.scope] = one
+            if not one.references:
+                self._wait(one)
 
-    def post(self, posting: Posting, touched: float) -> None:
-        after = posting.after
-        self._reservations[after.key] = after
-        if after.state == "open":
-            self._touched[after.key] = touched
-        else:
-            self._touched.pop(after.key, None)
-        for scope in scopes(after.limits):
-            old = self.balance(scope)
-            self._balances[scope] = Balance(
-                scope=scope,
-                spent=old.spent + posting.spent,
-                reserved=old.reserved + posting.reserved,
-                overshoot=old.overshoot + posting.overshoot,
-            )
+    def overdue(self, since: float, most: int | None) -> list[Hold]:
+        found: list[Hold] = []
+        while self._leases and self._leases[0][0] <= since and (most is None or len(found) < most):
+            _, key = heappop(self._leases)
+            hold = self._holds.get(key)
+            if hold is None or hold.state != "open":
+                self._leased.discard(key)
+            elif hold.moment > since:
+                heappush(self._leases, (hold.moment, key))
+            else:
+                self._leased.discard(key)
+                found.append(hold)
+        return found
+
+    def closed(self, since: float, most: int) -> list[Hold]:
+        found: list[Hold] = []
+        while self._closed and self._closed[0][0] <= since and len(found) < most:
+            moment, key = self._closed.popleft()
+            hold = self._holds.get(key)
+            if hold is not None and hold.state != "open" and hold.moment == moment:
+                found.append(hold)
+        return found
+
+    def idle(self, now: float, most: int) -> list[str]:
+        found: list[str] = []
+        while self._due and self._due[0][0] <= now and len(found) < most:
+            _, scope = heappop(self._due)
+            self._waiting.discard(scope)
+            sums = self._sums.get(scope)
+            due = sums.due if sums else None
+            if sums and due is not None and due > now:
+                self._wait(sums)
+            elif due is not None:
+                found.append(scope)
+        return found
+
+    def forget(self, keys: Iterable[str], scopes: Iterable[str]) -> None:
+        for key in keys:
+            del self._holds[key]
+        for scope in scopes:
+            del self._sums[scope]
+
+    def holds(self, prefix: str) -> list[Hold]:
+        return [hold for key, hold in self._holds.items() if key.startswith(prefix)]
+
+    def booked(self, prefix: str) -> list[Sums]:
+        return [sums for scope, sums in self._sums.items() if scope.startswith(prefix)]
+
+    def _wait(self, sums: Sums) -> None:
+        due = sums.due
+        if due is not None and sums.scope not in self._waiting:
+            self._waiting.add(sums.scope)
+            heappush(self._due, (due, sums.scope))
 
     def page(self, key: str) -> Page | None:
         return self._pages.get(key)

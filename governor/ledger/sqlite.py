@@ -16,47 +16,87 @@ import sqlite3
 import time
 import weakref
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from dataclasses import astuple
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from governor.errors import LedgerError, LedgerUnavailableError
-from governor.ledger.admission import DIMENSIONS, Posting, scopes
+from governor.ledger.admission import Hold
 from governor.ledger.book import Page
-from governor.protocols import Balance, Reservation
-from governor.records import Amount, Limit
+from governor.ledger.sums import DIMENSIONS, Sums, ceilings, figures
+from governor.records import Amount, Limit, Window
 
 APPLICATION = 0x476F764C  # "GovL", PRAGMA application_id: tells a ledger from any other database
-VERSION = 1
+VERSION = 2
 
 _SUMS = [f"{part}_{dimension}" for part in ("spent", "reserved", "overshoot") for dimension in DIMENSIONS]
+_MORE = {
+    "expired": "INTEGER NOT NULL DEFAULT 0",
+    "refs": "INTEGER NOT NULL DEFAULT 0",
+    "touched": "REAL NOT NULL DEFAULT 0",
+    "since": "REAL",
+    "window": "TEXT NOT NULL DEFAULT ''",
+    "grains": "TEXT",
+    "due": "REAL",
+}
+_FIGURES = "INTEGER NOT NULL DEFAULT 0"
 _SCHEMA = f"""
-CREATE TABLE scopes (scope TEXT PRIMARY KEY, {", ".join(f"{name} INTEGER NOT NULL" for name in _SUMS)}) WITHOUT ROWID;
-CREATE TABLE reservations (
-    key TEXT PRIMARY KEY, state TEXT NOT NULL, {", ".join(f"{name} INTEGER NOT NULL" for name in DIMENSIONS)},
-    limits TEXT NOT NULL, touched REAL NOT NULL
+CREATE TABLE scopes (
+    scope TEXT PRIMARY KEY, {", ".join(f"{name} {_FIGURES}" for name in _SUMS)},
+    {", ".join(f"{name} {kind}" for name, kind in _MORE.items())}
 ) WITHOUT ROWID;
-CREATE INDEX open_leases ON reservations (touched) WHERE state = 'open';
+CREATE TABLE reservations (
+    key TEXT PRIMARY KEY, state TEXT NOT NULL, {", ".join(f"{name} {_FIGURES}" for name in DIMENSIONS)},
+    limits TEXT NOT NULL, sent INTEGER NOT NULL DEFAULT 1, moment REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX open_leases ON reservations (moment) WHERE state = 'open';
+CREATE INDEX closings ON reservations (moment) WHERE state <> 'open';
+CREATE INDEX idle ON scopes (due) WHERE due IS NOT NULL;
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 """
+_FROM_1 = f"""
+{" ".join(f"ALTER TABLE scopes ADD COLUMN {name} {_FIGURES};" for name in _SUMS if name.partition("_")[2] in DIMENSIONS[4:])}
+{" ".join(f"ALTER TABLE scopes ADD COLUMN {name} {kind};" for name, kind in _MORE.items())}
+{" ".join(f"ALTER TABLE reservations ADD COLUMN {name} {_FIGURES};" for name in DIMENSIONS[4:])}
+ALTER TABLE reservations ADD COLUMN sent INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE reservations RENAME COLUMN touched TO moment;
+CREATE INDEX closings ON reservations (moment) WHERE state <> 'open';
+CREATE INDEX idle ON scopes (due) WHERE due IS NOT NULL;
+UPDATE scopes SET refs = (
+    SELECT count(DISTINCT key) FROM reservations, json_each(limits) WHERE json_extract(value, '$[0]') = scope
+);
+PRAGMA user_version = {VERSION};
+"""
 # The texts below join constant column names only; every value is bound.
-_BALANCE = f"SELECT {', '.join(_SUMS)} FROM scopes WHERE scope = ?"  # noqa: S608 - constant column names
-_ADD = (
-    f"INSERT INTO scopes (scope, {', '.join(_SUMS)}) VALUES (?{', ?' * len(_SUMS)}) "  # noqa: S608 - as above
-    f"ON CONFLICT (scope) DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in _SUMS)}"
+_ROW = ["scope", *_SUMS, *_MORE]
+_KEEP_SUMS = (
+    f"INSERT INTO scopes ({', '.join(_ROW)}) VALUES ({', '.join('?' * len(_ROW))}) "  # noqa: S608 - constant column names
+    f"ON CONFLICT (scope) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _ROW[1:])}"
 )
-_COLUMNS = "key, state, tokens, micros, millis, calls, limits"
+_FIND_SUMS = f"SELECT {', '.join(_ROW)} FROM scopes WHERE scope = ?"  # noqa: S608 - as above
+_ALL_SUMS = f"SELECT {', '.join(_ROW)} FROM scopes WHERE substr(scope, 1, ?) = ?"  # noqa: S608 - as above
+_HOLD = ["key", "state", *DIMENSIONS, "limits", "sent", "moment"]
+_COLUMNS = ", ".join(_HOLD)
 _FIND = f"SELECT {_COLUMNS} FROM reservations WHERE key = ?"  # noqa: S608 - as above
-_OVERDUE = f"SELECT {_COLUMNS} FROM reservations WHERE state = 'open' AND touched <= ?"  # noqa: S608 - as above
+_ALL = f"SELECT {_COLUMNS} FROM reservations WHERE substr(key, 1, ?) = ?"  # noqa: S608 - as above
+_OVERDUE = (
+    f"SELECT {_COLUMNS} FROM reservations WHERE state = 'open' AND moment <= ? "  # noqa: S608 - as above
+    "ORDER BY moment LIMIT ?"
+)
+_CLOSED = (
+    f"SELECT {_COLUMNS} FROM reservations WHERE state <> 'open' AND moment <= ? "  # noqa: S608 - as above
+    "ORDER BY moment LIMIT ?"
+)
+_CHANGED = [name for name in _HOLD if name not in ("key", "limits")]
 _KEEP = (
-    "INSERT INTO reservations (key, state, tokens, micros, millis, calls, limits, touched) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET state = excluded.state, "
-    "tokens = excluded.tokens, micros = excluded.micros, millis = excluded.millis, calls = excluded.calls, "
-    "touched = excluded.touched"
+    f"INSERT INTO reservations ({_COLUMNS}) VALUES ({', '.join('?' * len(_HOLD))}) "  # noqa: S608 - as above
+    f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _CHANGED)}"
 )
 
 # Beside the books, in the same file: values shared by replicas. The row without a key counts the versions given out, so
@@ -171,16 +211,27 @@ class SqliteStore:
         self._use_wal(connection)
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         if not known:
-            connection.execute("BEGIN IMMEDIATE")
-            if not self._version(connection):  # another process may have been first
-                for statement in _SCHEMA.split(";"):
-                    connection.execute(statement)
-            connection.execute("COMMIT")
+            self._change(connection, 0, _SCHEMA)
+        if known < VERSION:
+            self._change(connection, 1, _FROM_1)
         if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'shelf'").fetchone() is None:
             connection.execute("BEGIN IMMEDIATE")  # a file of before there was a shelf has its books only
             for statement in _SHELF.split(";"):
                 connection.execute(statement)
             connection.execute("COMMIT")
+
+    def _change(self, connection: sqlite3.Connection, version: int, script: str) -> None:
+        """Runs the script unless another process was first."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if self._version(connection) == version:
+                for statement in script.split(";"):
+                    connection.execute(statement)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
 
     def _version(self, connection: sqlite3.Connection) -> int:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -222,26 +273,44 @@ class _SqliteBooks:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
 
-    def find(self, key: str) -> Reservation | None:
+    def find(self, key: str) -> Hold | None:
         row = self._execute(_FIND, (key,)).fetchone()
-        return _reservation(row) if row else None
+        return _hold(row) if row else None
 
-    def balance(self, scope: str) -> Balance:
-        row = self._execute(_BALANCE, (scope,)).fetchone()
-        if row is None:
-            return Balance(scope=scope)
-        return Balance(scope=scope, spent=Amount(*row[0:4]), reserved=Amount(*row[4:8]), overshoot=Amount(*row[8:12]))
+    def sums(self, scope: str) -> Sums | None:
+        row = self._execute(_FIND_SUMS, (scope,)).fetchone()
+        return _sums(row) if row else None
 
-    def overdue(self, since: float) -> list[Reservation]:
-        return [_reservation(row) for row in self._execute(_OVERDUE, (since,)).fetchall()]
+    def keep(self, hold: Hold | None, sums: Iterable[Sums]) -> None:
+        if hold is not None:
+            limits = _limits_text(hold.limits)
+            self._execute(
+                _KEEP, (hold.key, hold.state, *figures(hold.amount), limits, hold.sent, hold.moment)
+            )
+        for one in sums:
+            self._execute(_KEEP_SUMS, _sums_row(one))
 
-    def post(self, posting: Posting, touched: float) -> None:
-        after = posting.after
-        limits = json.dumps([[limit.scope, *_figures(limit)] for limit in after.limits])
-        self._execute(_KEEP, (after.key, after.state, *_figures(after.amount), limits, touched))
-        sums = (*_figures(posting.spent), *_figures(posting.reserved), *_figures(posting.overshoot))
-        for scope in scopes(after.limits):
-            self._execute(_ADD, (scope, *sums))
+    def overdue(self, since: float, most: int | None) -> list[Hold]:
+        return [_hold(row) for row in self._execute(_OVERDUE, (since, -1 if most is None else most)).fetchall()]
+
+    def closed(self, since: float, most: int) -> list[Hold]:
+        return [_hold(row) for row in self._execute(_CLOSED, (since, most)).fetchall()]
+
+    def idle(self, now: float, most: int) -> list[str]:
+        found = self._execute("SELECT scope FROM scopes WHERE due <= ? ORDER BY due LIMIT ?", (now, most))
+        return [scope for (scope,) in found.fetchall()]
+
+    def forget(self, keys: Iterable[str], scopes: Iterable[str]) -> None:
+        for key in keys:
+            self._execute("DELETE FROM reservations WHERE key = ?", (key,))
+        for scope in scopes:
+            self._execute("DELETE FROM scopes WHERE scope = ?", (scope,))
+
+    def holds(self, prefix: str) -> list[Hold]:
+        return [_hold(row) for row in self._execute(_ALL, (len(prefix), prefix)).fetchall()]
+
+    def booked(self, prefix: str) -> list[Sums]:
+        return [_sums(row) for row in self._execute(_ALL_SUMS, (len(prefix), prefix)).fetchall()]
 
     def page(self, key: str) -> Page | None:
         row = self._execute("SELECT value, version, digest, expires FROM shelf WHERE key = ?", (key,)).fetchone()
@@ -262,13 +331,68 @@ class _SqliteBooks:
         self._execute("DELETE FROM shelf WHERE expires <= ?", (since,))
 
 
-def _figures(value: Amount | Limit) -> tuple[int | None, ...]:
-    return (value.tokens, value.micros, value.millis, value.calls)
+_SIZE = len(DIMENSIONS)
 
 
-def _reservation(row: tuple[Any, ...]) -> Reservation:
-    limits = tuple(Limit(*limit) for limit in json.loads(row[6]))
-    return Reservation(key=row[0], state=row[1], amount=Amount(*row[2:6]), limits=limits)
+def _sums(row: tuple[Any, ...]) -> Sums:
+    expired, references, touched, since, window, grains, _ = row[1 + 3 * _SIZE :]
+    return Sums(
+        row[0],
+        _window(window),
+        list(row[1 : 1 + _SIZE]),
+        list(row[1 + _SIZE : 1 + 2 * _SIZE]),
+        list(row[1 + 2 * _SIZE : 1 + 3 * _SIZE]),
+        expired,
+        references,
+        touched,
+        float("-inf") if since is None else since,
+        None if grains is None else {int(grain): spent for grain, spent in json.loads(grains).items()},
+    )
+
+
+def _sums_row(sums: Sums) -> tuple[Any, ...]:
+    return (
+        sums.scope,
+        *sums.spent,
+        *sums.reserved,
+        *sums.overshoot,
+        sums.expired,
+        sums.references,
+        sums.touched,
+        None if sums.since == float("-inf") else sums.since,
+        _window_text(sums.window),
+        None if sums.grains is None else json.dumps(sums.grains, separators=(",", ":")),
+        None if sums.references else sums.due,
+    )
+
+
+def _hold(row: tuple[Any, ...]) -> Hold:
+    limits, sent, moment = row[2 + _SIZE :]
+    return Hold(row[0], Amount(*row[2 : 2 + _SIZE]), _limits(limits), row[1], bool(sent), moment)
+
+
+# Whoever asks again asks under the same limits: their texts are made, and read, once.
+@lru_cache(maxsize=256)
+def _limits_text(limits: tuple[Limit, ...]) -> str:
+    rows = [[limit.scope, *ceilings(limit), *astuple(limit.window)] for limit in limits]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+@lru_cache(maxsize=256)
+def _limits(text: str) -> tuple[Limit, ...]:
+    """Rows of version 1 have four ceilings and no window."""
+    end = 1 + _SIZE
+    return tuple(Limit(*row[:end], window=Window(*row[end:])) for row in json.loads(text))
+
+
+@lru_cache(maxsize=256)
+def _window_text(window: Window) -> str:
+    return "" if window == Window() else json.dumps(astuple(window))
+
+
+@lru_cache(maxsize=256)
+def _window(text: str) -> Window:
+    return Window(*json.loads(text)) if text else Window()
 
 
 def _name(cause: sqlite3.Error) -> str:
