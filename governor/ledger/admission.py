@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 from governor.errors import ReservationError
 from governor.ledger.refusals import refusal
-from governor.ledger.sums import DIMENSIONS, Figures, Pairs, Sums, ceilings, figures, pairs
+from governor.ledger.sums import DIMENSIONS, Figures, Pairs, Sums, booking, ceilings, figures
 from governor.protocols import Reservation
 from governor.records import Amount, Limit
 
@@ -23,6 +23,7 @@ NOTHING = Amount()
 MOST = 2**53
 """Largest figure of an amount: every store, JSON and Lua included, holds integers exactly up to here."""
 
+NO_PAIRS: Pairs = []
 _NONE: Figures = (0,) * len(DIMENSIONS)
 
 Booked: TypeAlias = Mapping[str, Sums]
@@ -33,7 +34,8 @@ Booked: TypeAlias = Mapping[str, Sums]
 class Hold:
     """The row of one reservation. Mutable, as `Sums` is.
 
-    `moment` is when an open one was last touched, when an expired one's lease ran out, when another was closed.
+    `moment` is when an open one was last touched, when an expired one's lease ran out, when another was closed; `numbers` are
+    what `amount` comes to.
     """
 
     key: str
@@ -42,6 +44,7 @@ class Hold:
     state: Literal["open", "settled", "refunded", "expired"]
     sent: bool
     moment: float
+    numbers: Pairs
 
     @property
     def record(self) -> Reservation:
@@ -59,34 +62,34 @@ def larger(amount: Amount, other: Amount) -> Amount:
     return Amount(*map(max, figures(amount), figures(other)))
 
 
-def check(amount: Amount) -> Figures:
-    """The amount's figures; ValueError unless every one lies in 0 .. 2**53."""
-    numbers = figures(amount)
-    if min(numbers) < 0 or max(numbers) > MOST:
-        raise ValueError(f"an amount's figures must lie between 0 and 2**53: {amount}")
+def checked(amount: Amount) -> Pairs:
+    """What there is to book of an amount; ValueError unless every figure lies in 0 .. 2**53."""
+    numbers = booking(amount)
+    for _, number in numbers:
+        if not 0 < number <= MOST:
+            raise ValueError(f"an amount's figures must lie between 0 and 2**53: {amount}")
     return numbers
 
 
 def opened(key: str, amount: Amount, limits: tuple[Limit, ...], booked: Booked, now: float, *, sent: bool) -> Hold:
     """A new reservation, or BudgetExceededError."""
-    whole = check(amount)
-    numbers = pairs(whole)
+    numbers = checked(amount)
     for limit in limits:
         sums, allowed = booked[limit.scope], ceilings(limit)
         for place, number in numbers:
             ceiling = allowed[place]
             if ceiling is not None and sums.spent[place] + sums.reserved[place] + number > ceiling:
-                raise refusal(whole, dict.fromkeys(booked, _NONE), True, limits, booked, now)
+                raise refusal(figures(amount), dict.fromkeys(booked, _NONE), True, limits, booked, now)
     for sums in booked.values():
         sums.hold(numbers)
         sums.references += 1
         sums.touched = now
-    return Hold(key, amount, limits, "open", sent, now)
+    return Hold(key, amount, limits, "open", sent, now, numbers)
 
 
 def taken_up(found: Hold, amount: Amount, limits: tuple[Limit, ...], booked: Booked, now: float, *, sent: bool) -> None:
     """Reserving a key that is known: the larger amount holds."""
-    check(amount)
+    checked(amount)
     _refuse_closed(found, "reserved again")
     if found.limits != limits and set(found.limits) != set(limits):
         raise ReservationError(f"reservation '{found.key}' is open under other limits: use a new key")
@@ -95,7 +98,7 @@ def taken_up(found: Hold, amount: Amount, limits: tuple[Limit, ...], booked: Boo
 
 def extend(found: Hold, amount: Amount, booked: Booked, now: float, *, whole: bool, sent: bool) -> None:
     """Holds `amount` more, or that in all, or refuses and changes nothing."""
-    check(amount)
+    checked(amount)
     _refuse_closed(found, "extended")
     _hold(found, larger(found.amount, amount) if whole else found.amount + amount, booked, now, sent=sent)
 
@@ -106,23 +109,32 @@ def settle(found: Hold, spent: Amount, booked: Booked, now: float) -> bool:
     False: it was settled so before. A late settlement takes the place of its lease's booking, in the same grain of a sliding
     window: if that has left, so has what is settled.
     """
-    numbers = check(spent)
+    numbers = checked(spent)
     if found.state == "settled" and found.amount == spent:
         return False
     _refuse_closed(found, "settled with {}", spent)
-    late, bound = found.state == "expired", figures(found.amount)
-    held = _NONE if late and not found.sent else bound
-    over = [(place, number - held[place]) for place, number in pairs(numbers) if number > held[place]]
+    late = found.state == "expired" and found.sent
+    when = found.moment if late else now
+    over = _over(numbers, found)
     for sums in booked.values():
-        _free(found, sums, pairs(bound))
-        when = found.moment if late and found.sent else now
-        if not late or not found.sent or sums.live(when, now):
-            sums.spend(pairs(numbers), when)
+        _free(found, sums)
+        if not late or sums.live(when, now):
+            sums.spend(numbers, when)
         for place, number in over:
             sums.overshoot[place] += number
         sums.touched = now
-    found.amount, found.state, found.moment = spent, "settled", now
+    found.amount, found.numbers, found.state, found.moment = spent, numbers, "settled", now
     return True
+
+
+def _over(numbers: Pairs, found: Hold) -> Pairs:
+    """By how much a settlement passes what its reservation still weighed."""
+    held = figures(found.amount) if found.sent or found.state == "open" else _NONE
+    over = NO_PAIRS
+    for place, number in numbers:
+        if number > held[place]:
+            over = [*over, (place, number - held[place])]
+    return over
 
 
 def refund(found: Hold, booked: Booked, now: float) -> bool:
@@ -130,19 +142,18 @@ def refund(found: Hold, booked: Booked, now: float) -> bool:
     if found.state == "refunded":
         return False
     _refuse_closed(found, "refunded")
-    numbers = pairs(figures(found.amount))
     for sums in booked.values():
-        _free(found, sums, numbers)
+        _free(found, sums)
         sums.touched = now
-    found.amount, found.state, found.moment = NOTHING, "refunded", now
+    found.amount, found.numbers, found.state, found.moment = NOTHING, NO_PAIRS, "refunded", now
     return True
 
 
 def expire(found: Hold, booked: Booked, ttl: float, now: float) -> None:
     """Books an open reservation as spent at its bound when its lease ran out: its holder may have spent all of it."""
-    numbers, end = pairs(figures(found.amount)), found.moment + ttl
+    numbers, end = found.numbers, found.moment + ttl
     for sums in booked.values():
-        sums.hold(numbers, -1)
+        sums.free(numbers)
         if found.sent and sums.live(end, now):
             sums.spend(numbers, end)
         sums.expired += 1
@@ -160,12 +171,13 @@ def _hold(found: Hold, amount: Amount, booked: Booked, now: float, *, sent: bool
             more = whole[place] - mine[place]
             if ceiling is not None and more > 0 and sums.spent[place] + sums.reserved[place] + more > ceiling:
                 raise refusal(whole, held, own, found.limits, booked, now)
-    freed, taken = pairs(before), pairs(whole)
+    numbers = booking(amount)
     for sums in booked.values():
-        _free(found, sums, freed)
-        sums.hold(taken)
+        _free(found, sums)
+        sums.hold(numbers)
         sums.touched = now
-    found.amount, found.state, found.moment, found.sent = amount, "open", now, found.sent or sent
+    found.amount, found.numbers, found.state = amount, numbers, "open"
+    found.moment, found.sent = now, found.sent or sent
 
 
 def _weighs(found: Hold, sums: Sums) -> bool:
@@ -173,12 +185,12 @@ def _weighs(found: Hold, sums: Sums) -> bool:
     return found.sent and sums.counts(found.moment)
 
 
-def _free(found: Hold, sums: Sums, numbers: Pairs) -> None:
+def _free(found: Hold, sums: Sums) -> None:
     """Takes an open or expired reservation's weight off a scope."""
     if found.state == "open":
-        sums.hold(numbers, -1)
+        sums.free(found.numbers)
     elif _weighs(found, sums):
-        sums.unspend(numbers, found.moment)
+        sums.unspend(found.numbers, found.moment)
 
 
 def _refuse_closed(found: Hold, what: str, amount: Amount = NOTHING) -> None:
@@ -189,5 +201,5 @@ def _refuse_closed(found: Hold, what: str, amount: Amount = NOTHING) -> None:
 
 
 def _said(amount: Amount) -> str:
-    named = [f"{number} {DIMENSIONS[place]}" for place, number in pairs(figures(amount))]
+    named = [f"{number} {DIMENSIONS[place]}" for place, number in booking(amount)]
     return ", ".join(named) or "nothing"

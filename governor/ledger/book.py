@@ -186,7 +186,7 @@ class BookLedger:
             return tuple(hold.record for hold in sorted(books.holds(prefix), key=lambda hold: hold.key))
 
     def reset(self, scope: str, spent: Amount = NOTHING) -> Balance:
-        admission.check(spent)
+        admission.checked(spent)
         with self._store.transaction() as books:
             now = self._clock()
             self._book_overdue(books, now, None)

@@ -28,7 +28,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from governor.errors import LedgerError, LedgerUnavailableError
 from governor.ledger.admission import Hold
 from governor.ledger.book import Page
-from governor.ledger.sums import DIMENSIONS, Sums, ceilings, figures
+from governor.ledger.sums import DIMENSIONS, Sums, booking, ceilings, figures
 from governor.records import Amount, Limit, Window
 
 APPLICATION = 0x476F764C  # "GovL", PRAGMA application_id: tells a ledger from any other database
@@ -368,7 +368,8 @@ def _sums_row(sums: Sums) -> tuple[Any, ...]:
 
 def _hold(row: tuple[Any, ...]) -> Hold:
     limits, sent, moment = row[2 + _SIZE :]
-    return Hold(row[0], Amount(*row[2 : 2 + _SIZE]), _limits(limits), row[1], bool(sent), moment)
+    held = Amount(*row[2 : 2 + _SIZE])
+    return Hold(row[0], held, _limits(limits), row[1], bool(sent), moment, booking(held))
 
 
 # Whoever asks again asks under the same limits: their texts are made, and read, once.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TypeAlias, cast
@@ -33,9 +32,24 @@ def ceilings(limit: Limit) -> tuple[int | None, ...]:
     return cast("tuple[int | None, ...]", _get(limit))
 
 
-def pairs(numbers: Iterable[int]) -> Pairs:
-    """What there is to book of some figures."""
-    return [(place, number) for place, number in enumerate(numbers) if number]
+def booking(amount: Amount) -> Pairs:
+    """What there is to book of an amount; spelled out, because every operation begins with it."""
+    numbers: Pairs = []
+    if amount.tokens:
+        numbers.append((0, amount.tokens))
+    if amount.micros:
+        numbers.append((1, amount.micros))
+    if amount.millis:
+        numbers.append((2, amount.millis))
+    if amount.calls:
+        numbers.append((3, amount.calls))
+    if amount.input:
+        numbers.append((4, amount.input))
+    if amount.thinking:
+        numbers.append((5, amount.thinking))
+    if amount.answer:
+        numbers.append((6, amount.answer))
+    return numbers
 
 
 def zeros() -> list[int]:
@@ -96,14 +110,20 @@ class Sums:
             for place, number in enumerate(self.grains.pop(grain)):
                 self.spent[place] -= number
 
-    def hold(self, numbers: Pairs, sign: int = 1) -> None:
-        """Adds to what is reserved, or with -1 takes from it."""
+    def hold(self, numbers: Pairs) -> None:
+        """Adds to what is reserved."""
         reserved = self.reserved
         for place, number in numbers:
-            reserved[place] += sign * number
+            reserved[place] += number
+
+    def free(self, numbers: Pairs) -> None:
+        """Takes from what is reserved."""
+        reserved = self.reserved
+        for place, number in numbers:
+            reserved[place] -= number
 
     def spend(self, numbers: Pairs, at: float) -> None:
-        """Books as spent at a moment; the past that has left a sliding window is left out."""
+        """Books as spent at a moment, which must be `live`."""
         if self.grains is not None:
             grain = self._grain(at)
             row = self.grains.setdefault(grain, zeros())
@@ -147,7 +167,7 @@ class Sums:
         self.spent, self.overshoot, self.since, self.touched = zeros(), zeros(), now, now
         if self.grains is not None:
             self.grains.clear()
-        self.spend(pairs(figures(spent)), now)
+        self.spend(booking(spent), now)
 
     def _grain(self, at: float) -> int:
         return int(at * GRAINS // cast("float", self.window.sliding))

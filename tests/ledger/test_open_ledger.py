@@ -70,7 +70,7 @@ def test_a_relative_path_survives_a_change_of_folder(tmp_path: Path, monkeypatch
 def _newer(path: Path) -> None:
     open_ledger(f"sqlite:///{path}").close()
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
 
 
@@ -85,7 +85,7 @@ def _foreign(path: Path) -> None:
     [
         (lambda path: path.write_text("not a database, " * 100), "not an SQLite database: choose another path"),
         (lambda path: path.mkdir(), "can't be opened: its folder must exist"),
-        (_newer, "newer version (schema 2, known is 1): upgrade"),
+        (_newer, "newer version (schema 3, known is 2): upgrade"),
         (_foreign, "belongs to another program"),
     ],
 )
