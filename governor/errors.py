@@ -159,8 +159,8 @@ class BudgetExceededError(LedgerError):
     be held under all the reservation's limits together, per dimension (`sys.maxsize` in a dimension that no limit
     bounds; None where the store can't say).
 
-    `kind` is `too_large` where it would not fit the limit even if nothing else were booked on it, `budget_exceeded` where
-    what is spent leaves no room for it, `budget_busy` where it would fit but for what others hold now. Of several
+    `kind` is `too_large` where it would not fit the limit even if nothing else were booked on it, `budget_exceeded`
+    where what is spent leaves no room for it, `budget_busy` where it would fit but for what others hold now. Of several
     limits that refuse, the gravest speaks: in that order, and of two spent ones the one that resets later.
     `resets` is when a spent limit has room for it again, if nothing more is booked (seconds since the epoch; None:
     never by itself). `retry_after` is the same in seconds from now, and for `budget_busy` a short wait; None where

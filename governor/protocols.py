@@ -235,8 +235,8 @@ class Reservation:
 class Balance:
     """Sums of one scope: `spent` (settled, or expired at its bound) and `reserved` (open holds).
 
-    `spent` is what counts now: of a sliding window what has not left it. `overshoot` is the part of all that was ever spent
-    here by which settlements passed what was held for them, `expired` the number of leases that ran out.
+    `spent` is what counts now: of a sliding window what has not left it. `overshoot` is the part of all that was ever
+    spent here by which settlements passed what was held for them, `expired` the number of leases that ran out.
     """
 
     scope: str
@@ -250,24 +250,26 @@ class Balance:
 class Ledger(Protocol):
     """reserve -> extend -> settle or refund, atomically over every limit of the reservation.
 
-    The contract is `governor.testing.LedgerContract`, in words docs/ledger.md. `now` never appears: a store takes a clock
-    when it is made, so that tests can turn it. Errors: BudgetExceededError for a refusal (see its `kind`), after which
-    nothing has changed; ReservationError for an unknown key or one that was closed otherwise; LedgerUnavailableError for
-    a store that can't be reached or written: the operation then has happened whole or not at all, and may be repeated.
+    The contract is `governor.testing.LedgerContract`, in words docs/ledger.md. `now` never appears: a store takes a
+    clock when it is made, so that tests can turn it. Errors: BudgetExceededError for a refusal (see its `kind`), after
+    which nothing has changed; ReservationError for an unknown key or one that was closed otherwise;
+    LedgerUnavailableError for a store that can't be reached or written: the operation then has happened whole or not
+    at all, and may be repeated.
     """
 
     def reserve(self, key: str, amount: Amount, limits: Sequence[Limit], *, sent: bool = True) -> Reservation:
         """Open a hold, or take up the open or expired one of this key: the larger amount holds, the lease begins anew.
 
-        With `sent=False` nothing has been sent yet: a lease that runs out so is given back. Otherwise it counts as spent.
+        With `sent=False` nothing has been sent yet: a lease that runs out so is given back. Otherwise it counts as
+        spent.
         """
         ...
 
     def extend(self, key: str, amount: Amount, *, whole: bool = False, sent: bool = True) -> Reservation:
         """Hold `amount` more, renew the lease and, unless `sent` is False, mark it as sent (for good).
 
-        With `whole`, `amount` is what is to be held in all, and less than is held changes nothing: such an extension may be
-        repeated and overtaken by a later one. One without may not: it holds more each time.
+        With `whole`, `amount` is what is to be held in all, and less than is held changes nothing: such an extension
+        may be repeated and overtaken by a later one. One without may not: it holds more each time.
         """
         ...
 

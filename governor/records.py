@@ -37,8 +37,8 @@ ANSWERLESS_FAILURES: frozenset[Failure] = frozenset({"truncated", "empty", "refu
 class Amount:
     """A quantity in every dimension a budget can limit: tokens, micro-USD, milliseconds, calls.
 
-    `input`, `thinking` and `answer` are tokens too. Each figure stands for itself: of a bound, the three may add up to more
-    than `tokens`, because thought and answer share one `max_tokens` and either may take all of it.
+    `input`, `thinking` and `answer` are tokens too. Each figure stands for itself: of a bound, the three may add up to
+    more than `tokens`, because thought and answer share one `max_tokens` and either may take all of it.
     """
 
     tokens: int = 0
@@ -65,9 +65,9 @@ class Amount:
 class Window:
     """Which of a scope's spend counts. The default is a rolling total: all of it, for good.
 
-    `until`: a fixed window. It is part of the scope's name, and this is when the next one begins (seconds since the epoch).
-    `sliding`: what was booked within the last so many seconds. It leaves in steps of 1/60 of the window and never
-    early, so that no stretch of that length ever holds more than the limit.
+    `until`: a fixed window. It is part of the scope's name, and this is when the next one begins (seconds since the
+    epoch). `sliding`: what was booked within the last so many seconds. It leaves in steps of 1/60 of the window and
+    never early, so that no stretch of that length ever holds more than the limit.
     `idle`: seconds without any booking after which a store may forget the sums.
     """
 
@@ -175,6 +175,8 @@ class Step:
     messages: tuple[Message, ...]
     node: str = "default"
     session: str = ""
+    tenant: str = ""
+    """Whose budget this is booked on: a customer, a key."""
     index: int = 0
     tools: tuple[Mapping[str, Any], ...] = ()
     response_schema: Mapping[str, Any] | None = None

@@ -18,7 +18,7 @@ from governor.protocols import Ledger
 __all__ = ["open_ledger"]
 
 Clock = Callable[[], float]
-KEEP = 86_400.0
+KEEP = {"memory": 3_600.0, "sqlite": 86_400.0}
 Opener = Callable[[str, Clock, float, float], Ledger]
 
 
@@ -30,9 +30,9 @@ def open_ledger(uri: str, *, clock: Clock = time.time, ttl: float = 900.0, keep:
     `?timeout=SECONDS` says how long to wait for another process (5). Other schemes are looked up among the entry
     points `governor.ledgers`: a callable (uri, *, clock, ttl) -> Ledger.
 
-    `clock` gives seconds since the epoch; a reservation untouched for `ttl` seconds counts as spent at its bound. A closed
-    one is remembered for `keep` seconds (86,400): so long a repeated operation is recognised. An entry point is given
-    `keep` only where it is not None.
+    `clock` gives seconds since the epoch; a reservation untouched for `ttl` seconds counts as spent at its bound. A
+    closed or expired one is remembered for `keep` seconds (in memory an hour, else a day): repetitions are recognised
+    so long. An entry point is given `keep` only where it is not None.
     Raises LedgerError for a URI that can't be used, LedgerUnavailableError for a store that can't.
     """
     for name, seconds in (("ttl", ttl), ("keep", keep)):
@@ -43,7 +43,7 @@ def open_ledger(uri: str, *, clock: Clock = time.time, ttl: float = 900.0, keep:
         raise LedgerError(f"ledger '{uri}' is not a URI: write memory:// or sqlite:///path/to/file.db")
     builtin = _BUILTIN.get(scheme)
     if builtin is not None:
-        return builtin(uri, clock, ttl, KEEP if keep is None else keep)
+        return builtin(uri, clock, ttl, KEEP[scheme] if keep is None else keep)
     options = {} if keep is None else {"keep": keep}
     return cast("Ledger", _plugin(scheme).load()(uri, clock=clock, ttl=ttl, **options))
 

@@ -34,8 +34,8 @@ Booked: TypeAlias = Mapping[str, Sums]
 class Hold:
     """The row of one reservation. Mutable, as `Sums` is.
 
-    `moment` is when an open one was last touched, when an expired one's lease ran out, when another was closed; `numbers` are
-    what `amount` comes to.
+    `moment` is when an open one was last touched, when an expired one's lease ran out, when another was closed;
+    `numbers` are what `amount` comes to.
     """
 
     key: str
@@ -106,8 +106,8 @@ def extend(found: Hold, amount: Amount, booked: Booked, now: float, *, whole: bo
 def settle(found: Hold, spent: Amount, booked: Booked, now: float) -> bool:
     """Closes with what was really spent; what passes the hold is booked in full and counted as overshoot.
 
-    False: it was settled so before. A late settlement takes the place of its lease's booking, in the same grain of a sliding
-    window: if that has left, so has what is settled.
+    False: it was settled so before. A late settlement takes the place of its lease's booking, in the same grain of a
+    sliding window: if that has left, so has what is settled.
     """
     numbers = checked(spent)
     if found.state == "settled" and found.amount == spent:

@@ -20,7 +20,8 @@ from governor.records import Amount, Limit
 from governor.shelf import check_key, check_value
 
 BATCH = 64
-"""Most overdue leases, and most forgotten rows, that one operation sees to: more than it can add, so that none pile up."""
+"""Most overdue leases, and most forgotten rows, that one operation sees to: more than it can add, so that none pile
+up."""
 
 TIDY_SECONDS = 0.25
 """How often operations look for such rows at most, unless there were more than one could see to."""

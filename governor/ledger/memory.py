@@ -16,8 +16,8 @@ from governor.ledger.sums import Sums
 class MemoryStore:
     """Implements Store and its Books: every check precedes the first write, so that nothing needs undoing.
 
-    Rows are found by moment through queues with one entry each, which is checked when it comes up: the row may have been
-    touched since, or be gone.
+    Rows are found by moment through queues with one entry each, which is checked when it comes up: the row may have
+    been touched since, or be gone.
     """
 
     def __init__(self) -> None:

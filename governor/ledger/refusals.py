@@ -11,7 +11,8 @@ from governor.records import Amount, Limit
 
 UNBOUNDED = sys.maxsize
 BUSY_SECONDS = 1.0
-"""What a caller is told to wait where others hold the rest: holds of model calls end within seconds, not milliseconds."""
+"""What a caller is told to wait where others hold the rest: holds of model calls end within seconds, not
+milliseconds."""
 
 
 def left(limits: Sequence[Limit], sums: Mapping[str, Sums]) -> Amount:
@@ -27,7 +28,12 @@ def left(limits: Sequence[Limit], sums: Mapping[str, Sums]) -> Amount:
 
 
 def refusal(
-    whole: Figures, held: Mapping[str, Figures], own: bool, limits: Sequence[Limit], sums: Mapping[str, Sums], now: float
+    whole: Figures,
+    held: Mapping[str, Figures],
+    own: bool,
+    limits: Sequence[Limit],
+    sums: Mapping[str, Sums],
+    now: float,
 ) -> BudgetExceededError:
     """The error for a reservation that is to hold `whole`.
 

@@ -60,8 +60,9 @@ CREATE INDEX idle ON scopes (due) WHERE due IS NOT NULL;
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 """
+_NEW_SUMS = [name for name in _SUMS if name.partition("_")[2] in DIMENSIONS[4:]]
 _FROM_1 = f"""
-{" ".join(f"ALTER TABLE scopes ADD COLUMN {name} {_FIGURES};" for name in _SUMS if name.partition("_")[2] in DIMENSIONS[4:])}
+{" ".join(f"ALTER TABLE scopes ADD COLUMN {name} {_FIGURES};" for name in _NEW_SUMS)}
 {" ".join(f"ALTER TABLE scopes ADD COLUMN {name} {kind};" for name, kind in _MORE.items())}
 {" ".join(f"ALTER TABLE reservations ADD COLUMN {name} {_FIGURES};" for name in DIMENSIONS[4:])}
 ALTER TABLE reservations ADD COLUMN sent INTEGER NOT NULL DEFAULT 1;
@@ -72,7 +73,7 @@ UPDATE scopes SET refs = (
     SELECT count(DISTINCT key) FROM reservations, json_each(limits) WHERE json_extract(value, '$[0]') = scope
 );
 PRAGMA user_version = {VERSION};
-"""
+"""  # noqa: S608 - constant column names
 # The texts below join constant column names only; every value is bound.
 _ROW = ["scope", *_SUMS, *_MORE]
 _KEEP_SUMS = (
@@ -284,9 +285,7 @@ class _SqliteBooks:
     def keep(self, hold: Hold | None, sums: Iterable[Sums]) -> None:
         if hold is not None:
             limits = _limits_text(hold.limits)
-            self._execute(
-                _KEEP, (hold.key, hold.state, *figures(hold.amount), limits, hold.sent, hold.moment)
-            )
+            self._execute(_KEEP, (hold.key, hold.state, *figures(hold.amount), limits, hold.sent, hold.moment))
         for one in sums:
             self._execute(_KEEP_SUMS, _sums_row(one))
 

@@ -61,8 +61,9 @@ def zeros() -> list[int]:
 class Sums:
     """The row of one scope. Mutable: a store hands it out inside a transaction and keeps what became of it.
 
-    `grains` is the spend of a sliding window by its grain (None for all other windows), `references` how many remembered
-    reservations book here, `touched` when something was last booked, `since` when the sums were last set by hand.
+    `grains` is the spend of a sliding window by its grain (None for all other windows), `references` how many
+    remembered reservations book here, `touched` when something was last booked, `since` when the sums were last set by
+    hand.
     """
 
     scope: str

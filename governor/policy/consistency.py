@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from governor.policy.finding import Finding, Path, suggestion
-from governor.policy.schema import Budget, ModelSpec, Policy, Rule, RungSpec
+from governor.policy.schema import Budget, ModelSpec, PeriodLimits, Policy, Rule, RungSpec, periods
 from governor.policy.spec import shape_findings
 from governor.records import Limit
 
@@ -103,8 +103,7 @@ def _has_price(rung: RungSpec, models: Mapping[str, ModelSpec]) -> bool:
 
 def _limits_money(policy: Policy) -> bool:
     budgets = [policy.budget, *(rule.budget for rule in policy.steps if rule.budget)]
-    parts = [part for budget in budgets for part in (budget.call, budget.step, budget.session, budget.app)]
-    return any(part is not None and part.usd is not None for part in parts)
+    return any(part.usd is not None for budget in budgets for _, part in budget.parts())
 
 
 def _too_big_for_a_call(policy: Policy) -> Iterator[Finding]:
@@ -117,10 +116,24 @@ def _too_big_for_a_call(policy: Policy) -> Iterator[Finding]:
 
 
 def _budget(budget: Budget, path: Path) -> Iterator[Finding]:
-    for name in ("call", "step", "session", "app"):
-        part = getattr(budget, name)
-        if part is not None and part.limit("") == Limit(""):
-            yield Finding((*path, name), "limits nothing", "give tokens, usd, seconds or calls, or remove it")
+    for at, part in budget.parts():
+        if part.limit("") == Limit(""):
+            yield Finding((*path, *at), "limits nothing", "give tokens, usd, seconds or calls, or remove it")
+        if isinstance(part, PeriodLimits) and part.per == "total" and part.sliding:
+            yield Finding((*path, *at, "sliding"), "a total does not slide", "name a period, or remove it")
+    for name in ("app", "tenant", "node"):
+        yield from _same_window(periods(getattr(budget, name)), (*path, name))
+
+
+def _same_window(several: tuple[PeriodLimits, ...], path: Path) -> Iterator[Finding]:
+    """Two limits of one window would be one: the lower of each ceiling."""
+    seen: set[tuple[str, bool]] = set()
+    for position, part in enumerate(several):
+        if (part.per, part.sliding) in seen:
+            yield Finding(
+                (*path, position, "per"), f"'{part.per}' stands twice", "put its ceilings together", "warning"
+            )
+        seen.add((part.per, part.sliding))
 
 
 def _rule(policy: Policy, rule: Rule, path: Path) -> Iterator[Finding]:

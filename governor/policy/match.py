@@ -5,20 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from fnmatch import translate
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
-from governor.policy.schema import Backtrack, Budget, Canary, Limits, Match, Policy, Rule, RungSpec
+from governor.policy.period import SESSION, STEP
+from governor.policy.schema import (
+    Backtrack,
+    Budget,
+    Canary,
+    Limits,
+    Match,
+    PeriodLimits,
+    Policy,
+    Rule,
+    RungSpec,
+    periods,
+)
 from governor.protocols import Terms
 from governor.records import Limit, Rung, Step
 
 DEFAULT_DIAL = 0.3
-
-_WINDOWS: Mapping[str, str] = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
-"""The names of a period's window, in UTC: 2026-11-21T14, 2026-11-21, 2026-W47 (ISO 8601), 2026-11."""
 
 _Condition: TypeAlias = Callable[[Step, str], bool]
 
@@ -31,16 +39,16 @@ class _Ready:
     terms: Terms
     step: Limits | None
     session: Limits | None
-    app: Limits | None
-    per: str
+    shared: tuple[tuple[str, PeriodLimits], ...]
     verify: Any
 
 
 def terms_for(policy: Policy, step: Step, when: float) -> Terms:
     """What the policy grants to `step`. `when` is POSIX time in seconds; it picks the budget's UTC window.
 
-    The limits' scopes are `step:{app}/{step.id}`, `session:{app}/{session}` (the step's id where it has no
-    session) and `app:{app}@{window}`, each only where the policy limits it. `continues` is left empty.
+    The limits' scopes are `step:{app}/{step.id}`, `session:{app}/{session}` (the step's id where it has no session),
+    `node:{app}/{node}@{window}`, `tenant:{app}/{tenant}@{window}` and `app:{app}@{window}` (see `period.placed`), each
+    only where the policy limits it. `continues` is left empty.
     """
     ready = _matching(policy, step)
     limits = _limits(ready, policy.app, step, when)
@@ -62,16 +70,6 @@ def verify_for(policy: Policy, step: Step) -> Any:
     return _matching(policy, step).verify
 
 
-def window(per: str, when: float) -> str:
-    """Name of the period that `when` (POSIX seconds) falls into: `window("day", 0) == "1970-01-01"`."""
-    return _window(per, int(when // 3600))
-
-
-@lru_cache(maxsize=64)
-def _window(per: str, hours: int) -> str:
-    return datetime.fromtimestamp(hours * 3600, UTC).strftime(_WINDOWS[per])
-
-
 def _matching(policy: Policy, step: Step) -> _Ready:
     prompt = step.prompt
     for ready in _prepared(policy):
@@ -83,11 +81,11 @@ def _matching(policy: Policy, step: Step) -> _Ready:
 def _limits(ready: _Ready, app: str, step: Step, when: float) -> tuple[Limit, ...]:
     limits: list[Limit] = []
     if ready.step is not None:
-        limits.append(ready.step.limit(f"step:{app}/{step.id}"))
+        limits.append(ready.step.limit(f"step:{app}/{step.id}", STEP))
     if ready.session is not None:
-        limits.append(ready.session.limit(f"session:{app}/{step.session or step.id}"))
-    if ready.app is not None:
-        limits.append(ready.app.limit(f"app:{app}@{window(ready.per, when)}"))
+        limits.append(ready.session.limit(f"session:{app}/{step.session or step.id}", SESSION))
+    owners = {"node": f"node:{app}/{step.node}", "tenant": f"tenant:{app}/{step.tenant}", "app": f"app:{app}"}
+    limits += [part.limit_at(owners[name], when) for name, part in ready.shared]
     return tuple(limits)
 
 
@@ -110,8 +108,7 @@ def _ready(policy: Policy, rule: Rule, name: str) -> _Ready:
         terms=_terms(policy, rule, budget, _reason(rule.match, name)),
         step=_untimed(budget.step),
         session=budget.session,
-        app=budget.app,
-        per=budget.app.per if budget.app else "",
+        shared=tuple((name, part) for name in ("node", "tenant", "app") for part in periods(getattr(budget, name))),
         verify=rule.verify if "verify" in rule.model_fields_set else policy.verify,
     )
 

@@ -103,6 +103,7 @@ _EXPECTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "model_type": lambda _: "a mapping (key: value)",
     "mode": lambda _: "on, shadow or {canary: SHARE}",
     "rung": lambda _: "a rung's id, or a rung",
+    "periods": lambda _: "a mapping with a period (per: day), or a list of these",
     "globs": lambda _: "a glob, or a list of globs",
 }
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governor.policy import Policy, load_policy, policy_from, terms_for, verify_for
-from governor.policy.match import window
-from governor.records import Limit, Step
+from governor.policy.period import PERIOD_IDLE, SESSION, STEP, fixed, window
+from governor.records import Limit, Step, Window
 
 NOON = datetime(2026, 11, 21, 14, 30, tzinfo=UTC).timestamp()
 LADDER = [{"id": "low", "model": "m"}, {"id": "mid", "model": "m"}, {"id": "top", "model": "n"}]
@@ -131,11 +131,15 @@ def test_a_rule_overrides_only_what_it_gives() -> None:
     x, y, other = (terms_for(own, step(node=node), NOON) for node in "xyz")
     assert [(rung.id, rung.answer_tokens) for rung in x.ladder] == [("mid", 1024), ("own", 7)]
     assert (x.dial, x.keep, x.harm, x.deadline, x.baseline) == (0.7, None, 2, 60, "mid")
-    assert x.limits == (Limit("step:shop/s1", tokens=10), Limit("session:shop/s1", calls=9))
+    assert x.limits == (
+        Limit("step:shop/s1", tokens=10, window=STEP),
+        Limit("session:shop/s1", calls=9, window=SESSION),
+    )
     assert x.call == Limit("call", tokens=5000)
     assert (x.on_exhausted, x.modes, x.max_attempts) == ("refuse", ("fresh",), 1)
     assert (y.dial, y.keep, y.harm, y.deadline, y.baseline, y.max_attempts) == (None, 0.9, 0, 5, "top", 3)
-    assert y.limits == other.limits == (Limit("step:shop/s1", micros=1_000_000), Limit("session:shop/s1", calls=9))
+    money = Limit("step:shop/s1", micros=1_000_000, window=STEP)
+    assert y.limits == other.limits == (money, Limit("session:shop/s1", calls=9, window=SESSION))
     assert [verify_for(own, step(node=node)) for node in "xyz"] == [None, {"regex": "a"}, "complete"]
 
 
@@ -194,3 +198,31 @@ def test_the_rule_used_is_the_first_that_matches(nodes: list[str], node: str) ->
     rules = [{"match": {"node": name}, "difficulty": at / 10} for at, name in enumerate(nodes)]
     expected = nodes.index(node) / 10 if node in nodes else None
     assert terms_for(policy(steps=rules), step(node=node), NOON).difficulty == expected
+
+
+def test_several_windows_and_scopes_hold_at_once() -> None:
+    periods = [{"usd": 20, "per": "day"}, {"tokens": 9, "per": "hour", "sliding": True}, {"calls": 7, "per": "total"}]
+    own = policy(
+        budget={"app": periods, "tenant": {"thinking_tokens": 5, "per": "month"}, "node": {"calls": 1, "per": "minute"}}
+    )
+    minute, month = datetime(2026, 11, 21, 14, 6, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
+    asked = Step(id="s1", messages=(), node="plan", tenant="acme")
+    assert terms_for(own, asked, minute.timestamp() - 30).limits == (
+        Limit("node:shop/plan@2026-11-21T14:05", calls=1, window=Window(until=minute.timestamp(), idle=PERIOD_IDLE)),
+        Limit("tenant:shop/acme@2026-11", thinking=5, window=Window(until=month.timestamp(), idle=PERIOD_IDLE)),
+        Limit(
+            "app:shop@2026-11-21",
+            micros=20_000_000,
+            window=Window(until=datetime(2026, 11, 22, tzinfo=UTC).timestamp(), idle=PERIOD_IDLE),
+        ),
+        Limit("app:shop~hour", tokens=9, window=Window(sliding=3600.0)),
+        Limit("app:shop", calls=7),
+    )
+
+
+@given(st.sampled_from(["minute", "hour", "day", "week", "month"]), st.integers(0, 4_000_000_000))
+def test_a_period_ends_where_the_next_begins(per: str, when: int) -> None:
+    name, counted = fixed(per, when)
+    assert counted.until is not None
+    assert counted.until > when
+    assert window(per, counted.until - 1) == name != window(per, counted.until)

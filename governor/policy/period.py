@@ -1,0 +1,73 @@
+"""The windows of a budget: what a period is called, when it ends, and which spend a limit of it counts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+from governor.records import Window
+
+Per: TypeAlias = Literal["minute", "hour", "day", "week", "month", "total"]
+
+SESSION_IDLE = 30 * 86_400.0
+"""Seconds after which the sums of a session that nobody went on with may be forgotten."""
+
+PERIOD_IDLE = 35 * 86_400.0
+"""Seconds for which the sums of a period are kept after their last booking, for whoever wants to look back."""
+
+_NAMES = {"minute": "%Y-%m-%dT%H:%M", "hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
+"""The names of a period, in UTC: 2026-11-21T14:05, 2026-11-21T14, 2026-11-21, 2026-W47 (ISO 8601), 2026-11."""
+
+_SECONDS = {"minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800, "month": 2_592_000}
+"""Widths of the windows that slide: a sliding month has 30 days."""
+
+STEP = Window(idle=0.0)
+SESSION = Window(idle=SESSION_IDLE)
+TOTAL = Window()
+
+
+def window(per: str, when: float) -> str:
+    """Name of the period that `when` (POSIX seconds) falls into: `window("day", 0) == "1970-01-01"`."""
+    return fixed(per, when)[0]
+
+
+def placed(scope: str, per: Per, sliding: bool, when: float) -> tuple[str, Window]:
+    """The scope's full key and window at `when`: `app:x@2026-11-21`, sliding `app:x~day`, in total `app:x`."""
+    if per == "total":
+        return scope, TOTAL
+    if sliding:
+        return f"{scope}~{per}", _sliding(per)
+    name, counted = fixed(per, when)
+    return f"{scope}@{name}", counted
+
+
+def fixed(per: str, when: float) -> tuple[str, Window]:
+    """Name and window of the period that `when` (POSIX seconds) falls into."""
+    return _fixed(per, int(when // 60))
+
+
+@lru_cache(maxsize=64)
+def _fixed(per: str, minutes: int) -> tuple[str, Window]:
+    begun = datetime.fromtimestamp(minutes * 60, UTC)
+    return begun.strftime(_NAMES[per]), Window(until=_end(per, begun).timestamp(), idle=PERIOD_IDLE)
+
+
+def _end(per: str, moment: datetime) -> datetime:
+    """When the period of a moment is over."""
+    if per == "minute":
+        return moment + timedelta(minutes=1)
+    hour = moment.replace(minute=0)
+    if per == "hour":
+        return hour + timedelta(hours=1)
+    day = hour.replace(hour=0)
+    if per == "day":
+        return day + timedelta(days=1)
+    if per == "week":
+        return day + timedelta(days=7 - day.weekday())
+    return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+
+
+@lru_cache(maxsize=8)
+def _sliding(per: str) -> Window:
+    return Window(sliding=float(_SECONDS[per]))
