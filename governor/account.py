@@ -21,6 +21,7 @@ from governor.errors import (
     MissingExtraError,
     ModelFileError,
 )
+from governor.ledger.admission import NOTHING, larger, minus
 from governor.plan.bounds import bound, output_bound, over
 from governor.records import Amount, Call, Limit, Reply, Usage
 
@@ -29,12 +30,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a stretch of work used: tokens, micro-USD, calls, seconds."""
+    """What a stretch of work used: tokens, micro-USD, calls, seconds.
+
+    `unknown` are output tokens that nobody reported: thought or answer, so that they count as both.
+    """
 
     usage: Usage = Usage()
     micros: int = 0
     calls: int = 0
     seconds: float = 0.0
+    unknown: int = 0
 
     def __add__(self, other: Charge) -> Charge:
         return Charge(
@@ -42,6 +47,7 @@ class Charge:
             self.micros + other.micros,
             self.calls + other.calls,
             self.seconds + other.seconds,
+            self.unknown + other.unknown,
         )
 
     def __sub__(self, earlier: Charge) -> Charge:
@@ -56,12 +62,22 @@ class Charge:
             self.micros - earlier.micros,
             self.calls - earlier.calls,
             self.seconds - earlier.seconds,
+            self.unknown - earlier.unknown,
         )
 
     @property
     def amount(self) -> Amount:
         """The same in the ledger's dimensions; milliseconds are rounded up."""
-        return Amount(self.usage.total_tokens, self.micros, math.ceil(self.seconds * 1000), self.calls)
+        used = self.usage
+        return Amount(
+            tokens=used.total_tokens,
+            micros=self.micros,
+            millis=math.ceil(self.seconds * 1000),
+            calls=self.calls,
+            input=used.input_tokens,
+            thinking=used.thinking_tokens + self.unknown,
+            answer=used.answer_tokens,
+        )
 
 
 def charge(call: Call, answer: Reply | BackendError) -> Charge:
@@ -76,7 +92,7 @@ def charge(call: Call, answer: Reply | BackendError) -> Charge:
 
 def _at_bound(call: Call, seconds: float) -> Charge:
     most, output = bound(call), output_bound(call)
-    return Charge(Usage(most.tokens - output, output), most.micros, 1, seconds)
+    return Charge(Usage(most.input, output), most.micros, 1, seconds, unknown=output)
 
 
 @dataclass(slots=True)
@@ -192,9 +208,4 @@ class Account:
 
 def _shortfall(held: Amount, needed: Amount) -> Amount:
     """What is missing of `needed`, never below zero."""
-    return Amount(
-        max(0, needed.tokens - held.tokens),
-        max(0, needed.micros - held.micros),
-        max(0, needed.millis - held.millis),
-        max(0, needed.calls - held.calls),
-    )
+    return larger(minus(needed, held), NOTHING)

@@ -193,7 +193,7 @@ class BudgetExceededError(LedgerError):
 _REFUSED: dict[RefusalKind, str] = {
     "budget_exceeded": "exceeded:",
     "budget_busy": "busy, the rest is held by others:",
-    "too_large": "too small even when empty:",
+    "too_large": "exceeded even when empty:",
 }
 
 

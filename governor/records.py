@@ -118,6 +118,11 @@ class Usage:
         """Input plus output tokens."""
         return self.input_tokens + self.output_tokens
 
+    @property
+    def answer_tokens(self) -> int:
+        """Output tokens that were not thought."""
+        return self.output_tokens - self.thinking_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
@@ -360,6 +365,9 @@ class Attempt:
             micros=self.micros + checked.micros,
             millis=math.ceil((self.seconds + checked.seconds) * 1000),
             calls=self.calls + checked.calls,
+            input=self.usage.input_tokens + checked.usage.input_tokens,
+            thinking=self.usage.thinking_tokens + checked.usage.thinking_tokens,
+            answer=self.usage.answer_tokens + checked.usage.answer_tokens,
         )
 
 

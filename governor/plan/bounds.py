@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 
+from governor.ledger.sums import DIMENSIONS
 from governor.plan import thought
 from governor.records import Amount, Call, Limit, Message
 
@@ -24,7 +25,7 @@ def bound(call: Call) -> Amount:
 
     No byte-level tokenizer makes more tokens than bytes, so input tokens <= UTF-8 bytes of all texts plus
     the template's marks. Output: see `output_bound`, which backends must send. Price: the dearer of fresh and
-    cached input.
+    cached input. Thought and answer may each take all of the output: no server keeps the two apart for sure.
     """
     price, given, output = call.rung.price, _input_bound(call), output_bound(call)
     dearest = max(price.input, price.input if price.cached_input is None else price.cached_input)
@@ -33,6 +34,9 @@ def bound(call: Call) -> Amount:
         micros=math.ceil(given * dearest + output * price.output),
         millis=math.ceil(call.timeout * 1000),
         calls=1,
+        input=given,
+        thinking=output,
+        answer=output,
     )
 
 
@@ -44,7 +48,7 @@ def output_bound(call: Call) -> int:
 
 def over(amount: Amount, allowed: Limit | Amount) -> str:
     """The first dimension in which `amount` passes what is allowed, as words; empty if it fits."""
-    for name in ("tokens", "micros", "millis", "calls"):
+    for name in DIMENSIONS:
         ceiling: int | None = getattr(allowed, name)
         asked: int = getattr(amount, name)
         if ceiling is not None and asked > ceiling:

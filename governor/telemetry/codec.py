@@ -6,6 +6,7 @@ be done again.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -93,6 +94,9 @@ def encode_error(error: BaseException) -> Any:
 
 def decode_error(form: dict[str, Any]) -> Exception:
     """The error of a JSON form made by `encode_error`."""
+    left = form.get("left")
+    if isinstance(left, dict) and "input" not in left:  # a journal of before tokens were limited by kind
+        form = {**form, "left": {**left, **dict.fromkeys(("input", "thinking", "answer"), sys.maxsize)}}
     values = {key: decode(item) for key, item in form.items() if key != "error"}
     if form["error"] == "BudgetExceededError":
         return BudgetExceededError(**values)

@@ -112,7 +112,7 @@ def test_every_sample_counts_to_what_is_left() -> None:
     one = bound_next(vote, "first", situation()).tokens
     forecast = Forecast(rung="small", p_success=0.5, p_accept=0.5, output_tokens=1, micros=1, seconds=1)
     for tokens, fits in ((3 * one, True), (3 * one - 1, False)):
-        left = replace(situation(ladder=(vote,)), left=Amount(tokens, 2**40, 2**40, 2**40))
+        left = replace(situation(ladder=(vote,)), left=Amount(tokens, *[2**40] * 6))
         assert (0 in options(left, [forecast]).modes) is fits
 
 

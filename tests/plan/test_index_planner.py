@@ -173,7 +173,7 @@ def test_a_refused_key_closes_every_rung_of_that_model() -> None:
 def test_limits_remove_rungs_that_do_not_fit() -> None:
     tight = Limit(scope="call", micros=2000)
     assert plan(situation(terms(dial=0.0, call=tight))).rung.model == "s"
-    left = Amount(tokens=100_000, micros=15_000, millis=10**9, calls=9)
+    left = Amount(100_000, 15_000, 10**9, 9, *[10**9] * 3)
     assert plan(situation(terms(dial=0.0), left=left)).rung.model != "x"
     none = stop(situation(left=Amount(tokens=10, micros=10**9, millis=10**9, calls=9)))
     assert "no rung is left" in none.reason
