@@ -14,6 +14,8 @@ from governor.testing import LedgerContract
 
 
 class TestMemory(LedgerContract):
+    keep = 20_000.0
+
     @pytest.fixture(autouse=True)
     def _threads_change_often(self) -> Iterator[None]:
         usual = sys.getswitchinterval()
@@ -22,10 +24,12 @@ class TestMemory(LedgerContract):
         sys.setswitchinterval(usual)
 
     def make_ledger(self, clock: Callable[[], float], ttl: float) -> Ledger:
-        return open_ledger("memory://", clock=clock, ttl=ttl)
+        return open_ledger("memory://", clock=clock, ttl=ttl, keep=self.keep)
 
 
 class TestSqlite(LedgerContract):
+    keep = 20_000.0
+
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path) -> Iterator[None]:
         self.paths = (tmp_path / f"ledger {number}%.db" for number in count())
@@ -36,7 +40,7 @@ class TestSqlite(LedgerContract):
 
     def make_ledger(self, clock: Callable[[], float], ttl: float) -> Ledger:
         path = str(next(self.paths)).replace("%", "%25").replace(" ", "%20")
-        ledger = open_ledger(f"sqlite:///{path}", clock=clock, ttl=ttl)
+        ledger = open_ledger(f"sqlite:///{path}", clock=clock, ttl=ttl, keep=self.keep)
         self.opened.append(ledger)
         return ledger
 
@@ -60,5 +64,5 @@ class _Lavish:
         self.reservation, self.balance, self.close = ledger.reservation, ledger.balance, ledger.close
         self._reserve = ledger.reserve
 
-    def reserve(self, key: str, amount: Amount, limits: Sequence[Limit]) -> Reservation:
-        return self._reserve(key, amount, [Limit(limit.scope) for limit in limits])
+    def reserve(self, key: str, amount: Amount, limits: Sequence[Limit], *, sent: bool = True) -> Reservation:
+        return self._reserve(key, amount, [Limit(limit.scope) for limit in limits], sent=sent)
