@@ -20,6 +20,7 @@ from governor.drivers import Ports, adrive, async_ports, drive, sync_ports
 from governor.effects import Process
 from governor.learning import Learning
 from governor.ledger import open_ledger
+from governor.ledger.standby import StandbyLedger, standby
 from governor.loop import govern
 from governor.plan.bounds import bound
 from governor.policy import load_policy, terms_for, verify_for
@@ -175,6 +176,9 @@ class Governor:
         with self._lock:  # two threads that open two stores would spend every limit twice
             if self._ledger is None:
                 self._ledger = open_ledger(self.policy.ledger or default_ledger(self.policy))
+            emergency = self.policy.budget.emergency
+            if emergency is not None and not isinstance(self._ledger, StandbyLedger):
+                self._ledger = standby(self._ledger, emergency.limit(f"emergency:{self.policy.app}"))
             return self._ledger
 
     def close(self) -> None:

@@ -141,3 +141,33 @@ def test_opening_a_memory_ledger_imports_no_database() -> None:
         "assert not {'sqlite3', 'numpy', 'pydantic'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_file_of_version_1_keeps_its_books(tmp_path: Path) -> None:
+    """As the first release wrote it: one settled, one open, one scope."""
+    path = tmp_path / "old.db"
+    old = ("spent", "reserved", "overshoot")
+    sums = [f"{part}_{name}" for part in old for name in ("tokens", "micros", "millis", "calls")]
+    with sqlite3.connect(path) as connection:
+        connection.executescript(
+            f"CREATE TABLE scopes (scope TEXT PRIMARY KEY, {', '.join(f'{name} INTEGER NOT NULL' for name in sums)}) "
+            "WITHOUT ROWID; CREATE TABLE reservations (key TEXT PRIMARY KEY, state TEXT NOT NULL, tokens INTEGER NOT NULL, "
+            "micros INTEGER NOT NULL, millis INTEGER NOT NULL, calls INTEGER NOT NULL, limits TEXT NOT NULL, "
+            "touched REAL NOT NULL) WITHOUT ROWID;"
+            "CREATE INDEX open_leases ON reservations (touched) WHERE state = 'open';"
+            "INSERT INTO scopes VALUES ('app', 7, 0, 0, 1, 20, 5, 0, 2, 0, 0, 0, 0);"
+            "INSERT INTO reservations VALUES ('a', 'settled', 7, 0, 0, 1, '[[\"app\", 100, null, null, null]]', 1000);"
+            "INSERT INTO reservations VALUES ('b', 'open', 20, 5, 0, 2, '[[\"app\", 100, null, null, null]]', 1000);"
+            "PRAGMA application_id = 1198487116; PRAGMA user_version = 1;"
+        )
+    connection.close()
+    ledger = open_ledger(f"sqlite:///{path}", clock=lambda: 1001.0)
+    balance = ledger.balance("app")
+    assert (balance.spent, balance.reserved) == (Amount(tokens=7, calls=1), Amount(tokens=20, micros=5, calls=2))
+    assert ledger.settle("b", Amount(tokens=10, thinking=3)).limits == (Limit("app", tokens=100),)
+    assert ledger.settle("a", Amount(tokens=7, calls=1)).state == "settled"
+    assert ledger.balance("app").spent == Amount(tokens=17, calls=1, thinking=3)
+    ledger.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT refs FROM scopes").fetchall() == [(2,)]
+    connection.close()
