@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from heapq import heappop, heappush
+from math import inf
 from threading import Lock
 from types import TracebackType
 
@@ -25,7 +26,7 @@ class MemoryStore:
         self._holds: dict[str, Hold] = {}
         self._sums: dict[str, Sums] = {}
         self._leases: list[tuple[float, str]] = []
-        self._leased: set[str] = set()
+        self._leased: dict[str, float] = {}  # when each open lease comes up
         self._closed: deque[tuple[float, str]] = deque()
         self._due: list[tuple[float, str]] = []
         self._waiting: set[str] = set()
@@ -50,9 +51,8 @@ class MemoryStore:
             self._holds[key] = hold
             if hold.state != "open":
                 self._closed.append((hold.moment, key))
-            elif key not in self._leased:
-                self._leased.add(key)
-                heappush(self._leases, (hold.moment, key))
+            elif hold.moment < self._leased.get(key, inf):  # new, or renewed after the clock was turned back
+                self._lease(hold)
         for one in sums:
             self._sums[one.scope] = one
             if not one.references:
@@ -61,14 +61,16 @@ class MemoryStore:
     def overdue(self, since: float, most: int | None) -> list[Hold]:
         found: list[Hold] = []
         while self._leases and self._leases[0][0] <= since and (most is None or len(found) < most):
-            _, key = heappop(self._leases)
+            moment, key = heappop(self._leases)
+            if self._leased.get(key) != moment:
+                continue
+            del self._leased[key]
             hold = self._holds.get(key)
             if hold is None or hold.state != "open":
-                self._leased.discard(key)
-            elif hold.moment > since:
-                heappush(self._leases, (hold.moment, key))
+                continue
+            if hold.moment > since:
+                self._lease(hold)
             else:
-                self._leased.discard(key)
                 found.append(hold)
         return found
 
@@ -105,6 +107,10 @@ class MemoryStore:
 
     def booked(self, prefix: str) -> list[Sums]:
         return [sums for scope, sums in self._sums.items() if scope.startswith(prefix)]
+
+    def _lease(self, hold: Hold) -> None:
+        self._leased[hold.key] = hold.moment
+        heappush(self._leases, (hold.moment, hold.key))
 
     def _wait(self, sums: Sums) -> None:
         due = sums.due

@@ -70,7 +70,7 @@ ALTER TABLE reservations RENAME COLUMN touched TO moment;
 CREATE INDEX closings ON reservations (moment) WHERE state <> 'open';
 CREATE INDEX idle ON scopes (due) WHERE due IS NOT NULL;
 UPDATE scopes SET refs = (
-    SELECT count(DISTINCT key) FROM reservations, json_each(limits) WHERE json_extract(value, '$[0]') = scope
+    SELECT count(DISTINCT reservations.key) FROM reservations, json_each(limits) WHERE json_extract(value, '$[0]') = scope
 );
 PRAGMA user_version = {VERSION};
 """  # noqa: S608 - constant column names

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from governor.errors import BudgetExceededError, LedgerUnavailableError
 from governor.ledger import open_ledger
-from governor.records import Amount, Limit
+from governor.records import Amount, Limit, Window
 
 APP = Limit("app", tokens=1_000)
 
@@ -30,15 +30,22 @@ def race(uri: str, name: str, attempts: int) -> None:
 
 
 def churn(uri: str, name: str, steps: int) -> None:
-    """Reserve, extend, settle without end until killed; print each key whose settlement was confirmed."""
+    """Run through steps without end until killed; print a line after each operation that was confirmed."""
     ledger = open_ledger(uri)
+    limits = (Limit("app", tokens=10**9), Limit("slid", window=Window(sliding=86_400.0)))
     for number in range(steps):
         key = f"{name}-{number}"
-        ledger.reserve(key, Amount(tokens=5), (Limit("app"),))
-        ledger.extend(key, Amount(tokens=5))
-        ledger.settle(key, Amount(tokens=8))
-        sys.stdout.write(f"{key}\n")
-        sys.stdout.flush()
+        operations: tuple[Callable[[], object], ...] = (
+            lambda key=key: ledger.reserve(key, Amount(tokens=5), limits, sent=False),  # type: ignore[misc]
+            lambda key=key: ledger.extend(key, Amount(tokens=10), whole=True),  # type: ignore[misc]
+            (lambda key=key: ledger.settle(key, Amount(tokens=8)))  # type: ignore[misc]
+            if number % 3
+            else (lambda key=key: ledger.refund(key)),  # type: ignore[misc]
+        )
+        for operation in operations:
+            operation()
+            sys.stdout.write("done\n")
+            sys.stdout.flush()
 
 
 def fill(uri: str, name: str, size: int) -> None:

@@ -151,9 +151,9 @@ def test_a_file_of_version_1_keeps_its_books(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.executescript(
             f"CREATE TABLE scopes (scope TEXT PRIMARY KEY, {', '.join(f'{name} INTEGER NOT NULL' for name in sums)}) "
-            "WITHOUT ROWID; CREATE TABLE reservations (key TEXT PRIMARY KEY, state TEXT NOT NULL, tokens INTEGER NOT NULL, "
-            "micros INTEGER NOT NULL, millis INTEGER NOT NULL, calls INTEGER NOT NULL, limits TEXT NOT NULL, "
-            "touched REAL NOT NULL) WITHOUT ROWID;"
+            "WITHOUT ROWID; CREATE TABLE reservations (key TEXT PRIMARY KEY, state TEXT NOT NULL, "
+            "tokens INTEGER NOT NULL, micros INTEGER NOT NULL, millis INTEGER NOT NULL, calls INTEGER NOT NULL, "
+            "limits TEXT NOT NULL, touched REAL NOT NULL) WITHOUT ROWID;"
             "CREATE INDEX open_leases ON reservations (touched) WHERE state = 'open';"
             "INSERT INTO scopes VALUES ('app', 7, 0, 0, 1, 20, 5, 0, 2, 0, 0, 0, 0);"
             "INSERT INTO reservations VALUES ('a', 'settled', 7, 0, 0, 1, '[[\"app\", 100, null, null, null]]', 1000);"
