@@ -35,7 +35,7 @@ class Hold:
     """The row of one reservation. Mutable, as `Sums` is.
 
     `moment` is when an open one was last touched, when an expired one's lease ran out, when another was closed;
-    `numbers` are what `amount` comes to.
+    `numbers` are what `amount` comes to, of an open or expired one: nothing more is booked of others.
     """
 
     key: str
@@ -123,7 +123,7 @@ def settle(found: Hold, spent: Amount, booked: Booked, now: float) -> bool:
         for place, number in over:
             sums.overshoot[place] += number
         sums.touched = now
-    found.amount, found.numbers, found.state, found.moment = spent, numbers, "settled", now
+    found.amount, found.numbers, found.state, found.moment = spent, NO_PAIRS, "settled", now
     return True
 
 

@@ -1,117 +1,39 @@
 """sqlite:///path - one file, shared by threads and processes of one machine.
 
-WAL with `synchronous=NORMAL`: a commit survives the death of any process at once, without waiting for the disk.
-A power cut may undo the last commits since the latest checkpoint (never the file's integrity): reservations and
-settlements of those seconds. `?synchronous=full` waits for the disk at every commit and closes that gap, at
-the price of one fsync an operation. Source: sqlite.org/pragma.html#pragma_synchronous and sqlite.org/wal.html.
+WAL with `synchronous=NORMAL`: what an operation has confirmed is in the operating system's hands, so that the death of
+any process, by `kill -9` too, loses none of it. A power cut, or the death of the whole machine, may undo the last
+operations, at most those since the log was last folded into the file (every `LOG_BYTES`; a system left to itself
+writes them within half a minute or so). What is left is then the state of some earlier moment, whole and consistent.
+`?synchronous=full` waits for the disk at every commit and closes that gap, at the price of one fsync an operation.
+Source: sqlite.org/pragma.html#pragma_synchronous and sqlite.org/wal.html.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import sqlite3
 import time
 import weakref
-import zlib
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
-from dataclasses import astuple
-from functools import lru_cache
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from governor.errors import LedgerError, LedgerUnavailableError
-from governor.ledger.admission import Hold
-from governor.ledger.book import Page
-from governor.ledger.sums import DIMENSIONS, Sums, booking, ceilings, figures
-from governor.records import Amount, Limit, Window
+from governor.ledger.sqlite_rows import APPLICATION, FROM_1, SCHEMA, SHELF, VERSION, SqliteBooks
+from governor.ledger.sqlite_turns import Turns, busy, name_of
 
-APPLICATION = 0x476F764C  # "GovL", PRAGMA application_id: tells a ledger from any other database
-VERSION = 2
+PAGE_BYTES = 1024
+"""Each operation writes some four pages to the log: small ones, because the disk is what limits."""
 
-_SUMS = [f"{part}_{dimension}" for part in ("spent", "reserved", "overshoot") for dimension in DIMENSIONS]
-_MORE = {
-    "expired": "INTEGER NOT NULL DEFAULT 0",
-    "refs": "INTEGER NOT NULL DEFAULT 0",
-    "touched": "REAL NOT NULL DEFAULT 0",
-    "since": "REAL",
-    "window": "TEXT NOT NULL DEFAULT ''",
-    "grains": "TEXT",
-    "due": "REAL",
-}
-_FIGURES = "INTEGER NOT NULL DEFAULT 0"
-_SCHEMA = f"""
-CREATE TABLE scopes (
-    scope TEXT PRIMARY KEY, {", ".join(f"{name} {_FIGURES}" for name in _SUMS)},
-    {", ".join(f"{name} {kind}" for name, kind in _MORE.items())}
-) WITHOUT ROWID;
-CREATE TABLE reservations (
-    key TEXT PRIMARY KEY, state TEXT NOT NULL, {", ".join(f"{name} {_FIGURES}" for name in DIMENSIONS)},
-    limits TEXT NOT NULL, sent INTEGER NOT NULL DEFAULT 1, moment REAL NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX open_leases ON reservations (moment) WHERE state = 'open';
-CREATE INDEX closings ON reservations (moment) WHERE state <> 'open';
-CREATE INDEX idle ON scopes (due) WHERE due IS NOT NULL;
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {VERSION};
-"""
-_NEW_SUMS = [name for name in _SUMS if name.partition("_")[2] in DIMENSIONS[4:]]
-_FROM_1 = f"""
-{" ".join(f"ALTER TABLE scopes ADD COLUMN {name} {_FIGURES};" for name in _NEW_SUMS)}
-{" ".join(f"ALTER TABLE scopes ADD COLUMN {name} {kind};" for name, kind in _MORE.items())}
-{" ".join(f"ALTER TABLE reservations ADD COLUMN {name} {_FIGURES};" for name in DIMENSIONS[4:])}
-ALTER TABLE reservations ADD COLUMN sent INTEGER NOT NULL DEFAULT 1;
-ALTER TABLE reservations RENAME COLUMN touched TO moment;
-CREATE INDEX closings ON reservations (moment) WHERE state <> 'open';
-CREATE INDEX idle ON scopes (due) WHERE due IS NOT NULL;
-UPDATE scopes SET refs = (
-    SELECT count(DISTINCT reservations.key) FROM reservations, json_each(limits) WHERE json_extract(value, '$[0]') = scope
-);
-PRAGMA user_version = {VERSION};
-"""  # noqa: S608 - constant column names
-# The texts below join constant column names only; every value is bound.
-_ROW = ["scope", *_SUMS, *_MORE]
-_KEEP_SUMS = (
-    f"INSERT INTO scopes ({', '.join(_ROW)}) VALUES ({', '.join('?' * len(_ROW))}) "  # noqa: S608 - constant column names
-    f"ON CONFLICT (scope) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _ROW[1:])}"
-)
-_FIND_SUMS = f"SELECT {', '.join(_ROW)} FROM scopes WHERE scope = ?"  # noqa: S608 - as above
-_ALL_SUMS = f"SELECT {', '.join(_ROW)} FROM scopes WHERE substr(scope, 1, ?) = ?"  # noqa: S608 - as above
-_HOLD = ["key", "state", *DIMENSIONS, "limits", "sent", "moment"]
-_COLUMNS = ", ".join(_HOLD)
-_FIND = f"SELECT {_COLUMNS} FROM reservations WHERE key = ?"  # noqa: S608 - as above
-_ALL = f"SELECT {_COLUMNS} FROM reservations WHERE substr(key, 1, ?) = ?"  # noqa: S608 - as above
-_OVERDUE = (
-    f"SELECT {_COLUMNS} FROM reservations WHERE state = 'open' AND moment <= ? "  # noqa: S608 - as above
-    "ORDER BY moment LIMIT ?"
-)
-_CLOSED = (
-    f"SELECT {_COLUMNS} FROM reservations WHERE state <> 'open' AND moment <= ? "  # noqa: S608 - as above
-    "ORDER BY moment LIMIT ?"
-)
-_CHANGED = [name for name in _HOLD if name not in ("key", "limits")]
-_KEEP = (
-    f"INSERT INTO reservations ({_COLUMNS}) VALUES ({', '.join('?' * len(_HOLD))}) "  # noqa: S608 - as above
-    f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _CHANGED)}"
-)
+LOG_BYTES = 64 << 20
+"""Size of the write-ahead log at which it is folded into the file: tens of thousands of operations."""
 
-# Beside the books, in the same file: values shared by replicas. The row without a key counts the versions given out, so
-# that no version comes twice even where a value was dropped and made anew.
-_SHELF = """CREATE TABLE IF NOT EXISTS shelf (
-    key TEXT PRIMARY KEY, value BLOB NOT NULL, version INTEGER NOT NULL, digest INTEGER NOT NULL, expires REAL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS shelf_expiries ON shelf (expires) WHERE expires IS NOT NULL;
-INSERT OR IGNORE INTO shelf VALUES ('', x'', 0, 0, NULL)"""
-_PUT = (
-    "INSERT INTO shelf VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value, "
-    "version = excluded.version, digest = excluded.digest, expires = excluded.expires"
-)
-_NEXT = "UPDATE shelf SET version = version + 1 WHERE key = '' RETURNING version"
+LOOK_EVERY = 64
+"""Commits after which a process looks how long the log is."""
 
 _REASONS = (
     ("SQLITE_BUSY", "another process kept it locked"),
@@ -152,28 +74,39 @@ class SqliteStore:
 
     def __init__(self, path: Path, *, synchronous: str = "normal", timeout: float = 5.0) -> None:
         self._path = path.absolute()
+        self._log = self._path.with_name(f"{self._path.name}-wal")
         self._synchronous = synchronous
         self._timeout = timeout
+        self._turns = Turns(timeout)
         self._lock = Lock()
-        self._connection: sqlite3.Connection | None = None
+        self._books: SqliteBooks | None = None
         self._closed = False
+        self._commits = 0
         _STORES.add(self)
-        with self._lock, self._explained():
-            self._connection = self._open()
+        with self._lock:
+            try:
+                self._books = self._open()
+            except sqlite3.Error as cause:
+                raise self._explained(cause) from cause
 
     @contextmanager
-    def transaction(self) -> Generator[_SqliteBooks, None, None]:
-        with self._lock, self._explained():
-            connection = self._connection or self._open()
-            self._connection = connection
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield _SqliteBooks(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+    def transaction(self) -> Generator[SqliteBooks, None, None]:
+        # A generator, because a signal that comes in between leaves it to be closed, and with it the lock.
+        try:
+            with self._lock:
+                books = self._books = self._books or self._open()
+                try:
+                    self._turns.take(books.begin)
+                    yield books
+                    books.commit()
+                except BaseException:
+                    self._undo(books)
+                    raise
+                self._commits += 1
+                if self._commits % LOOK_EVERY == 0:
+                    self._fold(books)
+        except sqlite3.Error as cause:
+            raise self._explained(cause) from cause
 
     def close(self) -> None:
         with self._lock:
@@ -190,34 +123,50 @@ class SqliteStore:
         self._lock.release()
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        books, self._books = self._books, None
+        if books is not None:
+            books.close()
 
-    def _open(self) -> sqlite3.Connection:
+    def _fold(self, books: SqliteBooks) -> None:
+        """Folds a long log into the file; where that fails (no space, others write) the log just grows meanwhile."""
+        with suppress(sqlite3.Error, FileNotFoundError):
+            if self._log.stat().st_size >= LOG_BYTES:
+                books.fold()
+
+    def _undo(self, books: SqliteBooks) -> None:
+        """Leaves no transaction behind, at the price of the connection if need be."""
+        try:
+            books.roll_back()
+        except sqlite3.Error:
+            self._drop()
+
+    def _open(self) -> SqliteBooks:
         if self._closed:
             raise LedgerUnavailableError(f"ledger {self._path}: it was closed")
         connection = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(connection)
+            connection.execute("PRAGMA busy_timeout = 0")  # from here on `Turns` waits
         except BaseException:
             connection.close()
             raise
-        return connection
+        return SqliteBooks(connection)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN")  # one snapshot: another process may be creating the schema
         known = self._version(connection)
         connection.execute("COMMIT")
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a file that is yet to be made
         self._use_wal(connection)
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # `_fold` does it
         if not known:
-            self._change(connection, 0, _SCHEMA)
+            self._change(connection, 0, SCHEMA)
         if known < VERSION:
-            self._change(connection, 1, _FROM_1)
+            self._change(connection, 1, FROM_1)
         if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'shelf'").fetchone() is None:
             connection.execute("BEGIN IMMEDIATE")  # a file of before there was a shelf has its books only
-            for statement in _SHELF.split(";"):
+            for statement in SHELF.split(";"):
                 connection.execute(statement)
             connection.execute("COMMIT")
 
@@ -256,151 +205,18 @@ class SqliteStore:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
             except sqlite3.OperationalError as cause:
-                if not _name(cause).startswith("SQLITE_BUSY") or time.monotonic() > end:
+                if not busy(cause) or time.monotonic() > end:
                     raise
                 time.sleep(0.005)
             else:
                 return
 
-    @contextmanager
-    def _explained(self) -> Generator[None, None, None]:
-        try:
-            yield
-        except sqlite3.Error as cause:
-            raise LedgerUnavailableError(f"ledger {self._path}: {_reason(cause)}") from cause
-
-
-class _SqliteBooks:
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._execute = connection.execute
-
-    def find(self, key: str) -> Hold | None:
-        row = self._execute(_FIND, (key,)).fetchone()
-        return _hold(row) if row else None
-
-    def sums(self, scope: str) -> Sums | None:
-        row = self._execute(_FIND_SUMS, (scope,)).fetchone()
-        return _sums(row) if row else None
-
-    def keep(self, hold: Hold | None, sums: Iterable[Sums]) -> None:
-        if hold is not None:
-            limits = _limits_text(hold.limits)
-            self._execute(_KEEP, (hold.key, hold.state, *figures(hold.amount), limits, hold.sent, hold.moment))
-        for one in sums:
-            self._execute(_KEEP_SUMS, _sums_row(one))
-
-    def overdue(self, since: float, most: int | None) -> list[Hold]:
-        return [_hold(row) for row in self._execute(_OVERDUE, (since, -1 if most is None else most)).fetchall()]
-
-    def closed(self, since: float, most: int) -> list[Hold]:
-        return [_hold(row) for row in self._execute(_CLOSED, (since, most)).fetchall()]
-
-    def idle(self, now: float, most: int) -> list[str]:
-        found = self._execute("SELECT scope FROM scopes WHERE due <= ? ORDER BY due LIMIT ?", (now, most))
-        return [scope for (scope,) in found.fetchall()]
-
-    def forget(self, keys: Iterable[str], scopes: Iterable[str]) -> None:
-        for key in keys:
-            self._execute("DELETE FROM reservations WHERE key = ?", (key,))
-        for scope in scopes:
-            self._execute("DELETE FROM scopes WHERE scope = ?", (scope,))
-
-    def holds(self, prefix: str) -> list[Hold]:
-        return [_hold(row) for row in self._execute(_ALL, (len(prefix), prefix)).fetchall()]
-
-    def booked(self, prefix: str) -> list[Sums]:
-        return [_sums(row) for row in self._execute(_ALL_SUMS, (len(prefix), prefix)).fetchall()]
-
-    def page(self, key: str) -> Page | None:
-        row = self._execute("SELECT value, version, digest, expires FROM shelf WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            return None
-        value, version, digest, expires = row
-        if not isinstance(value, bytes) or zlib.crc32(value) != digest:
-            raise LedgerError(
-                f"shelf value '{key}' is damaged: its checksum does not fit; delete its row to begin anew"
-            )
-        return Page(value, version, expires)
-
-    def put(self, key: str, value: bytes, expires: float | None) -> None:
-        (version,) = self._execute(_NEXT).fetchone()
-        self._execute(_PUT, (key, value, version, zlib.crc32(value), expires))
-
-    def sweep(self, since: float) -> None:
-        self._execute("DELETE FROM shelf WHERE expires <= ?", (since,))
-
-
-_SIZE = len(DIMENSIONS)
-
-
-def _sums(row: tuple[Any, ...]) -> Sums:
-    expired, references, touched, since, window, grains, _ = row[1 + 3 * _SIZE :]
-    return Sums(
-        row[0],
-        _window(window),
-        list(row[1 : 1 + _SIZE]),
-        list(row[1 + _SIZE : 1 + 2 * _SIZE]),
-        list(row[1 + 2 * _SIZE : 1 + 3 * _SIZE]),
-        expired,
-        references,
-        touched,
-        float("-inf") if since is None else since,
-        None if grains is None else {int(grain): spent for grain, spent in json.loads(grains).items()},
-    )
-
-
-def _sums_row(sums: Sums) -> tuple[Any, ...]:
-    return (
-        sums.scope,
-        *sums.spent,
-        *sums.reserved,
-        *sums.overshoot,
-        sums.expired,
-        sums.references,
-        sums.touched,
-        None if sums.since == float("-inf") else sums.since,
-        _window_text(sums.window),
-        None if sums.grains is None else json.dumps(sums.grains, separators=(",", ":")),
-        None if sums.references else sums.due,
-    )
-
-
-def _hold(row: tuple[Any, ...]) -> Hold:
-    limits, sent, moment = row[2 + _SIZE :]
-    held = Amount(*row[2 : 2 + _SIZE])
-    return Hold(row[0], held, _limits(limits), row[1], bool(sent), moment, booking(held))
-
-
-# Whoever asks again asks under the same limits: their texts are made, and read, once.
-@lru_cache(maxsize=256)
-def _limits_text(limits: tuple[Limit, ...]) -> str:
-    rows = [[limit.scope, *ceilings(limit), *astuple(limit.window)] for limit in limits]
-    return json.dumps(rows, separators=(",", ":"))
-
-
-@lru_cache(maxsize=256)
-def _limits(text: str) -> tuple[Limit, ...]:
-    """Rows of version 1 have four ceilings and no window."""
-    end = 1 + _SIZE
-    return tuple(Limit(*row[:end], window=Window(*row[end:])) for row in json.loads(text))
-
-
-@lru_cache(maxsize=256)
-def _window_text(window: Window) -> str:
-    return "" if window == Window() else json.dumps(astuple(window))
-
-
-@lru_cache(maxsize=256)
-def _window(text: str) -> Window:
-    return Window(*json.loads(text)) if text else Window()
-
-
-def _name(cause: sqlite3.Error) -> str:
-    return getattr(cause, "sqlite_errorname", None) or ""
+    def _explained(self, cause: sqlite3.Error) -> LedgerUnavailableError:
+        return LedgerUnavailableError(f"ledger {self._path}: {_reason(cause)}")
 
 
 def _reason(cause: sqlite3.Error) -> str:
-    name = _name(cause)
+    name = name_of(cause)
     for prefix, reason in _REASONS:
         if name.startswith(prefix):
             return reason

@@ -28,16 +28,20 @@ class Flaky:
         self.state = "up"
 
     def reserve(self, key: str, amount: Amount, limits: Sequence[Limit], *, sent: bool = True) -> Reservation:
-        return self._do(self.inner.reserve, key, amount, limits, sent=sent)
+        held: Reservation = self._do(self.inner.reserve, key, amount, limits, sent=sent)
+        return held
 
     def extend(self, key: str, amount: Amount, *, whole: bool = False, sent: bool = True) -> Reservation:
-        return self._do(self.inner.extend, key, amount, whole=whole, sent=sent)
+        held: Reservation = self._do(self.inner.extend, key, amount, whole=whole, sent=sent)
+        return held
 
     def settle(self, key: str, spent: Amount) -> Reservation:
-        return self._do(self.inner.settle, key, spent)
+        closed: Reservation = self._do(self.inner.settle, key, spent)
+        return closed
 
     def refund(self, key: str) -> Reservation:
-        return self._do(self.inner.refund, key)
+        closed: Reservation = self._do(self.inner.refund, key)
+        return closed
 
     def reservation(self, key: str) -> Reservation | None:
         found: Reservation | None = self._do(self.inner.reservation, key)
