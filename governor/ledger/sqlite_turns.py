@@ -20,8 +20,8 @@ TURN = 200
 TURN_SECONDS = 0.1
 """A process whose operations of a turn are spread over more than this leaves the others room anyway."""
 
-BACK_SECONDS = 0.02
-"""How long it steps back: about a turn of each of two others."""
+BACK_SECONDS = 0.03
+"""How long it steps back: about a turn of each of three others."""
 
 
 class Turns:
