@@ -77,11 +77,11 @@ class Unshelved:
     def __init__(self) -> None:
         self._inner = open_ledger("memory://")
 
-    def reserve(self, key: str, amount: Amount, limits: Any) -> Reservation:
-        return self._inner.reserve(key, amount, limits)
+    def reserve(self, key: str, amount: Amount, limits: Any, *, sent: bool = True) -> Reservation:
+        return self._inner.reserve(key, amount, limits, sent=sent)
 
-    def extend(self, key: str, amount: Amount) -> Reservation:
-        return self._inner.extend(key, amount)
+    def extend(self, key: str, amount: Amount, *, whole: bool = False, sent: bool = True) -> Reservation:
+        return self._inner.extend(key, amount, whole=whole, sent=sent)
 
     def settle(self, key: str, spent: Amount) -> Reservation:
         return self._inner.settle(key, spent)

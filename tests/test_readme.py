@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from governor.checks import policy_checks
 from governor.cli.app import app
 from governor.policy import Policy, load_policy, shipped_names
+from governor.policy.schema import periods
 from governor.testing import ScriptedBackend
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +59,9 @@ def test_the_policy_is_about_twenty_lines_and_shows_every_part(policy: Policy) -
     }
     budget = policy.budget
     assert None not in (budget.call, budget.step, budget.session, budget.app)
-    shown = set().union(*(part.model_fields_set for part in (budget.call, budget.session, budget.app) if part))
+    shown = set().union(
+        *(part.model_fields_set for part in (budget.call, budget.session, *periods(budget.app)) if part)
+    )
     assert {"tokens", "usd", "seconds", "per"} <= shown
     assert budget.on_exhausted == "degrade"
     assert {"any", "then"} <= set(re.findall(r"\w+", str(policy.verify)))

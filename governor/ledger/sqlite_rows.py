@@ -292,9 +292,12 @@ def _limits_text(limits: tuple[Limit, ...]) -> str:
 
 @lru_cache(maxsize=256)
 def _limits(text: str) -> tuple[Limit, ...]:
+    return tuple(_limit(*row) for row in json.loads(text))
+
+
+def _limit(scope: str, *rest: Any) -> Limit:
     """Rows of version 1 have four ceilings and no window."""
-    end = 1 + _SIZE
-    return tuple(Limit(*row[:end], window=Window(*row[end:])) for row in json.loads(text))
+    return Limit(scope, **dict(zip(DIMENSIONS, rest, strict=False)), window=Window(*rest[_SIZE:]))
 
 
 @lru_cache(maxsize=256)

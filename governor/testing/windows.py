@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from governor.errors import BudgetExceededError, LedgerError
 from governor.protocols import Auditable, Ledger
 from governor.records import Amount, Limit, Window
@@ -24,7 +26,8 @@ class Windows(MadeLedger):
     def test_every_dimension_is_limited_by_itself(self) -> None:
         ledger = self._ledger()
         for name in ("tokens", "micros", "millis", "calls", "input", "thinking", "answer"):
-            limit = Limit(f"only {name}", **{name: 5})
+            ceiling: dict[str, Any] = {name: 5}
+            limit = Limit(f"only {name}", **ceiling)
             ledger.reserve(f"fits {name}", Amount(**{name: 5}), (limit,))
             refusal = raised(
                 BudgetExceededError,
@@ -145,7 +148,7 @@ class Windows(MadeLedger):
         assert slid.kind == "budget_exceeded"
         assert slid.resets is not None
         assert slid.retry_after == slid.resets - clock()
-        clock.advance(slid.retry_after)
+        clock.advance(slid.resets - clock())
         ledger.reserve("m", Amount(tokens=41), (_SLIDING,))
 
     def test_of_several_limits_the_gravest_refusal_speaks(self) -> None:

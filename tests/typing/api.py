@@ -99,11 +99,11 @@ class MySink:
 
 
 class MyLedger:
-    def reserve(self, key: str, amount: Amount, limits: Sequence[Limit]) -> Reservation:
-        return Reservation(key=key, amount=amount, state="open", limits=tuple(limits))
+    def reserve(self, key: str, amount: Amount, limits: Sequence[Limit], *, sent: bool = True) -> Reservation:
+        return Reservation(key=key, amount=amount, state="open", limits=tuple(limits), sent=sent)
 
-    def extend(self, key: str, amount: Amount) -> Reservation:
-        return Reservation(key=key, amount=amount, state="open")
+    def extend(self, key: str, amount: Amount, *, whole: bool = False, sent: bool = True) -> Reservation:
+        return Reservation(key=key, amount=amount, state="open", sent=sent)
 
     def settle(self, key: str, spent: Amount) -> Reservation:
         return Reservation(key=key, amount=spent, state="settled")
