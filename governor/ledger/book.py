@@ -113,10 +113,9 @@ class BookLedger:
 
     def reserve(self, key: str, amount: Amount, limits: Sequence[Limit], *, sent: bool = True) -> Reservation:
         whole = tuple(limits)
+        self._tidy()
         with self._store.transaction() as books:
             now = self._clock()
-            if not self._tidied <= now < self._tidy_again:
-                self._tidy(books, now)
             found = books.find(key)
             booked = _booked(books, whole, now)
             if found is None:
@@ -127,30 +126,27 @@ class BookLedger:
             return found.record
 
     def extend(self, key: str, amount: Amount, *, whole: bool = False, sent: bool = True) -> Reservation:
+        self._tidy()
         with self._store.transaction() as books:
             now = self._clock()
-            if not self._tidied <= now < self._tidy_again:
-                self._tidy(books, now)
             found, booked = _known(books, key, now)
             admission.extend(found, amount, booked, now, whole=whole, sent=sent)
             books.keep(found, booked.values())
             return found.record
 
     def settle(self, key: str, spent: Amount) -> Reservation:
+        self._tidy()
         with self._store.transaction() as books:
             now = self._clock()
-            if not self._tidied <= now < self._tidy_again:
-                self._tidy(books, now)
             found, booked = _known(books, key, now)
             if admission.settle(found, spent, booked, now):
                 books.keep(found, booked.values())
             return found.record
 
     def refund(self, key: str) -> Reservation:
+        self._tidy()
         with self._store.transaction() as books:
             now = self._clock()
-            if not self._tidied <= now < self._tidy_again:
-                self._tidy(books, now)
             found, booked = _known(books, key, now)
             if admission.refund(found, booked, now):
                 books.keep(found, booked.values())
@@ -217,9 +213,20 @@ class BookLedger:
     def close(self) -> None:
         self._store.close()
 
-    def _tidy(self, books: Books, now: float) -> None:
-        """Books overdue leases and forgets rows of long ago, a batch of each."""
-        overdue = self._book_overdue(books, now, BATCH)
+    def _tidy(self) -> None:
+        """Now and then, books overdue leases and forgets rows of long ago.
+
+        In a transaction of its own, so that the refusal of what comes next does not undo it.
+        """
+        if self._tidied <= (now := self._clock()) < self._tidy_again:
+            return
+        with self._store.transaction() as books:
+            seen_to = max(self._book_overdue(books, now, BATCH), self._forget(books, now))
+        self._tidied, self._tidy_again = now, now + min(TIDY_SECONDS, self._ttl / 4)
+        if seen_to >= BATCH:
+            self._tidy_again = now
+
+    def _forget(self, books: Books, now: float) -> int:
         old = books.closed(now - self._keep, BATCH)
         for found in old:
             booked = _booked(books, found.limits, now)
@@ -228,8 +235,7 @@ class BookLedger:
             books.keep(None, booked.values())
         idle = books.idle(now, BATCH)
         books.forget([found.key for found in old], idle)
-        more = max(overdue, len(old), len(idle)) >= BATCH
-        self._tidied, self._tidy_again = now, now if more else now + min(TIDY_SECONDS, self._ttl / 4)
+        return max(len(old), len(idle))
 
     def _book_overdue(self, books: Books, now: float, most: int | None) -> int:
         overdue = books.overdue(now - self._ttl, most)

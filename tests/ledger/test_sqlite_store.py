@@ -73,6 +73,20 @@ def test_a_failed_write_leaves_nothing_in_memory(path: Path, monkeypatch: pytest
     ledger.close()
 
 
+def test_a_refusal_does_not_undo_the_booking_of_leases_that_ran_out(path: Path) -> None:
+    now = 1_000.0
+    ledger = open_ledger(f"sqlite:///{path}", clock=lambda: now, ttl=10.0)
+    ledger.reserve("k", Amount(tokens=60), (APP,))
+    now += 11
+    with pytest.raises(BudgetExceededError) as refused:
+        ledger.reserve("l", Amount(tokens=41), (APP,))
+    assert refused.value.kind == "budget_exceeded"
+    ledger.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT key, state FROM reservations").fetchall() == [("k", "expired")]
+    connection.close()
+
+
 def test_rows_in_memory_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_rows, "CACHED", 20)
     ledger = open_ledger(f"sqlite:///{path}")
