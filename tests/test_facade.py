@@ -14,12 +14,18 @@ import pytest
 
 from governor import Governor, Outcome, Reply, Usage
 from governor.backends import Backends
-from governor.errors import BackendAuthError, BackendRequestError, BackendUnavailableError, PolicyError
+from governor.errors import (
+    BackendAuthError,
+    BackendRequestError,
+    BackendUnavailableError,
+    LedgerUnavailableError,
+    PolicyError,
+)
 from governor.facade import default_ledger
 from governor.ledger import open_ledger
 from governor.policy import Policy, policy_from
 from governor.protocols import Ledger
-from governor.records import Call, Step
+from governor.records import Amount, Call, Step
 from governor.telemetry.records import JsonlSink, read_records
 from governor.testing import ScriptedBackend
 from governor.verify import build_verifier
@@ -237,6 +243,40 @@ def test_every_attempt_and_outcome_is_recorded_without_texts(tmp_path: Path) -> 
     records = list(read_records(tmp_path / "records.jsonl", strict=True))
     assert [record["kind"] for record in records] == ["attempt", "attempt", "outcome"]
     assert QUESTION not in (tmp_path / "records.jsonl").read_text()
+
+
+class Gone:
+    """A ledger whose store can't be reached, until it can."""
+
+    def __init__(self) -> None:
+        self.inner = open_ledger("memory://")
+        self.down = True
+
+    def __getattr__(self, name: str) -> Any:
+        return self._lost if self.down and name != "close" else getattr(self.inner, name)
+
+    def _lost(self, *_: object, **__: object) -> Any:
+        raise LedgerUnavailableError("the store is gone")
+
+
+def test_money_stops_while_the_store_is_gone_unless_the_policy_has_an_emergency_cap(
+    run: Callable[..., Outcome],
+) -> None:
+    gone: Any = Gone()
+    budget: dict[str, Any] = {"app": {"per": "day", "usd": 5}}
+    outcome = run(governed([reply("42")], gone, budget=budget, fail="open"), QUESTION)
+    assert (outcome.status, outcome.answer) == ("error", "")
+    assert "the store is gone" in outcome.error
+
+    capped = governed([reply("42"), reply("42")], gone, budget={**budget, "emergency": {"usd": 1, "calls": 1}})
+    assert run(capped, QUESTION).answer == "42"
+    refused = run(capped, QUESTION)
+    assert (refused.status, "emergency:test" in refused.error) == ("refused", True)
+    gone.down = False
+    capped.close()
+    (booked,) = gone.inner.balances("app:test")
+    assert booked.spent.calls == 1
+    assert booked.reserved == Amount()
 
 
 def test_threads_that_begin_together_share_one_store(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,20 @@
 """Where budgets live: reserve -> extend -> settle or refund, atomically over every limit of a reservation.
 
 `open_ledger` opens any store by its URI; `governor.testing.LedgerContract` proves it; docs/ledger.md explains it.
+
+The rules stand once, in `admission` (what each operation does to a reservation and its sums), `refusals` (why one is
+refused) and `sums` (windows), without store or clock. A store has two ways to them:
+
+- It gives transactions over rows, and `book.BookLedger` does the rest. What it must give is `book.Store` and
+  `book.Books`: holds found by key, sums by scope, both kept as flat rows (`rows` has their columns); three orders over
+  them (open holds by `moment`, other holds by `moment`, sums by `due`) of which the first few are asked for; listing
+  by prefix; values by key with a version. A transaction is serialisable (one writer at a time, or locks on what it
+  reads) and leaves all or nothing behind. Memory and SQLite are such stores.
+- It runs each operation by itself where the data are (a script in a server). Then it mirrors `admission.opened`,
+  `taken_up`, `extend`, `settle`, `refund` and `expire` on the same rows. Every one reads one hold and the sums of its
+  scopes, checks, and only then writes these same rows: one script an operation, or one optimistic transaction.
+
+Either way the clock is the caller's, read once an operation, and integers stay below 2**53.
 """
 
 from __future__ import annotations

@@ -1,25 +1,21 @@
-"""The rows of an SQLite ledger: its tables, and how holds, sums and values are read and written there."""
+"""The tables of an SQLite ledger, and how its rows are read and written."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import zlib
 from collections.abc import Iterable
-from dataclasses import astuple
-from functools import lru_cache
 from typing import Any
 
 from governor.errors import LedgerError
 from governor.ledger.admission import Hold
 from governor.ledger.book import Page
-from governor.ledger.sums import DIMENSIONS, Sums, booking, ceilings, figures
-from governor.records import Amount, Limit, Window
+from governor.ledger.rows import HOLD_COLUMNS, SUMMED, SUMS_COLUMNS, hold_of, limits_text, sums_of, sums_row
+from governor.ledger.sums import DIMENSIONS, Sums, figures
 
 APPLICATION = 0x476F764C  # "GovL", PRAGMA application_id: tells a ledger from any other database
 VERSION = 2
 
-_SUMS = [f"{part}_{dimension}" for part in ("spent", "reserved", "overshoot") for dimension in DIMENSIONS]
 _MORE = {
     "expired": "INTEGER NOT NULL DEFAULT 0",
     "refs": "INTEGER NOT NULL DEFAULT 0",
@@ -32,7 +28,7 @@ _MORE = {
 _FIGURES = "INTEGER NOT NULL DEFAULT 0"
 SCHEMA = f"""
 CREATE TABLE scopes (
-    scope TEXT PRIMARY KEY, {", ".join(f"{name} {_FIGURES}" for name in _SUMS)},
+    scope TEXT PRIMARY KEY, {", ".join(f"{name} {_FIGURES}" for name in SUMMED)},
     {", ".join(f"{name} {kind}" for name, kind in _MORE.items())}
 ) WITHOUT ROWID;
 CREATE TABLE reservations (
@@ -45,7 +41,7 @@ CREATE INDEX idle ON scopes (due) WHERE due IS NOT NULL;
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 """
-_NEW_SUMS = [name for name in _SUMS if name.partition("_")[2] in DIMENSIONS[4:]]
+_NEW_SUMS = [name for name in SUMMED if name.partition("_")[2] in DIMENSIONS[4:]]
 FROM_1 = f"""
 {" ".join(f"ALTER TABLE scopes ADD COLUMN {name} {_FIGURES};" for name in _NEW_SUMS)}
 {" ".join(f"ALTER TABLE scopes ADD COLUMN {name} {kind};" for name, kind in _MORE.items())}
@@ -61,13 +57,13 @@ UPDATE scopes SET refs = (
 PRAGMA user_version = {VERSION};
 """  # noqa: S608 - constant column names
 # The texts below join constant column names only; every value is bound.
-_ROW = ["scope", *_SUMS, *_MORE]
-_NEW_SUMS_ROW = f"INSERT INTO scopes ({', '.join(_ROW)}) VALUES ({', '.join('?' * len(_ROW))})"  # noqa: S608 - constant
-_SAME_SUMS = f"UPDATE scopes SET {', '.join(f'{name} = ?' for name in _ROW[1:])} WHERE scope = ?"  # noqa: S608 - as above
-_FIND_SUMS = f"SELECT {', '.join(_ROW)} FROM scopes WHERE scope = ?"  # noqa: S608 - as above
-_ALL_SUMS = f"SELECT {', '.join(_ROW)} FROM scopes WHERE substr(scope, 1, ?) = ?"  # noqa: S608 - as above
-_HOLD = ["key", "state", *DIMENSIONS, "limits", "sent", "moment"]
-_COLUMNS = ", ".join(_HOLD)
+_ROW = ", ".join(SUMS_COLUMNS)
+_NEW_SUMS_ROW = f"INSERT INTO scopes ({_ROW}) VALUES ({', '.join('?' * len(SUMS_COLUMNS))})"  # noqa: S608 - constant
+_SET = ", ".join(f"{name} = ?" for name in SUMS_COLUMNS[1:])
+_SAME_SUMS = f"UPDATE scopes SET {_SET} WHERE scope = ?"  # noqa: S608 - as above
+_FIND_SUMS = f"SELECT {_ROW} FROM scopes WHERE scope = ?"  # noqa: S608 - as above
+_ALL_SUMS = f"SELECT {_ROW} FROM scopes WHERE substr(scope, 1, ?) = ?"  # noqa: S608 - as above
+_COLUMNS = ", ".join(HOLD_COLUMNS)
 _FIND = f"SELECT {_COLUMNS} FROM reservations WHERE key = ?"  # noqa: S608 - as above
 _ALL = f"SELECT {_COLUMNS} FROM reservations WHERE substr(key, 1, ?) = ?"  # noqa: S608 - as above
 _OVERDUE = (
@@ -79,7 +75,8 @@ _CLOSED = (
     "ORDER BY moment LIMIT ?"
 )
 _CHANGED = ["state", *DIMENSIONS, "sent", "moment"]
-_NEW_HOLD = f"INSERT INTO reservations ({_COLUMNS}) VALUES ({', '.join('?' * len(_HOLD))})"  # noqa: S608 - as above
+_MARKS = ", ".join("?" * len(HOLD_COLUMNS))
+_NEW_HOLD = f"INSERT INTO reservations ({_COLUMNS}) VALUES ({_MARKS})"  # noqa: S608 - as above
 _SAME_HOLD = f"UPDATE reservations SET {', '.join(f'{name} = ?' for name in _CHANGED)} WHERE key = ?"  # noqa: S608 - same
 
 # Beside the books, in the same file: values shared by replicas. The row without a key counts the versions given out, so
@@ -173,7 +170,7 @@ class SqliteBooks:
         if found is None:
             row = self._execute(_FIND_SUMS, (scope,)).fetchone()
             if row is not None:
-                found = self._sums[scope] = _sums(row)
+                found = self._sums[scope] = sums_of(row)
         return found
 
     def keep(self, hold: Hold | None, sums: Iterable[Sums]) -> None:
@@ -182,9 +179,9 @@ class SqliteBooks:
         for one in sums:
             scope = one.scope
             if scope in self._sums:
-                self._execute(_SAME_SUMS, (*_sums_row(one), scope))
+                self._execute(_SAME_SUMS, (*sums_row(one), scope))
             else:
-                self._execute(_NEW_SUMS_ROW, (scope, *_sums_row(one)))
+                self._execute(_NEW_SUMS_ROW, (scope, *sums_row(one)))
                 self._sums[scope] = one
 
     def _keep_hold(self, hold: Hold) -> None:
@@ -192,11 +189,11 @@ class SqliteBooks:
         if key in self._holds:
             self._execute(_SAME_HOLD, (hold.state, *amount, hold.sent, hold.moment, key))
         else:
-            self._execute(_NEW_HOLD, (key, hold.state, *amount, _limits_text(hold.limits), hold.sent, hold.moment))
+            self._execute(_NEW_HOLD, (key, hold.state, *amount, limits_text(hold.limits), hold.sent, hold.moment))
             self._holds[key] = hold
 
     def _hold(self, row: tuple[Any, ...]) -> Hold:
-        hold = self._holds[row[0]] = _hold(row)
+        hold = self._holds[row[0]] = hold_of(row)
         return hold
 
     def overdue(self, since: float, most: int | None) -> list[Hold]:
@@ -218,10 +215,10 @@ class SqliteBooks:
             self._sums.pop(scope, None)
 
     def holds(self, prefix: str) -> list[Hold]:
-        return [_hold(row) for row in self._execute(_ALL, (len(prefix), prefix)).fetchall()]
+        return [hold_of(row) for row in self._execute(_ALL, (len(prefix), prefix)).fetchall()]
 
     def booked(self, prefix: str) -> list[Sums]:
-        return [_sums(row) for row in self._execute(_ALL_SUMS, (len(prefix), prefix)).fetchall()]
+        return [sums_of(row) for row in self._execute(_ALL_SUMS, (len(prefix), prefix)).fetchall()]
 
     def page(self, key: str) -> Page | None:
         row = self._execute("SELECT value, version, digest, expires FROM shelf WHERE key = ?", (key,)).fetchone()
@@ -240,71 +237,3 @@ class SqliteBooks:
 
     def sweep(self, since: float) -> None:
         self._execute("DELETE FROM shelf WHERE expires <= ?", (since,))
-
-
-_SIZE = len(DIMENSIONS)
-
-
-def _sums(row: tuple[Any, ...]) -> Sums:
-    expired, references, touched, since, window, grains, _ = row[1 + 3 * _SIZE :]
-    return Sums(
-        row[0],
-        _window(window),
-        list(row[1 : 1 + _SIZE]),
-        list(row[1 + _SIZE : 1 + 2 * _SIZE]),
-        list(row[1 + 2 * _SIZE : 1 + 3 * _SIZE]),
-        expired,
-        references,
-        touched,
-        float("-inf") if since is None else since,
-        None if grains is None else {int(grain): spent for grain, spent in json.loads(grains).items()},
-    )
-
-
-def _sums_row(sums: Sums) -> tuple[Any, ...]:
-    """All columns but the scope."""
-    return (
-        *sums.spent,
-        *sums.reserved,
-        *sums.overshoot,
-        sums.expired,
-        sums.references,
-        sums.touched,
-        None if sums.since == float("-inf") else sums.since,
-        _window_text(sums.window),
-        None if sums.grains is None else json.dumps(sums.grains, separators=(",", ":")),
-        None if sums.references else sums.due,
-    )
-
-
-def _hold(row: tuple[Any, ...]) -> Hold:
-    limits, sent, moment = row[2 + _SIZE :]
-    held = Amount(*row[2 : 2 + _SIZE])
-    return Hold(row[0], held, _limits(limits), row[1], bool(sent), moment, booking(held))
-
-
-# Whoever asks again asks under the same limits: their texts are made, and read, once.
-@lru_cache(maxsize=256)
-def _limits_text(limits: tuple[Limit, ...]) -> str:
-    rows = [[limit.scope, *ceilings(limit), *astuple(limit.window)] for limit in limits]
-    return json.dumps(rows, separators=(",", ":"))
-
-
-@lru_cache(maxsize=256)
-def _limits(text: str) -> tuple[Limit, ...]:
-    return tuple(_limit(*row) for row in json.loads(text))
-
-
-def _limit(scope: str, *rest: Any) -> Limit:
-    """Rows of version 1 have four ceilings and no window."""
-    return Limit(scope, **dict(zip(DIMENSIONS, rest, strict=False)), window=Window(*rest[_SIZE:]))
-
-
-@lru_cache(maxsize=256)
-def _window_text(window: Window) -> str:
-    return "" if window == Window() else json.dumps(astuple(window))
-
-
-@lru_cache(maxsize=256)
-def _window(text: str) -> Window:
-    return Window(*json.loads(text)) if text else Window()

@@ -20,8 +20,16 @@ __all__ = ["Answer", "FrozenClock", "LedgerContract", "Script", "ScriptedBackend
 
 
 class LedgerContract(Reservations, Leases, Windows):
-    """What every ledger must do. Subclass it in a test module and say how an empty ledger is made.
+    """What every ledger must do. Subclass it in a test module, under a name that begins with Test.
 
-    `ttl` is how long leases run in its tests; set `keep` to the seconds for which your ledger remembers what was closed
-    (at least 10,000: some tests come back after hours).
+    Say in `make_ledger(clock, ttl)` how an empty ledger is made: each test asks for one or several, which share
+    nothing (a fresh file, a prefix of their own in a server that is shared). All time comes from `clock`, which the
+    tests turn: a ledger that asks its server for the time can't pass. Close what you opened in a fixture of yours.
+
+    `ttl` is how long leases run in these tests; set `keep` to the seconds for which your ledger remembers what was
+    closed (at least 10,000: some tests come back after hours, and it must have forgotten after that). Several threads
+    call one ledger at once. It must be `Auditable` beside: the tests look at what is left behind.
+
+    A ledger is called from async code too, where it must not block for long: inline if an operation takes well under
+    a millisecond, else in a thread by its own means. The contract is the same, because the loop is.
     """
