@@ -9,6 +9,7 @@ Nothing here imports pytest; ask it for readable failures with `pytest.register_
 
 from __future__ import annotations
 
+from governor.testing.awaited import AsyncLedger, Awaited
 from governor.testing.clock import FrozenClock, raised
 from governor.testing.leases import Leases
 from governor.testing.reservations import Reservations
@@ -16,7 +17,17 @@ from governor.testing.scripted import Answer, Script, ScriptedBackend
 from governor.testing.shelves import ShelfContract
 from governor.testing.windows import Windows
 
-__all__ = ["Answer", "FrozenClock", "LedgerContract", "Script", "ScriptedBackend", "ShelfContract", "raised"]
+__all__ = [
+    "Answer",
+    "AsyncLedger",
+    "Awaited",
+    "FrozenClock",
+    "LedgerContract",
+    "Script",
+    "ScriptedBackend",
+    "ShelfContract",
+    "raised",
+]
 
 
 class LedgerContract(Reservations, Leases, Windows):
@@ -30,6 +41,6 @@ class LedgerContract(Reservations, Leases, Windows):
     closed (at least 10,000: some tests come back after hours, and it must have forgotten after that). Several threads
     call one ledger at once. It must be `Auditable` beside: the tests look at what is left behind.
 
-    A ledger is called from async code too, where it must not block for long: inline if an operation takes well under
-    a millisecond, else in a thread by its own means. The contract is the same, because the loop is.
+    The contract is written in blocking calls. Where every operation of a ledger is awaited, give it as
+    `Awaited(ledger)`; a store that has both colours proves both, in two subclasses.
     """
