@@ -85,8 +85,10 @@ def told(outcome: Outcome, faults: list[str]) -> Outcome:
 def refused_outcome(climb: Climb, refusal: BudgetExceededError) -> Outcome:
     """How a step ends that its budget stops: refused, or with the best answer it holds."""
     if climb.terms.on_exhausted == "refuse" and not any(unjudged(one, climb.situation()) for one in climb.attempts):
-        return outcome_of(climb, "refused", error=str(refusal), reason="budget exhausted")
-    return finished(climb, "budget exhausted", error=str(refusal))
+        ended = outcome_of(climb, "refused", error=str(refusal), reason="budget exhausted")
+    else:
+        ended = finished(climb, "budget exhausted", error=str(refusal))
+    return replace(ended, refusal=refusal.told)
 
 
 def finished(

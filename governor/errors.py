@@ -152,6 +152,18 @@ RefusalKind = Literal["budget_exceeded", "budget_busy", "too_large"]
 """Why a budget refused: spent, held by others, or too small for it even when empty."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What a BudgetExceededError says, as a value: which limit refused, why, and when to come again."""
+
+    kind: RefusalKind
+    scope: str
+    dimension: str
+    limit: int
+    resets: float | None = None
+    retry_after: float | None = None
+
+
 class BudgetExceededError(LedgerError):
     """The amount does not fit a limit.
 
@@ -188,6 +200,18 @@ class BudgetExceededError(LedgerError):
         self.resets = resets
         self.retry_after = retry_after
         super().__init__(f"budget '{scope}' {_REFUSED[kind]} {asked} {dimension} would pass the limit of {limit}")
+
+    @property
+    def told(self) -> Refusal:
+        """The same as a value, without what is left."""
+        return Refusal(
+            kind=self.kind,
+            scope=self.scope,
+            dimension=self.dimension,
+            limit=self.limit,
+            resets=self.resets,
+            retry_after=self.retry_after,
+        )
 
 
 _REFUSED: dict[RefusalKind, str] = {

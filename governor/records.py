@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from governor.errors import Refusal
+
 Message = Mapping[str, Any]
 """One chat message in the OpenAI shape: `role`, `content`, optionally `tool_calls`, `tool_call_id`, `name`."""
 
@@ -398,3 +400,5 @@ class Outcome:
     session: str = ""
     audit: bool = False
     """The application promised to label this step's answer: `Governor.feedback`."""
+    refusal: Refusal | None = None
+    """Where a budget ended the step: which, and when to come again."""

@@ -13,7 +13,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,10 @@ def _context(step: Step) -> dict[str, Any]:
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
-    return ({"audit": True} if outcome.audit else {}) | {
+    seldom = ({"audit": True} if outcome.audit else {}) | (
+        {"refusal": asdict(outcome.refusal)} if outcome.refusal else {}
+    )
+    return seldom | {
         "status": outcome.status,
         "arm": outcome.arm,
         "decided": outcome.decided,

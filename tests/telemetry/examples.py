@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from governor.errors import Refusal
 from governor.records import Amount, Attempt, Forecast, Outcome, Reply, Rung, Step, ToolCall, Usage, Verdict
 
 PROMPT = "What is six times seven, Ä\ud800?"
@@ -67,6 +68,7 @@ OUTCOME = Outcome(
     arm="shadow",
     decided="low",
     audit=True,
+    refusal=Refusal(kind="budget_busy", scope="app:a", dimension="calls", limit=9, retry_after=1.0),
     difficulty=0.61,
     reason="nothing left",
     node="solve",
