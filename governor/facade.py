@@ -22,8 +22,9 @@ from governor.learning import Learning
 from governor.ledger import open_ledger
 from governor.ledger.standby import StandbyLedger, standby
 from governor.loop import govern
+from governor.pacer import Pacer
 from governor.plan.bounds import bound
-from governor.policy import load_policy, terms_for, verify_for
+from governor.policy import load_policy, paced_for, terms_for, verify_for
 from governor.protocols import Backend, Estimator, Ledger, Planner, Sink, Situation, Terms, Tracer, Verifier
 from governor.records import Call, Message, Outcome, Plan, Reply, Step, Stop
 from governor.streaming import AsyncStream, Stream
@@ -74,6 +75,7 @@ class Governor:
         self._sinks = tuple(sinks)
         self._tracer = tracer or OtelTracer()
         self._learning = Learning(policy, lambda: self.ledger)
+        self._pacer = Pacer(lambda: self.ledger)
         self._estimator = estimator
         self.planner = planner or self._learning.planner
         self._clock = clock
@@ -202,11 +204,17 @@ class Governor:
         self.close()
 
     def terms(self, step: Step, **overrides: Any) -> Terms:
-        """What the policy grants a step now; `overrides` replace single terms. A certificate's ruling sets the dial."""
-        terms = replace(terms_for(self.policy, step, self._clock()), **overrides)
+        """What the policy grants a step now; `overrides` replace single terms.
+
+        A certificate's ruling sets the dial, and the spend of a paced budget, read off the ledger, its shadow price.
+        """
+        now = self._clock()
+        terms = replace(terms_for(self.policy, step, now), **overrides)
         terms = self._learning.ruled(step, terms)
         continues = frozenset(rung.id for rung in terms.ladder if self.backend.continues(rung))
-        return replace(terms, continues=continues)
+        paced = () if "mu" in overrides else paced_for(self.policy, step, now)
+        mu = self._pacer.mu(paced, terms.ladder, now) if paced else terms.mu
+        return replace(terms, continues=continues, mu=mu)
 
     def verifier(self, step: Step, terms: Terms) -> Verifier | None:
         """The step's verifier: the policy's and the step's own checks; None where neither has any.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from governor.policy.finding import Check, Finding
 from governor.policy.load import Inspection, inspect_policy, load_policy, policy_from
-from governor.policy.match import terms_for, verify_for
+from governor.policy.match import Paced, paced_for, terms_for, verify_for
 from governor.policy.schema import Policy
 from governor.policy.shipped import shipped_names
 from governor.policy.spec import specs, verify_check
@@ -14,10 +14,12 @@ __all__ = [
     "Check",
     "Finding",
     "Inspection",
+    "Paced",
     "Policy",
     "PolicyWatcher",
     "inspect_policy",
     "load_policy",
+    "paced_for",
     "policy_from",
     "shipped_names",
     "specs",

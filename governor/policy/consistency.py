@@ -121,8 +121,22 @@ def _budget(budget: Budget, path: Path) -> Iterator[Finding]:
             yield Finding((*path, *at), "limits nothing", "give tokens, usd, seconds or calls, or remove it")
         if isinstance(part, PeriodLimits) and part.per == "total" and part.sliding:
             yield Finding((*path, *at, "sliding"), "a total does not slide", "name a period, or remove it")
+        if isinstance(part, PeriodLimits) and part.pace is not None:
+            yield from _pace(part, part.pace, (*path, *at, "pace"))
     for name in ("app", "tenant", "node"):
         yield from _same_window(periods(getattr(budget, name)), (*path, name))
+
+
+def _pace(part: PeriodLimits, weights: tuple[float, ...], path: Path) -> Iterator[Finding]:
+    if not part.usd:
+        yield Finding(path, "there is no money to spread", "give usd beside it, or remove it")
+    if part.sliding or part.per == "total":
+        kind = "a sliding window" if part.sliding else "a total"
+        yield Finding(
+            path, f"{kind} has no end by which its money is to be spread", "name a period that does not slide"
+        )
+    if not any(weights):
+        yield Finding(path, "no slice has a weight above 0", "write [1] to spread the money evenly")
 
 
 def _same_window(several: tuple[PeriodLimits, ...], path: Path) -> Iterator[Finding]:

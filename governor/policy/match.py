@@ -10,7 +10,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
-from governor.policy.period import SESSION, STEP
+from governor.policy.period import SESSION, STEP, span
 from governor.policy.schema import (
     Backtrack,
     Budget,
@@ -32,6 +32,22 @@ _Condition: TypeAlias = Callable[[Step, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
+class Paced:
+    """Money of a period that is to be spread over it.
+
+    `scope` is the ledger's for the period, `name` the same for all periods. `budget` is in micro-USD, `begun` in POSIX
+    seconds, `seconds` the period's length, `weights` those of its equal slices.
+    """
+
+    name: str
+    scope: str
+    budget: int
+    begun: float
+    seconds: float
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Ready:
     """What a rule (or the policy itself, where none matches) grants, but for names and times of the step."""
 
@@ -40,6 +56,7 @@ class _Ready:
     step: Limits | None
     session: Limits | None
     shared: tuple[tuple[str, PeriodLimits], ...]
+    paced: tuple[tuple[str, PeriodLimits], ...]
     verify: Any
 
 
@@ -57,6 +74,28 @@ def terms_for(policy: Policy, step: Step, when: float) -> Terms:
     if not (limits or deadline or audit):
         return ready.terms
     return replace(ready.terms, limits=limits, deadline=deadline, audit=audit)
+
+
+def paced_for(policy: Policy, step: Step, when: float) -> tuple[Paced, ...]:
+    """The budgets of `step` whose spend the policy paces, at `when` (POSIX seconds)."""
+    paced = _matching(policy, step).paced
+    if not paced:
+        return ()
+    owners = _owners(policy.app, step)
+    return tuple(_paced(owners[name], part, when) for name, part in paced)
+
+
+def _paced(owner: str, part: PeriodLimits, when: float) -> Paced:
+    limit = part.limit_at(owner, when)
+    begun, ends = span(part.per, when)
+    assert limit.micros is not None
+    assert part.pace is not None
+    return Paced(f"{owner}/{part.per}", limit.scope, limit.micros, begun, ends - begun, part.pace)
+
+
+def _owners(app: str, step: Step) -> Mapping[str, str]:
+    """What the scopes of each kind of owner begin with."""
+    return {"node": f"node:{app}/{step.node}", "tenant": f"tenant:{app}/{step.tenant}", "app": f"app:{app}"}
 
 
 def audited(share: float, step_id: str) -> bool:
@@ -84,7 +123,7 @@ def _limits(ready: _Ready, app: str, step: Step, when: float) -> tuple[Limit, ..
         limits.append(ready.step.limit(f"step:{app}/{step.id}", STEP))
     if ready.session is not None:
         limits.append(ready.session.limit(f"session:{app}/{step.session or step.id}", SESSION))
-    owners = {"node": f"node:{app}/{step.node}", "tenant": f"tenant:{app}/{step.tenant}", "app": f"app:{app}"}
+    owners = _owners(app, step)
     limits += [part.limit_at(owners[name], when) for name, part in ready.shared]
     return tuple(limits)
 
@@ -103,12 +142,14 @@ def _prepared(policy: Policy) -> tuple[_Ready, ...]:
 
 def _ready(policy: Policy, rule: Rule, name: str) -> _Ready:
     budget = _over(policy.budget, rule.budget)
+    shared = tuple((name, part) for name in ("node", "tenant", "app") for part in periods(getattr(budget, name)))
     return _Ready(
         conditions=tuple(_conditions(rule.match)),
         terms=_terms(policy, rule, budget, _reason(rule.match, name)),
         step=_untimed(budget.step),
         session=budget.session,
-        shared=tuple((name, part) for name in ("node", "tenant", "app") for part in periods(getattr(budget, name))),
+        shared=shared,
+        paced=tuple((name, part) for name, part in shared if part.pace is not None),
         verify=rule.verify if "verify" in rule.model_fields_set else policy.verify,
     )
 

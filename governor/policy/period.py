@@ -27,6 +27,12 @@ SESSION = Window(idle=SESSION_IDLE)
 TOTAL = Window()
 
 
+def span(per: str, when: float) -> tuple[float, float]:
+    """When the period that `when` falls into begins and ends, all POSIX seconds: `span("day", 5) == (0, 86_400)`."""
+    begun = _begin(per, datetime.fromtimestamp(when // 60 * 60, UTC))
+    return begun.timestamp(), _end(per, begun).timestamp()
+
+
 def window(per: str, when: float) -> str:
     """Name of the period that `when` (POSIX seconds) falls into: `window("day", 0) == "1970-01-01"`."""
     return fixed(per, when)[0]
@@ -49,23 +55,28 @@ def fixed(per: str, when: float) -> tuple[str, Window]:
 
 @lru_cache(maxsize=64)
 def _fixed(per: str, minutes: int) -> tuple[str, Window]:
-    begun = datetime.fromtimestamp(minutes * 60, UTC)
+    begun = _begin(per, datetime.fromtimestamp(minutes * 60, UTC))
     return begun.strftime(_NAMES[per]), Window(until=_end(per, begun).timestamp(), idle=PERIOD_IDLE)
 
 
-def _end(per: str, moment: datetime) -> datetime:
-    """When the period of a moment is over."""
+def _begin(per: str, moment: datetime) -> datetime:
+    """When the period of a moment, which is a whole minute, began."""
     if per == "minute":
-        return moment + timedelta(minutes=1)
+        return moment
     hour = moment.replace(minute=0)
     if per == "hour":
-        return hour + timedelta(hours=1)
+        return hour
     day = hour.replace(hour=0)
-    if per == "day":
-        return day + timedelta(days=1)
-    if per == "week":
-        return day + timedelta(days=7 - day.weekday())
-    return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+    if per == "month":
+        return day.replace(day=1)
+    return day - timedelta(days=day.weekday()) if per == "week" else day
+
+
+def _end(per: str, begun: datetime) -> datetime:
+    """When the period that began then is over."""
+    if per == "month":
+        return (begun + timedelta(days=32)).replace(day=1)
+    return begun + timedelta(seconds=_SECONDS[per])
 
 
 @lru_cache(maxsize=8)

@@ -33,6 +33,7 @@ from governor.policy.scalars import (
     Tokens,
     TokenWindow,
     VerifySpec,
+    Weight,
 )
 from governor.records import Limit, Price, Rung, Window
 
@@ -218,6 +219,11 @@ class PeriodLimits(Limits):
     """The period, in UTC; weeks begin on Monday. total: for good."""
     sliding: bool = Field(default=False, examples=[True])
     """Count the last 60 seconds, hour, 24 hours, 7 or 30 days at every moment, instead of calendar periods."""
+    pace: Annotated[tuple[Weight, ...], Field(strict=False, min_length=1, max_length=1_000)] | None = Field(
+        default=None, examples=[[1]]
+    )
+    """Spread the money over the period: weights of equal slices of it, [1] evenly, 24 for the hours of a day. Spend
+    ahead of this makes dear rungs dearer until it is caught up; the limit itself holds as without."""
 
     def limit_at(self, scope: str, when: float) -> Limit:
         """The ceilings on the scope of the period that `when` (POSIX seconds) falls into."""
