@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from governor.errors import LedgerError
 from governor.plan.pacing import Pacing
@@ -39,9 +40,10 @@ class Pace:
     def from_bytes(cls, value: bytes) -> Pace:
         """Reads `to_bytes`. Raises LedgerError where it is something else."""
         try:
-            form = json.loads(value)
-            pacing = form["pacing"]
-            return cls(form["scope"], Pacing(**{**pacing, "profile": tuple(pacing["profile"])}))
+            form: dict[str, Any] = json.loads(value)
+            pacing: dict[str, Any] = form["pacing"]
+            pacing["profile"] = tuple(pacing["profile"])
+            return cls(form["scope"], Pacing(**pacing))
         except (ValueError, TypeError, KeyError) as cause:
             raise LedgerError(f"a budget's pace in the ledger is damaged: {cause}") from cause
 
