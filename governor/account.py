@@ -23,6 +23,7 @@ from governor.errors import (
 )
 from governor.ledger.admission import NOTHING, larger, minus
 from governor.plan.bounds import bound, output_bound, over
+from governor.protocols import Reservation
 from governor.records import Amount, Call, Limit, Reply, Usage
 
 T = TypeVar("T")
@@ -113,6 +114,8 @@ class Account:
     most: Amount | None = None
     """What the step could come to in all when the ledger last refused it; None before."""
     opened: bool = False
+    scopes: tuple[str, ...] = ()
+    """What the reservation books on, each once, as the ledger says: a resumed step stays in its first period."""
     off_the_books: bool = False
     """True after the ledger was unreachable and the policy lets the step go on without it."""
 
@@ -127,8 +130,9 @@ class Account:
             return
         try:
             if not self.opened:
-                yield Reserve(self.key, amount, tuple(self.limits))
+                opened: Reservation = yield Reserve(self.key, amount, tuple(self.limits))
                 self.opened, self.held = True, amount
+                self.scopes = tuple(dict.fromkeys(limit.scope for limit in opened.limits))
                 return
             missing = _shortfall(self.held, self.total.amount + amount)
             if missing != Amount():

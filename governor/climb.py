@@ -165,6 +165,7 @@ def outcome_of(
         node=climb.step.node,
         session=climb.step.session,
         audit=climb.terms.audit,
+        scopes=climb.account.scopes,
     )
 
 

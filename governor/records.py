@@ -402,3 +402,5 @@ class Outcome:
     """The application promised to label this step's answer: `Governor.feedback`."""
     refusal: Refusal | None = None
     """Where a budget ended the step: which, and when to come again."""
+    scopes: tuple[str, ...] = ()
+    """The ledger's scopes that `spent` was booked on; () where the step was booked nowhere."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from governor.errors import RecordError
-from governor.records import Amount, Attempt, Forecast, Outcome, Reply, Step, Usage, Verdict, text_of
+from governor.records import Attempt, Forecast, Outcome, Reply, Step, Usage, Verdict, text_of
 from governor.telemetry.lines import LineFile
 from governor.telemetry.redact import redact_all
 
@@ -202,7 +202,8 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "attempts": len(outcome.attempts),
         "difficulty": _round(outcome.difficulty),
         "reason": outcome.reason,
-        "spent": _amount(outcome.spent),
+        "spent": asdict(outcome.spent),
+        "scopes": list(outcome.scopes),
         "usage": _usage(outcome.usage),
         "verifier_usage": _usage(outcome.verifier_usage),
         "micros": outcome.spent.micros,
@@ -253,10 +254,6 @@ def _usage(usage: Usage) -> dict[str, int]:
         "thinking_tokens": usage.thinking_tokens,
         "cached_tokens": usage.cached_tokens,
     }
-
-
-def _amount(amount: Amount) -> dict[str, int]:
-    return {"tokens": amount.tokens, "micros": amount.micros, "millis": amount.millis, "calls": amount.calls}
 
 
 def _round(value: float | None, digits: int = 4) -> float | None:

@@ -61,7 +61,7 @@ OUTCOME = Outcome(
     reply=REPLY,
     rung="high",
     attempts=(ATTEMPT,),
-    spent=Amount(tokens=430, micros=81, millis=2_600, calls=4),
+    spent=Amount(430, 81, 2_600, 4, input=307, thinking=90, answer=33),
     usage=Usage(300, 120, 90, 15),
     verifier_usage=Usage(7, 3),
     seconds=2.7,
@@ -73,4 +73,5 @@ OUTCOME = Outcome(
     reason="nothing left",
     node="solve",
     session="thread 9",
+    scopes=("session:desk/thread 9", "app:desk@2026-11-21"),
 )

@@ -6,14 +6,14 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
 
 from governor.errors import RecordError
 from governor.protocols import Sink
-from governor.records import Attempt, Outcome, Reply, Step, Verdict
+from governor.records import Attempt, BacktrackMode, Outcome, Reply, Step, Verdict
 from governor.telemetry.records import JsonlSink, RecordShape, RecordWarning, read_records, record_of, to_line
 from governor.testing import FrozenClock
 from tests.telemetry.examples import ANSWER, ATTEMPT, OUTCOME, PROMPT, STEP
@@ -103,7 +103,16 @@ def test_one_line_for_each_attempt_and_outcome(tmp_path: Path) -> None:
         "attempts": 1,
         "difficulty": 0.61,
         "reason": "nothing left",
-        "spent": {"tokens": 430, "micros": 81, "millis": 2600, "calls": 4},
+        "spent": {
+            "tokens": 430,
+            "micros": 81,
+            "millis": 2600,
+            "calls": 4,
+            "input": 307,
+            "thinking": 90,
+            "answer": 33,
+        },
+        "scopes": ["session:desk/thread 9", "app:desk@2026-11-21"],
         "usage": {"input_tokens": 300, "output_tokens": 120, "thinking_tokens": 90, "cached_tokens": 15},
         "verifier_usage": {"input_tokens": 7, "output_tokens": 3, "thinking_tokens": 0, "cached_tokens": 0},
         "micros": 81,
@@ -122,6 +131,17 @@ def test_every_record_fits_the_published_schema(record: Attempt | Outcome, shape
     if shape == ALL and record in (ATTEMPT, OUTCOME):
         unwritten = set(kind["properties"]) - set(line)
         assert unwritten == set(), "the schema promises fields that no record has"
+
+
+def test_outcomes_of_before_tokens_were_told_by_kind_still_fit() -> None:
+    line: dict[str, Any] = record_of(STEP, OUTCOME, RecordShape(), 1.7e9)
+    del line["scopes"]
+    line["spent"] = {name: line["spent"][name] for name in ("tokens", "micros", "millis", "calls")}
+    jsonschema.validate(line, SCHEMA)
+
+
+def test_the_schema_knows_every_mode() -> None:
+    assert set(SCHEMA["$defs"]["attempt"]["properties"]["mode"]["enum"]) == set(get_args(BacktrackMode))
 
 
 def test_the_schema_refuses_what_is_not_a_record() -> None:
