@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from governor.policy.finding import Check, Finding
 from governor.policy.load import Inspection, inspect_policy, load_policy, policy_from
-from governor.policy.match import Paced, paced_for, terms_for, verify_for
+from governor.policy.match import Paced, limits_on, paced_for, terms_for, verify_for
 from governor.policy.schema import Policy
 from governor.policy.shipped import shipped_names
 from governor.policy.spec import specs, verify_check
@@ -18,6 +18,7 @@ __all__ = [
     "Policy",
     "PolicyWatcher",
     "inspect_policy",
+    "limits_on",
     "load_policy",
     "paced_for",
     "policy_from",

@@ -10,7 +10,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
-from governor.policy.period import SESSION, STEP, span
+from governor.policy.period import SESSION, STEP, period_of, span
 from governor.policy.schema import (
     Backtrack,
     Budget,
@@ -126,6 +126,36 @@ def _limits(ready: _Ready, app: str, step: Step, when: float) -> tuple[Limit, ..
     owners = _owners(app, step)
     limits += [part.limit_at(owners[name], when) for name, part in ready.shared]
     return tuple(limits)
+
+
+def limits_on(policy: Policy, scope: str) -> tuple[Limit, ...]:
+    """Every limit that the policy, or a rule of it, sets on a scope of whatever step and time; windows are left out.
+
+    A rule's limit holds for that rule's steps alone; the scope may be booked on by others too.
+    """
+    found: dict[Limit, None] = {}
+    for ready in _prepared(policy):
+        for name, part in (("step", ready.step), ("session", ready.session)):
+            if part is not None and scope.startswith(f"{name}:{policy.app}/"):
+                found[part.limit(scope)] = None
+        for name, part in ready.shared:
+            if _falls_on(f"{name}:{policy.app}", part, scope):
+                found[part.limit(scope)] = None
+    return tuple(found)
+
+
+def _falls_on(owner: str, part: PeriodLimits, scope: str) -> bool:
+    """Whether a shared limit names its sums so (see `period.placed`)."""
+    if not scope.startswith(owner):
+        return False
+    rest = scope[len(owner) :]
+    whole = owner.startswith("app:")
+    if part.per == "total":
+        return rest == "" if whole else rest.startswith("/") and period_of(scope) is None
+    if part.sliding:
+        return rest == f"~{part.per}" if whole else rest.startswith("/") and rest.endswith(f"~{part.per}")
+    known = period_of(scope)
+    return known is not None and known[0] == part.per and rest.startswith("@" if whole else "/")
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:

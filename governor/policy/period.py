@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from governor.records import Window
 
@@ -57,6 +58,18 @@ def fixed(per: str, when: float) -> tuple[str, Window]:
 def _fixed(per: str, minutes: int) -> tuple[str, Window]:
     begun = _begin(per, datetime.fromtimestamp(minutes * 60, UTC))
     return begun.strftime(_NAMES[per]), Window(until=_end(per, begun).timestamp(), idle=PERIOD_IDLE)
+
+
+def period_of(scope: str) -> tuple[Per, float] | None:
+    """The calendar period at the end of a scope's key, and when it began (POSIX seconds); None where it has none."""
+    name = scope.rpartition("@")[2]
+    for per, form in _NAMES.items():
+        first = ("-1", "-%u") if per == "week" else ("", "")  # a week is parsed by its Monday
+        with suppress(ValueError):
+            begun = datetime.strptime(name + first[0], form + first[1]).replace(tzinfo=UTC)
+            if begun.strftime(form) == name:
+                return cast("Per", per), begun.timestamp()
+    return None
 
 
 def _begin(per: str, moment: datetime) -> datetime:
