@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from governor import __version__
-from governor.cli import bench, certify, check, demo, explain, export, fit, init, models, replay, run, schema
+from governor.cli import bench, budget, certify, check, demo, explain, export, fit, init, models, replay, run, schema
 
 if TYPE_CHECKING:
     from governor.policy import Check
@@ -62,3 +62,4 @@ app.command("init")(init.init)
 _models.command("pull")(models.pull)
 _models.command("list")(models.list_models)
 app.add_typer(_models, name="models")
+app.add_typer(budget.app, name="budget")

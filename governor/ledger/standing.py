@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from governor.ledger.sums import DIMENSIONS, ceilings, figures
+from governor.ledger.sums import DIMENSIONS, Figures, ceilings, figures
 from governor.policy.period import period_of
 from governor.protocols import Balance, Reservation
 from governor.records import Limit
@@ -37,6 +37,8 @@ class Standing:
     ceilings: tuple[int | None, ...]
     begun: float | None
     now: float
+    seen: tuple[float, Figures] | None = None
+    """What was spent at an earlier reading, and when that was: the pace of a scope that `begun` says nothing of."""
 
     def left(self, place: int) -> int | None:
         """What may still be held; below zero where spend passed the limit, None without limit."""
@@ -46,18 +48,21 @@ class Standing:
         return ceiling - figures(balance.spent)[place] - figures(balance.reserved)[place]
 
     def pace(self, place: int) -> float | None:
-        """What is spent in an hour, as a mean over the window so far; None where its beginning is not known."""
-        if self.begun is None or self.now <= self.begun:
+        """What is spent in an hour, as a mean over the window so far, or since `seen`; None without either."""
+        since, before = self.begun, 0
+        if since is None and self.seen is not None:
+            since, before = self.seen[0], self.seen[1][place]
+        if since is None or self.now <= since:
             return None
-        return figures(self.balance.spent)[place] / (self.now - self.begun) * 3600
+        return max(0, figures(self.balance.spent)[place] - before) / (self.now - since) * 3600
 
-    def runs_out(self, place: int, pace: float | None = None) -> float | None:
-        """When nothing is left at this pace (else the mean one), in seconds since the epoch.
+    def runs_out(self, place: int) -> float | None:
+        """When nothing is left at this pace, in seconds since the epoch.
 
         None where there is no limit or no pace, or where the window ends first. A sliding window forgets what it
         spends at the pace at which it is spent: it runs out only where it has.
         """
-        left, pace = self.left(place), self.pace(place) if pace is None else pace
+        left, pace = self.left(place), self.pace(place)
         if left is None:
             return None
         if left <= 0:

@@ -1,0 +1,95 @@
+"""The store that a `governor budget` command looks at, and the policy whose limits it knows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+from urllib.parse import unquote, urlsplit
+
+import typer
+
+from governor.cli.reading import refusals
+from governor.errors import LedgerError
+
+if TYPE_CHECKING:
+    from governor.ledger.standing import Standing
+    from governor.ledger.sums import Figures
+    from governor.policy import Policy
+    from governor.protocols import Auditable
+    from governor.records import Limit
+
+Uri = Annotated[str | None, typer.Argument(metavar="[LEDGER]", help="Budget store, such as sqlite:///budget.db.")]
+Rules = Annotated[str | None, typer.Option("--policy", help="Take limits, and the store, from this policy.")]
+Prefix = Annotated[str, typer.Option("--scope", help="Only scopes that begin so, e.g. app: or session:desk/.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; figures in micro-USD, milliseconds, tokens.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An open store. `name` is its URI without secrets."""
+
+    name: str
+    ledger: Auditable
+    policy: Policy | None
+
+    def standings(self, prefix: str, seen: Mapping[str, tuple[float, Figures]] | None = None) -> tuple[Standing, ...]:
+        """How its scopes stand now; those of single steps only where the prefix asks for them."""
+        from governor.ledger.standing import standings
+
+        balances = [one for one in self.ledger.balances(prefix) if prefix or not one.scope.startswith("step:")]
+        found = standings(balances, self.ledger.reservations(), self._limits, time.time())
+        return tuple(replace(one, seen=(seen or {}).get(one.balance.scope)) for one in found)
+
+    def _limits(self, scope: str) -> Iterable[Limit]:
+        from governor.policy import limits_on
+
+        return () if self.policy is None else limits_on(self.policy, scope)
+
+
+@contextmanager
+def opened(uri: str | None, policy: str | None) -> Generator[Store, None, None]:
+    """Open the store, which must be there already: looking at a budget makes no file."""
+    from governor.ledger import open_ledger
+    from governor.protocols import Auditable
+    from governor.telemetry.redact import redact
+
+    with refusals():
+        rules = _read(policy)
+        where = uri or _of(rules)
+        _must_be_there(where)
+        ledger = open_ledger(where)
+    with closing(ledger):
+        if not isinstance(ledger, Auditable):
+            with refusals():
+                raise LedgerError(
+                    f"ledger '{redact(where)}' can't list its scopes (it is no governor.protocols.Auditable)"
+                )
+        yield Store(redact(where), cast("Auditable", ledger), rules)
+
+
+def _read(policy: str | None) -> Policy | None:
+    from governor.checks import policy_checks
+    from governor.policy import load_policy
+
+    return None if policy is None else load_policy(policy, checks=policy_checks())
+
+
+def _of(policy: Policy | None) -> str:
+    from governor.facade import default_ledger
+
+    if policy is None:
+        raise LedgerError("which budget? name its store (such as sqlite:///budget.db) or a policy (--policy)")
+    return policy.ledger or default_ledger(policy)
+
+
+def _must_be_there(uri: str) -> None:
+    if uri == "memory://":
+        raise LedgerError("memory:// lives in one process and ends with it: no other can look at it")
+    parts = urlsplit(uri)
+    path = Path(unquote(parts.path.removeprefix("/")))
+    if parts.scheme == "sqlite" and not parts.netloc and path.name and not path.exists():
+        raise LedgerError(f"ledger '{uri}': there is no file {path} (it is made when something is first spent)")
