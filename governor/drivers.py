@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from governor.effects import (
@@ -27,9 +27,10 @@ from governor.effects import (
     Reserve,
     Settle,
 )
-from governor.errors import RecordError, VerifierError
-from governor.protocols import Backend, Ledger, Sink, Tracer
+from governor.errors import LedgerError, RecordError, VerifierError
+from governor.protocols import Backend, Ledger, Reservation, Sink, Tracer
 from governor.records import Attempt, Call, Outcome, Reply, Step
+from governor.telemetry.metrics import Booking, Meter, NullMeter
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -53,6 +54,7 @@ class Ports:
     sinks: tuple[Sink, ...]
     tracer: Tracer
     clock: Callable[[], float] = time.monotonic
+    meter: Meter = field(default_factory=NullMeter)
 
     def perform(self, effect: Effect) -> Any:
         """Perform one effect with the port that it is for."""
@@ -83,7 +85,28 @@ class Ports:
         if failures:
             raise failures[0]
 
-    def _book(self, effect: Reserve | Extend | Settle | Refund) -> Any:
+    def _book(self, effect: Booking) -> Any:
+        """Asks the ledger, and tells the meter what came of it."""
+        try:
+            answer = self._asked(effect)
+        except LedgerError as fault:
+            self.meter.failed(effect, fault)
+            raise
+        if inspect.isawaitable(answer):
+            return self._booked_later(effect, answer)
+        self.meter.booked(effect, answer)
+        return answer
+
+    async def _booked_later(self, effect: Booking, waiting: Awaitable[Reservation]) -> Reservation:
+        try:
+            answer = await waiting
+        except LedgerError as fault:
+            self.meter.failed(effect, fault)
+            raise
+        self.meter.booked(effect, answer)
+        return answer
+
+    def _asked(self, effect: Booking) -> Any:
         match effect:
             case Reserve(key, amount, limits):
                 return self.ledger.reserve(key, amount, limits)

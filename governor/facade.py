@@ -28,6 +28,7 @@ from governor.policy import load_policy, paced_for, terms_for, verify_for
 from governor.protocols import Backend, Estimator, Ledger, Planner, Sink, Situation, Terms, Tracer, Verifier
 from governor.records import Call, Message, Outcome, Plan, Reply, Step, Stop
 from governor.streaming import AsyncStream, Stream
+from governor.telemetry.metrics import Meter, OtelMeter
 from governor.telemetry.spans import OtelTracer
 from governor.verify import SandboxLimits, build_verifier
 from governor.verify.measured import Measured
@@ -67,6 +68,7 @@ class Governor:
         tracer: Tracer | None = None,
         estimator: Estimator | None = None,
         planner: Planner | None = None,
+        meter: Meter | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.policy = policy
@@ -74,6 +76,7 @@ class Governor:
         self._ledger = ledger
         self._sinks = tuple(sinks)
         self._tracer = tracer or OtelTracer()
+        self._meter = meter or OtelMeter(policy.app)
         self._learning = Learning(policy, lambda: self.ledger)
         self._pacer = Pacer(lambda: self.ledger)
         self._estimator = estimator
@@ -105,12 +108,19 @@ class Governor:
 
     def ports(self) -> Ports:
         """Ports for `drive`."""
-        return sync_ports(self.backend, self.ledger, (*self._sinks, self._learning), self._tracer)
+        return self._metered(sync_ports)
 
     def async_ports(self, call: Callable[[Call], Awaitable[Reply]] | None = None) -> Ports:
         """Ports for `adrive`; `call` replaces the backend's (streams do that)."""
-        made = async_ports(self.backend, self.ledger, (*self._sinks, self._learning), self._tracer)
+        made = self._metered(async_ports)
         return replace(made, call=call) if call else made
+
+    def _metered(self, ports: Callable[[Backend, Ledger, tuple[Sink, ...], Tracer], Ports]) -> Ports:
+        ledger = self.ledger
+        if isinstance(self._meter, OtelMeter):
+            self._meter.observe(ledger)
+        made = ports(self.backend, ledger, (*self._sinks, self._learning), self._tracer)
+        return replace(made, meter=self._meter)
 
     def run(self, prompt: str | Sequence[Message] | Step, **context: Any) -> Outcome:
         """Govern one step, blocking. Refusals and failures are outcomes; only misuse raises."""
@@ -190,6 +200,8 @@ class Governor:
                 return
             self._closed = True
         with ExitStack() as freed:
+            if isinstance(self._meter, OtelMeter):
+                freed.callback(self._meter.close)
             if self._ledger is not None:
                 freed.callback(self._ledger.close)
             for sink in self._sinks:

@@ -97,7 +97,10 @@ def as_prometheus(standings: Iterable[Standing]) -> str:
             rows = [(one, value) for one in known if (value := read(one, place)) is not None]
             if rows:
                 name = f"governor_budget_{measure}_{unit}"
-                lines += [f"# HELP {name} {words.format(unit.replace('_', ' ').replace('usd', 'USD'))}", f"# TYPE {name} gauge"]
+                lines += [
+                    f"# HELP {name} {words.format(unit.replace('_', ' ').replace('usd', 'USD'))}",
+                    f"# TYPE {name} gauge",
+                ]
                 lines += [f"{name}{_labels(one)} {_decimal(value, scale)}" for one, value in rows]
     if known:
         name = "governor_budget_expired_leases_total"
