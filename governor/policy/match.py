@@ -10,7 +10,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
-from governor.policy.period import SESSION, STEP, period_of, span
+from governor.policy.period import SESSION, STEP, period_of, slides, span
 from governor.policy.schema import (
     Backtrack,
     Budget,
@@ -151,7 +151,7 @@ def _falls_on(owner: str, part: PeriodLimits, scope: str) -> bool:
     rest = scope[len(owner) :]
     whole = owner.startswith("app:")
     if part.per == "total":
-        return rest == "" if whole else rest.startswith("/") and period_of(scope) is None
+        return rest == "" if whole else rest.startswith("/") and period_of(scope) is None and not slides(scope)
     if part.sliding:
         return rest == f"~{part.per}" if whole else rest.startswith("/") and rest.endswith(f"~{part.per}")
     known = period_of(scope)

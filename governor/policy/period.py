@@ -72,6 +72,12 @@ def period_of(scope: str) -> tuple[Per, float] | None:
     return None
 
 
+def slides(scope: str) -> Per | None:
+    """The width of the sliding window at the end of a scope's key; None where it has none."""
+    per = scope.rpartition("~")[2] if "~" in scope else ""
+    return cast("Per", per) if per in _SECONDS else None
+
+
 def _begin(per: str, moment: datetime) -> datetime:
     """When the period of a moment, which is a whole minute, began."""
     if per == "minute":

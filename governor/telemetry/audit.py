@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from governor.ledger.admission import NOTHING, larger, minus
 from governor.ledger.sums import DIMENSIONS, GRAINS
-from governor.policy.period import PERIOD_IDLE, SESSION_IDLE, Per, period_of, placed
+from governor.policy.period import PERIOD_IDLE, SESSION_IDLE, period_of, placed, slides
 from governor.protocols import Balance, Reservation
 from governor.records import Amount
 from governor.telemetry.spend import ALWAYS, Ending, Spend, told_by
@@ -23,7 +23,6 @@ EDGE_SECONDS = 5.0
 """How much later than its settlement an outcome's line may be written: near the edge of a sliding window both fit."""
 
 _ANY_TIME = float("-inf")
-_SLIDING = re.compile(r"~(minute|hour|day|week|month)$")
 _LIFE = re.compile(r"~\d+$")  # the key of a resumed step's later life
 
 
@@ -288,8 +287,8 @@ def _kept(scope: str) -> float:
         return SESSION_IDLE
     if period_of(scope) is not None:
         return PERIOD_IDLE
-    sliding = _SLIDING.search(scope)
-    if sliding is None:
+    per = slides(scope)
+    if per is None:
         return float("inf")
-    _, window = placed("", cast("Per", sliding[1]), True, 0.0)
+    _, window = placed("", per, True, 0.0)
     return (window.sliding or 0.0) * (1 + 2 / GRAINS)
