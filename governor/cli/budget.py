@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import sys
 import time
 import warnings
@@ -175,6 +176,8 @@ def set_spent(
 
     Example: governor budget set app:desk@2026-11 sqlite:///budget.db --usd 12.5
     """
+    if not all(math.isfinite(one) for one in (usd, seconds) if one is not None):
+        raise typer.BadParameter("figures must be finite")
     given = {
         "micros": None if usd is None else round(usd * 1_000_000),
         "tokens": tokens,
@@ -184,12 +187,13 @@ def set_spent(
         "millis": None if seconds is None else round(seconds * 1000),
         "calls": calls,
     }
+    from governor.ledger.admission import MOST
+
     stated = {name: value for name, value in given.items() if value is not None}
     if not stated:
         raise typer.BadParameter("say what counts as spent, such as --usd 3.50 (for nothing: governor budget reset)")
-    for value in stated.values():
-        if value > 2**53:
-            raise typer.BadParameter("figures go up to 2**53 micro-units")
+    if max(stated.values()) > MOST:
+        raise typer.BadParameter("figures go up to 2**53 (of money in micro-USD)")
     _change(scope, uri, policy, stated, new=new, yes=yes, as_json=as_json)
 
 

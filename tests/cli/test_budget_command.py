@@ -78,7 +78,21 @@ def test_show_tells_spent_and_left_under_the_policy(
 ) -> None:
     assert budget(monkeypatch, "show", "--policy", "policy.yaml") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == "scope window of spent reserved left pace an hour runs out expired overshoot".split()
+    assert lines[0].split() == [
+        "scope",
+        "window",
+        "of",
+        "spent",
+        "reserved",
+        "left",
+        "pace",
+        "an",
+        "hour",
+        "runs",
+        "out",
+        "expired",
+        "overshoot",
+    ]
     assert len(lines) == 4, "single steps are left out"
     app, first, second = lines[1:]
     assert "  usd " in app
