@@ -19,5 +19,5 @@ def arm_of(step: Step, terms: Terms) -> Arm:
 
 
 def unenforced(limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
-    """The same scopes without ceilings: shadow and control arms are counted, never refused."""
-    return tuple(Limit(limit.scope) for limit in limits)
+    """The same scopes and windows without ceilings: shadow and control arms are counted, never refused."""
+    return tuple(Limit(limit.scope, window=limit.window) for limit in limits)

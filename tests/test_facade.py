@@ -150,6 +150,14 @@ def test_when_every_model_is_down_the_outcome_is_an_error(run: Callable[..., Out
     assert outcome.spent.micros == 0
 
 
+def test_shadow_is_booked_on_windows_that_slide(run: Callable[..., Outcome]) -> None:
+    ledger, sliding = open_ledger("memory://"), {"app": {"per": "day", "sliding": True, "calls": 5}}
+    for mode in ("on", "shadow", "on"):
+        outcome = run(governed([reply("204")], ledger, mode=mode, budget=sliding), QUESTION)
+        assert (outcome.scopes, outcome.error) == (("app:test~day",), "")
+    assert ledger.balance("app:test~day").spent.calls == 3
+
+
 def test_shadow_records_the_decision_and_calls_the_baseline(run: Callable[..., Outcome]) -> None:
     backend = ScriptedBackend([reply("214")])
     governor = Governor(
