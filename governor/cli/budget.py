@@ -351,14 +351,14 @@ def _print_audit(found: Audit) -> None:
 
 
 def _verdict(found: Audit) -> str:
-    read = f"{found.outcomes} outcomes, {found.attempts} attempts, {found.compared} scopes"
+    read = f"outcomes {found.outcomes}, attempts {found.attempts}, scopes {found.compared}"
     if found.unbooked:
-        read += f", {found.unbooked} outcomes that were booked nowhere"
+        read += f", booked nowhere {found.unbooked}"
     apart = sum(not row.agrees for row in found.rows)
     wrong = [
-        f"{number} {words}"
+        f"{words} {number}"
         for number, words in (
-            (apart, "scopes differ"),
+            (apart, "scopes that differ"),
             (len(found.unmatched), "records not matched"),
             (0 if found.cancelled else len(found.unrecorded), "reservations without an outcome"),
         )
