@@ -61,7 +61,7 @@ class Format(StrEnum):
 
 @app.command()
 def show(uri: Uri = None, policy: Rules = None, prefix: Prefix = "", as_json: AsJson = False) -> None:
-    """Show what was spent, what is reserved and left, and when it runs out.
+    """Show what was spent, what is left, and until when.
 
     A line for each dimension that is limited, as far as the policy or open reservations tell. Scopes of single steps
     are left out unless --scope step: asks for them. Times are UTC.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from governor.ledger.standing import Standing
     from governor.records import Amount, Window
@@ -79,7 +80,7 @@ def budget_table(standings: Iterable[Standing]) -> Table:
     return table
 
 
-def _cells(standing: Standing, place: int, *, first: bool) -> Iterator[object]:
+def _cells(standing: Standing, place: int, *, first: bool) -> Iterator[Text | str]:
     from rich.text import Text
 
     from governor.ledger.standing import UNITS

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
 from governor.effects import Extend, Refund, Reserve, Settle
@@ -222,7 +222,7 @@ def _expired(observed: _Observed) -> Iterable[Observation]:
     for kind in LISTED_KINDS:
         owner = f"{kind}:{observed.app}"
         try:
-            balances = observed.ledger.balances(owner)
+            balances: Any = observed.ledger.balances(owner)
         except LedgerError:
             return  # the store is down: nothing is said of it now
         if inspect.iscoroutine(balances):

@@ -94,7 +94,7 @@ def _ending(record: Mapping[str, Any]) -> Ending:
 
 
 def _of_attempt(record: Mapping[str, Any]) -> Amount:
-    checked = record["verdict"] or {"usage": {}, "micros": 0, "calls": 0}
+    checked: Mapping[str, Any] = record["verdict"] or {"usage": {}, "micros": 0, "calls": 0}
     usages = record["usage"], checked["usage"]
     return Amount(
         tokens=sum(usage.get("input_tokens", 0) + usage.get("output_tokens", 0) for usage in usages),

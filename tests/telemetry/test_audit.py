@@ -65,7 +65,7 @@ class Desk:
 
     def step(self, number: int, **fields: Any) -> Step:
         messages = ({"role": "user", "content": "What is 12 * 17?"},)
-        named = {"node": f"n{number % 2}", "session": f"s{number % 3}", "tenant": "t@1"} | fields
+        named: dict[str, Any] = {"node": f"n{number % 2}", "session": f"s{number % 3}", "tenant": "t@1"} | fields
         return Step(id=f"step-{number}", messages=messages, checks=({"arithmetic": "12 * 17"},), **named)
 
     def records(self) -> list[dict[str, Any]]:
@@ -233,7 +233,8 @@ def line(number: int, spent: Amount, scopes: list[str] | None, at: float = NOW) 
     if scopes is None:
         del lines[1]["scopes"]
         lines[1]["spent"] = {name: lines[1]["spent"][name] for name in DIMENSIONS[:4]}
-    return json.loads(json.dumps(lines))
+    written: list[dict[str, Any]] = json.loads(json.dumps(lines))
+    return written
 
 
 SPENT = Amount(10, 20, 30, 1, 10, 0, 0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
 from governor import Governor
 from governor.drivers import adrive, drive
@@ -38,7 +38,8 @@ class Metrics:
         data = self._reader.get_metrics_data()
         metrics = [m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics] if data else []
         self.units = {metric.name: metric.unit for metric in metrics}
-        return {_point(metric.name, one.attributes): one.value for metric in metrics for one in metric.data.data_points}
+        points = [(metric.name, one) for metric in metrics for one in metric.data.data_points]
+        return {_point(name, one.attributes): one.value for name, one in points if isinstance(one, NumberDataPoint)}
 
     def of(self, name: str) -> dict[tuple[str, str, str], float]:
         return {(kind, of, refusal): value for (told, kind, of, refusal), value in self.read().items() if told == name}
