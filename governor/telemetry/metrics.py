@@ -8,8 +8,9 @@ Counters and sums of this process, to be added up over replicas:
     governor.budget.refused              refusals, by governor.refusal.kind        counter
     governor.budget.expired_leases       leases that ran out, as the store says    observable gauge
 
-The last is read from the store, the same by every replica: a maximum, not a sum. A step books on several scopes: sum
-over one `governor.scope.kind` only. Nothing here needs the SDK: without one, the API's instruments do nothing.
+Sums are kept as integers and read when metrics are collected. The last is read from the store, the same by every
+replica: a maximum, not a sum. A step books on several scopes: sum over one `governor.scope.kind` only. Nothing here
+needs the SDK: without one, the API's instruments do nothing.
 Source: OpenTelemetry semantic conventions for metrics (names, units in UCUM, annotations in braces).
 """
 
@@ -17,34 +18,36 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 from weakref import WeakSet
 
 from governor.effects import Extend, Refund, Reserve, Settle
 from governor.errors import BudgetExceededError, LedgerError
-from governor.ledger.admission import NOTHING, larger, minus
 from governor.ledger.exposition import kind_of
 from governor.ledger.standing import UNITS
-from governor.ledger.sums import DIMENSIONS, booking, figures
+from governor.ledger.sums import DIMENSIONS, Figures, Pairs, booking, figures, zeros
 from governor.protocols import Auditable, Ledger, Reservation
-from governor.records import Amount
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import CallbackOptions, Counter, MeterProvider, Observation, UpDownCounter
+    from opentelemetry.metrics import CallbackOptions, Counter, MeterProvider, Observation
+
+Measure: TypeAlias = Literal["spent", "reserved", "overshoot"]
 
 _UCUM = {"usd": "{USD}", "seconds": "s", "calls": "{call}"}
-_WORDS = {
+_WORDS: Mapping[Measure, str] = {
     "spent": "Settled on scopes of a kind.",
     "reserved": "Held by open reservations of this process.",
     "overshoot": "Settled beyond what was held for it; should always be 0.",
 }
+_NONE: Figures = (0,) * len(DIMENSIONS)
+
 LISTED_KINDS = ("session", "node", "tenant", "app")
 """Kinds of scopes whose expired leases are read from a store: those of single steps are many, and say no more."""
 
-Booking = Reserve | Extend | Settle | Refund
+Booking: TypeAlias = Reserve | Extend | Settle | Refund
 
 
 class Meter(Protocol):
@@ -67,19 +70,39 @@ class NullMeter:
 
 @dataclass(slots=True)
 class _Held:
-    amount: Amount
+    figures: Figures
     kinds: tuple[str, ...]
 
 
 @dataclass(slots=True)
 class _Instruments:
-    """The instruments of one meter provider, made once: an SDK warns of a second making."""
+    """What one meter provider is told, by every meter on it: read when it collects, so that steps don't wait for it.
 
-    spent: Sequence[Counter]
-    reserved: Sequence[UpDownCounter]
-    overshoot: Sequence[Counter]
+    `totals` are those of each application's scopes of each kind, in the ledger's units: exact, and cheap to add to.
+    """
+
     refused: Counter
-    ledgers: WeakSet[_Observed]
+    totals: dict[tuple[str, str], dict[Measure, list[int]]] = field(default_factory=dict)
+    ledgers: WeakSet[_Observed] = field(default_factory=WeakSet)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, app: str, kinds: Iterable[str], measure: Measure, numbers: Pairs) -> None:
+        with self.lock:
+            for kind in kinds:
+                found = self.totals.get((app, kind))
+                if found is None:
+                    found = self.totals[app, kind] = {name: zeros() for name in _WORDS}
+                column = found[measure]
+                for place, number in numbers:
+                    column[place] += number
+
+    def read(self, measure: Measure, place: int) -> Iterable[Observation]:
+        from opentelemetry.metrics import Observation
+
+        with self.lock:
+            found = [(app, kind, one[measure][place]) for (app, kind), one in self.totals.items()]
+        for app, kind, number in found:
+            yield Observation(_scaled(number, place), _attributes(kind, DIMENSIONS[place], app))
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -124,44 +147,38 @@ class OtelMeter:
         if isinstance(effect, Reserve | Extend):
             self._hold(answer)
             return
-        held = self._held.pop(answer.key, None)
-        if held is None:
+        held = self._let_go(answer.key)
+        if held is None or isinstance(effect, Refund):
             return  # closed before, or opened by another process, which counts it
-        self._add(self._made.reserved, held.kinds, minus(NOTHING, held.amount))
-        if isinstance(effect, Settle):
-            self._add(self._made.spent, held.kinds, effect.spent)
-            self._overshoot(held, effect.spent)
+        spent = booking(effect.spent)
+        over = [(place, number - held.figures[place]) for place, number in spent if number > held.figures[place]]
+        self._made.add(self._app, held.kinds, "spent", spent)
+        self._made.add(self._app, held.kinds, "overshoot", over)
 
     def failed(self, effect: Booking, fault: LedgerError) -> None:
         if isinstance(fault, BudgetExceededError):
-            told = dict(_attributes(kind_of(fault.scope), fault.dimension, self._app))
-            self._made.refused.add(1, told | {"governor.refusal.kind": fault.kind})
+            told = _attributes(kind_of(fault.scope), fault.dimension, self._app)
+            self._made.refused.add(1, {**told, "governor.refusal.kind": fault.kind})
         elif isinstance(effect, Settle | Refund):
-            held = self._held.pop(effect.key, None)
-            if held is not None:  # nobody here holds it any more: its lease will book it
-                self._add(self._made.reserved, held.kinds, minus(NOTHING, held.amount))
+            self._let_go(effect.key)  # nobody here holds it any more: its lease will book it
 
     def _hold(self, answer: Reservation) -> None:
-        held = self._held.get(answer.key)
+        held, now = self._held.get(answer.key), figures(answer.amount)
         if held is None:
             kinds = tuple(sorted({kind_of(limit.scope) for limit in answer.limits})) or ("none",)
-            held = self._held[answer.key] = _Held(NOTHING, kinds)
-        more, held.amount = minus(answer.amount, held.amount), answer.amount
-        self._add(self._made.reserved, held.kinds, more)
+            held = self._held[answer.key] = _Held(_NONE, kinds)
+        more = [
+            (place, new - old) for place, (new, old) in enumerate(zip(now, held.figures, strict=True)) if new != old
+        ]
+        held.figures = now
+        self._made.add(self._app, held.kinds, "reserved", more)
 
-    def _overshoot(self, held: _Held, spent: Amount) -> None:
-        """Said of every dimension in which something was spent, so that the 0 can be seen."""
-        over = figures(larger(minus(spent, held.amount), NOTHING))
-        for place, _ in booking(spent):
-            number = _scaled(over[place], place)
-            for kind in held.kinds:
-                self._made.overshoot[place].add(number, _attributes(kind, DIMENSIONS[place], self._app))
-
-    def _add(self, instruments: Sequence[Counter | UpDownCounter], kinds: Iterable[str], amount: Amount) -> None:
-        for place, number in booking(amount):
-            scaled = _scaled(number, place)
-            for kind in kinds:
-                instruments[place].add(scaled, _attributes(kind, DIMENSIONS[place], self._app))
+    def _let_go(self, key: str) -> _Held | None:
+        held = self._held.pop(key, None)
+        if held is not None:
+            freed = [(place, -number) for place, number in enumerate(held.figures) if number]
+            self._made.add(self._app, held.kinds, "reserved", freed)
+        return held
 
 
 @lru_cache(maxsize=1024)
@@ -192,14 +209,14 @@ def _make(provider: MeterProvider | None) -> _Instruments:
     from opentelemetry.metrics import get_meter
 
     meter = get_meter("governor", meter_provider=provider)
-    names = {measure: [_named(measure, place) for place in range(len(DIMENSIONS))] for measure in _WORDS}
     made = _Instruments(
-        spent=[meter.create_counter(*told) for told in names["spent"]],
-        reserved=[meter.create_up_down_counter(*told) for told in names["reserved"]],
-        overshoot=[meter.create_counter(*told) for told in names["overshoot"]],
-        refused=meter.create_counter("governor.budget.refused", "{refusal}", "Reservations that a limit refused."),
-        ledgers=WeakSet(),
+        meter.create_counter("governor.budget.refused", "{refusal}", "Reservations that a limit refused.")
     )
+    for measure in _WORDS:
+        create = meter.create_observable_up_down_counter if measure == "reserved" else meter.create_observable_counter
+        for place in range(len(DIMENSIONS)):
+            name, unit, words = _named(measure, place)
+            create(name, [_reader(made, measure, place)], unit, words)
 
     def expired(_: CallbackOptions) -> Iterable[Observation]:
         return [seen for one in list(made.ledgers) for seen in _expired(one)]
@@ -209,7 +226,11 @@ def _make(provider: MeterProvider | None) -> _Instruments:
     return made
 
 
-def _named(measure: str, place: int) -> tuple[str, str, str]:
+def _reader(made: _Instruments, measure: Measure, place: int) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    return lambda _: made.read(measure, place)
+
+
+def _named(measure: Measure, place: int) -> tuple[str, str, str]:
     """Name, unit and description: the unit is part of the name only where Prometheus would not add it by itself."""
     word = UNITS[DIMENSIONS[place]][0]
     name = "time" if word == "seconds" else word
