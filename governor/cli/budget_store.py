@@ -19,30 +19,51 @@ if TYPE_CHECKING:
     from governor.ledger.standing import Standing
     from governor.ledger.sums import Figures
     from governor.policy import Policy
-    from governor.protocols import Auditable
+    from governor.protocols import Auditable, Balance, Reservation
     from governor.records import Limit
 
 Uri = Annotated[str | None, typer.Argument(metavar="[LEDGER]", help="Budget store, such as sqlite:///budget.db.")]
-Rules = Annotated[str | None, typer.Option("--policy", help="Take limits, and the store, from this policy.")]
+Rules = Annotated[str | None, typer.Option("--policy", help="Look at this policy's limits and scopes, in its store.")]
 Prefix = Annotated[str, typer.Option("--scope", help="Only scopes that begin so, e.g. app: or session:desk/.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; figures in micro-USD, milliseconds, tokens.")]
 
 
-@dataclass(frozen=True, slots=True)
+LIMITS_SECONDS = 30.0
+"""How long a watch without a policy trusts the limits that it read from open reservations."""
+
+
+@dataclass(slots=True)
 class Store:
     """An open store. `name` is its URI without secrets."""
 
     name: str
     ledger: Auditable
     policy: Policy | None
+    _held: tuple[float, tuple[Reservation, ...]] | None = None
 
     def standings(self, prefix: str, seen: Mapping[str, tuple[float, Figures]] | None = None) -> tuple[Standing, ...]:
         """How its scopes stand now; those of single steps only where the prefix asks for them."""
         from governor.ledger.standing import standings
 
-        balances = [one for one in self.ledger.balances(prefix) if prefix or not one.scope.startswith("step:")]
-        found = standings(balances, self.ledger.reservations(), self._limits, time.time())
+        found = standings(self._balances(prefix), self._reservations(), self._limits, time.time())
         return tuple(replace(one, seen=(seen or {}).get(one.balance.scope)) for one in found)
+
+    def _balances(self, prefix: str) -> list[Balance]:
+        """Of a policy, its application's. Steps are not even read then: they may be many, and others wait meanwhile."""
+        if prefix or self.policy is None:
+            return [one for one in self.ledger.balances(prefix) if prefix or not one.scope.startswith("step:")]
+        owners = [f"{kind}:{self.policy.app}" for kind in ("app", "node", "session", "tenant")]
+        found = [(owner, one) for owner in owners for one in self.ledger.balances(owner)]
+        return [one for owner, one in found if one.scope[len(owner) :][:1] in ("", "/", "@", "~")]
+
+    def _reservations(self) -> tuple[Reservation, ...]:
+        """Without a policy, limits are those of open reservations; looked for now and then, as limits seldom change."""
+        if self.policy is not None:
+            return ()
+        if self._held is None or time.monotonic() - self._held[0] > LIMITS_SECONDS:
+            held = tuple(one for one in self.ledger.reservations() if one.state == "open")
+            self._held = time.monotonic(), held
+        return self._held[1]
 
     def _limits(self, scope: str) -> Iterable[Limit]:
         from governor.policy import limits_on

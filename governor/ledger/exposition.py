@@ -96,14 +96,14 @@ def as_prometheus(standings: Iterable[Standing]) -> str:
             unit, scale = UNITS[dimension]
             rows = [(one, value) for one in known if (value := read(one, place)) is not None]
             if rows:
-                name = f"governor_budget_{measure}_{unit}"
+                name = f"governor_scope_{measure}_{unit}"
                 lines += [
                     f"# HELP {name} {words.format(unit.replace('_', ' ').replace('usd', 'USD'))}",
                     f"# TYPE {name} gauge",
                 ]
                 lines += [f"{name}{_labels(one)} {_decimal(value, scale)}" for one, value in rows]
     if known:
-        name = "governor_budget_expired_leases_total"
+        name = "governor_scope_expired_leases_total"
         lines += [f"# HELP {name} Leases that ran out and were booked at their bound.", f"# TYPE {name} counter"]
         lines += [f"{name}{_labels(one)} {one.balance.expired}" for one in known]
     return "".join(f"{line}\n" for line in lines)

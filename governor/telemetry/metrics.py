@@ -44,8 +44,8 @@ _WORDS: Mapping[Measure, str] = {
 }
 _NONE: Figures = (0,) * len(DIMENSIONS)
 
-LISTED_KINDS = ("session", "node", "tenant", "app")
-"""Kinds of scopes whose expired leases are read from a store: those of single steps are many, and say no more."""
+WIDEST = ("app", "tenant", "node", "session")
+"""Kinds of scopes, of which the first that a store knows tells of expired leases: a lease runs out on all alike."""
 
 Booking: TypeAlias = Reserve | Extend | Settle | Refund
 
@@ -240,7 +240,7 @@ def _named(measure: Measure, place: int) -> tuple[str, str, str]:
 def _expired(observed: _Observed) -> Iterable[Observation]:
     from opentelemetry.metrics import Observation
 
-    for kind in LISTED_KINDS:
+    for kind in WIDEST:
         owner = f"{kind}:{observed.app}"
         try:
             balances: Any = observed.ledger.balances(owner)
@@ -252,3 +252,4 @@ def _expired(observed: _Observed) -> Iterable[Observation]:
         own = [one.expired for one in balances if one.scope[len(owner) :][:1] in ("", "/", "@", "~")]
         if own:
             yield Observation(sum(own), _attributes(kind, "", observed.app))
+            return

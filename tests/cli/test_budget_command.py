@@ -106,6 +106,23 @@ def test_show_tells_spent_and_left_under_the_policy(
 
 
 @pytest.mark.usefixtures("folder")
+def test_limits_are_the_policy_s_or_those_that_something_is_held_under(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ledger()
+    store.reserve("other", Amount(micros=250_000), [Limit("app:desk2", micros=1_000_000)])
+    store.close()
+    assert budget(monkeypatch, "show", STORE, "--json") == 0
+    told = scopes(capsys.readouterr().out)
+    assert told["app:desk2"]["left"] == {"micros": 750_000}
+    assert told["session:desk/s0"]["left"] == {}
+    assert budget(monkeypatch, "show", "--policy", "policy.yaml", "--json") == 0
+    told = scopes(capsys.readouterr().out)
+    assert "app:desk2" not in told, "another application's"
+    assert told["session:desk/s0"]["left"] == {"tokens": 4_991}
+
+
+@pytest.mark.usefixtures("folder")
 def test_json_holds_micro_units(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert budget(monkeypatch, "show", STORE, "--policy", "policy.yaml", "--json") == 0
     told = scopes(capsys.readouterr().out)
@@ -285,7 +302,7 @@ def test_export_writes_three_forms(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert budget(monkeypatch, "export", STORE, "--format", "jsonl") == 0
     assert len([json.loads(line) for line in capsys.readouterr().out.splitlines()]) == 3
     assert budget(monkeypatch, "export", "--policy", "policy.yaml", "--format", "prometheus") == 0
-    assert 'governor_budget_limit_usd{scope="app:desk@' in capsys.readouterr().out
+    assert 'governor_scope_limit_usd{scope="app:desk@' in capsys.readouterr().out
 
 
 class Wrong(NamedTuple):

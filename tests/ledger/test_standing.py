@@ -119,17 +119,17 @@ def test_prometheus_reads_base_units_and_escaped_labels() -> None:
     text = as_prometheus([full()])
     labels = r'{scope="tenant:desk/a \"b\"\\",kind="tenant"}'
     for expected in (
-        f"governor_budget_spent_usd{labels} 1.500001",
-        f"governor_budget_left_usd{labels} 0.499999",
-        f"governor_budget_overshoot_usd{labels} 0.000001",
-        f"governor_budget_spent_seconds{labels} 2.5",
-        f"governor_budget_left_tokens{labels} -12",
-        f"governor_budget_limit_tokens{labels} 5",
-        f"governor_budget_expired_leases_total{labels} 2",
-        "# TYPE governor_budget_expired_leases_total counter",
-        "# TYPE governor_budget_spent_thinking_tokens gauge",
+        f"governor_scope_spent_usd{labels} 1.500001",
+        f"governor_scope_left_usd{labels} 0.499999",
+        f"governor_scope_overshoot_usd{labels} 0.000001",
+        f"governor_scope_spent_seconds{labels} 2.5",
+        f"governor_scope_left_tokens{labels} -12",
+        f"governor_scope_limit_tokens{labels} 5",
+        f"governor_scope_expired_leases_total{labels} 2",
+        "# TYPE governor_scope_expired_leases_total counter",
+        "# TYPE governor_scope_spent_thinking_tokens gauge",
     ):
         assert text.splitlines().count(expected) == 1, expected
-    assert "governor_budget_limit_calls" not in text
+    assert "governor_scope_limit_calls" not in text
     assert text.endswith("\n")
     assert as_prometheus([]) == ""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -213,6 +217,21 @@ def test_a_step_in_a_later_life_is_one_step(desk: Desk) -> None:
     lines[-1]["spent"]["micros"] += 5
     lines[-2]["micros"] += 5
     assert desk.audit(lines).agrees
+
+
+@pytest.mark.parametrize("dies_at", [1, 3])
+def test_a_run_that_died_without_a_word_and_was_resumed_agrees(tmp_path: Path, dies_at: int) -> None:
+    worker = [sys.executable, str(Path(__file__).with_name("audited_worker.py")), str(tmp_path)]
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    codes = [subprocess.run([*worker, str(at)], env=paths, timeout=60, check=False).returncode for at in (dies_at, 0)]
+    assert codes == [9, 0]
+    ledger = open_ledger(f"sqlite:///{tmp_path}/b.db")
+    assert isinstance(ledger, Auditable)
+    lines = [dict(record) for record in read_records(tmp_path / "r.jsonl", strict=True)]
+    found = audited(lines, ledger.balances(), ledger.reservations(), time.time())
+    ledger.close()
+    assert (found.agrees, found.outcomes) == (True, 3), found
+    assert sum("interrupted" in line["error"] for line in lines if line["kind"] == "attempt") == 1
 
 
 def test_what_was_booked_nowhere_is_counted_apart(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ async def test_a_run_is_counted_in_every_unit_for_each_kind_of_scope(metrics: Me
         assert found["governor.budget.spent.usd", kind, "micros", ""] == pytest.approx(spent.micros / 1e6, abs=1e-12)
         assert found["governor.budget.reserved.tokens", kind, "tokens", ""] == 0
         assert found["governor.budget.overshoot.tokens", kind, "tokens", ""] == 0
-        assert found["governor.budget.expired_leases", kind, "", ""] == 0
+    assert found["governor.budget.expired_leases", "app", "", ""] == 0
     units = {"tokens": "{token}", "usd": "{USD}", "time": "s", "calls": "{call}", "input_tokens": "{token}"}
     assert {name: metrics.units[f"governor.budget.reserved.{name}"] for name in units} == units
 
@@ -162,7 +162,7 @@ def test_expired_leases_are_read_from_the_store_of_this_application_alone(metric
     clock.advance(61)
     with governed(metrics, ledger, []) as governor:
         governor.ports()
-        assert metrics.of("governor.budget.expired_leases") == {("app", "", ""): 2, ("session", "", ""): 1}
+        assert metrics.of("governor.budget.expired_leases") == {("app", "", ""): 2}
     assert metrics.of("governor.budget.expired_leases") == {}, "a closed governor asks its ledger no more"
 
 
