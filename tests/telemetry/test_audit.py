@@ -291,6 +291,25 @@ def test_a_ledger_may_forget_what_is_old_and_nothing_else(scope: str, days: floa
     assert (row.ledger is None) is agrees
 
 
+def test_sums_that_a_remembered_reservation_books_on_can_not_be_forgotten() -> None:
+    kept, limits = Balance(scope="app:a@x", spent=SPENT), (Limit("step:a/1"), Limit("app:a@x"))
+    closed = Reservation(key="s1", amount=SPENT, state="settled", limits=limits)
+    lines = line(1, SPENT, ["step:a/1", "app:a@x"], NOW - 60)
+    assert audited(lines, [kept], [], NOW).agrees
+    found = audited(lines, [kept], [closed], NOW)
+    assert [row.scope for row in found.rows if not row.agrees] == ["step:a/1"]
+
+
+def test_a_lease_under_which_nothing_was_sent_counts_as_nothing(desk: Desk) -> None:
+    run(desk, range(2))
+    limits = tuple(desk.governor.terms(desk.step(9)).limits)
+    desk.ledger.reserve("step-9", Amount(tokens=900, micros=77), limits, sent=False)
+    desk.clock.advance(61)
+    found = desk.audit()
+    assert found.agrees
+    assert {row.expired for row in found.rows} == {Amount()}
+
+
 def test_nothing_left_to_compare_proves_nothing() -> None:
     assert not audited(line(1, SPENT, ["step:a/1"], NOW - 9e6), [], [], NOW).agrees
 
