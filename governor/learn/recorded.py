@@ -15,20 +15,21 @@ import numpy as np
 
 from governor.climb import Mind
 from governor.drivers import drive
-from governor.effects import CallModel, Effect, Now, Process
+from governor.effects import CallModel, Effect, Now, Process, Reserve
 from governor.errors import BackendRequestError
 from governor.learn.costs import LOOK, mean_costs
 from governor.learn.ladder import Checking, Ladder, RungCost
 from governor.learn.table import Flags, Table
 from governor.learn.verdicts import accepts, equal, rates
 from governor.loop import govern
-from governor.protocols import Terms
+from governor.protocols import Reservation, Terms
 from governor.records import Amount, BacktrackMode, Call, Outcome, Price, Reply, Rung, Step, Usage, Verdict
 
 APP = "replay"
 
 _ROOM = 1_000_000  # tokens of an answer: what a rung's cap was is not recorded
 
+_GRANTED = Reservation(key="", amount=Amount(), state="open")
 _ACCEPT = Verdict(decision="accept", verifier="recorded")
 _REJECT = Verdict(decision="reject", verifier="recorded")
 
@@ -188,6 +189,8 @@ class Stage:
         """Answer an effect. Nothing is limited, nothing recorded, and no time passes."""
         if isinstance(effect, CallModel):
             return self._answer(effect.call)
+        if isinstance(effect, Reserve):
+            return _GRANTED
         return 0.0 if isinstance(effect, Now) else None
 
     def take(self, outcome: Outcome) -> Take:
