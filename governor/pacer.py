@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from governor.errors import LedgerError
 from governor.plan.pacing import Pacing
@@ -16,10 +17,13 @@ from governor.records import Rung
 from governor.shelf import update
 
 LOOKS = 5_000
-"""How many times in a period each process looks at what was spent, at most."""
+"""How many times in a period each process looks at what was spent, as far as SLOWEST and FASTEST allow."""
 
 SLOWEST, FASTEST = 10.0, 0.05
-"""Seconds between two looks lie between these."""
+"""Most and least seconds between two looks."""
+
+REMEMBERED = 10_000
+"""Budgets whose price a process knows; those that were not asked for longest give way."""
 
 _TRIES = 3
 _INPUT_TOKENS, _OUTPUT_SHARE = 1_000, 0.25  # of a usual call: prompt, and share of the rung's most output tokens
@@ -48,6 +52,22 @@ class Pace:
             raise LedgerError(f"a budget's pace in the ledger is damaged: {cause}") from cause
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """When a budget was last looked at, in which period, and the last pace that was seen of it."""
+
+    at: float
+    scope: str
+    pace: Pace | None
+
+    @property
+    def mu(self) -> float:
+        return 0.0 if self.pace is None else self.pace.pacing.mu
+
+
+_NEVER = _Look(float("-inf"), "", None)
+
+
 class Pacer:
     """Gives each step the shadow price `mu` of its paced budgets. Safe for many threads.
 
@@ -59,30 +79,43 @@ class Pacer:
     def __init__(self, ledger: Callable[[], Ledger]) -> None:
         self._ledger = ledger
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[float, Pace]] = {}
+        self._looks: dict[str, _Look] = {}
 
     def mu(self, paced: Sequence[Paced], ladder: Sequence[Rung], now: float) -> float:
-        """Value per micro-USD, summed over budgets, for a step on this ladder at `now` (POSIX seconds)."""
-        return sum(self._price(one, dear(ladder), now) for one in paced)
+        """Value per micro-USD, summed over budgets, for a step on this ladder at `now` (POSIX seconds).
+
+        Raises TypeError where the ledger is awaited: its balances can't be read here.
+        """
+        unit = dear(ladder)
+        return sum(self._price(one, unit, now) for one in paced) if unit > 0.0 else 0.0  # nothing costs anything
 
     def _price(self, paced: Paced, unit: float, now: float) -> float:
-        if unit <= 0.0:
-            return 0.0  # nothing costs anything: there is no spend to spread
         with self._lock:
-            looked, known = self._known.get(paced.name, (float("-inf"), None))
-            current = known is not None and known.scope == paced.scope
-            if known is not None and current and 0 <= now - looked < _every(paced.seconds):
-                return known.pacing.mu
-            try:
-                found = self._looked(paced, known, unit, now)
-            except LedgerError:
-                return 0.0 if known is None else known.pacing.mu
-            self._known[paced.name] = now, found
-            return found.pacing.mu
+            last = self._looks.pop(paced.name, _NEVER)
+            current = last.scope == paced.scope and 0 <= now - last.at < _every(paced.seconds)
+            # Marked before the store is asked: others go on with the last price meanwhile, and while it is down.
+            self._looks[paced.name] = last if current else _Look(now, paced.scope, last.pace)
+            if len(self._looks) > REMEMBERED:
+                del self._looks[next(iter(self._looks))]
+        if current:
+            return last.mu
+        try:
+            found = _Look(now, paced.scope, self._looked(paced, last.pace, unit, now))
+        except LedgerError:
+            return last.mu
+        with self._lock:
+            self._looks[paced.name] = found
+        return found.mu
 
     def _looked(self, paced: Paced, known: Pace | None, unit: float, now: float) -> Pace:
         ledger = self._ledger()
-        spent = ledger.balance(paced.scope).spent.micros
+        balance: Any = ledger.balance(paced.scope)
+        if inspect.isawaitable(balance):
+            cast("Coroutine[Any, Any, Any]", balance).close()
+            raise TypeError(
+                f"'{paced.scope}' has a pace, which needs a ledger that answers at once, not an awaited one"
+            )
+        spent = balance.spent.micros
 
         def moved(old: Pace | None) -> Pace:
             return Pace(paced.scope, _begun(paced, old, unit).after(spent, now - paced.begun))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -90,9 +91,10 @@ def test_a_store_that_is_down_leaves_the_last_price(clock: FrozenClock) -> None:
         """A ledger whose store goes away."""
 
         def __init__(self, ledger: Ledger) -> None:
-            self.ledger, self.down = ledger, False
+            self.ledger, self.down, self.asked = ledger, False, 0
 
         def balance(self, scope: str) -> Balance:
+            self.asked += 1
             if self.down:
                 raise LedgerUnavailableError("gone")
             return self.ledger.balance(scope)
@@ -104,8 +106,31 @@ def test_a_store_that_is_down_leaves_the_last_price(clock: FrozenClock) -> None:
     told = pacer.mu([paced()], LADDER, 900.0)
     ledger.down = True
     assert told > 0.0
+    asked = ledger.asked
     assert pacer.mu([paced()], LADDER, 5_000.0) == told
+    assert pacer.mu([paced()], LADDER, 5_000.5) == told
+    assert ledger.asked == asked + 1  # a store that is down is not asked by every step
     assert Pacer(lambda: ledger).mu([paced()], LADDER, 5_000.0) == 0.0  # type: ignore[arg-type, return-value]  # as above
+
+
+def test_an_awaited_ledger_can_not_be_paced_by() -> None:
+    class Later:
+        async def balance(self, scope: str) -> Balance:
+            return Balance(scope=scope)
+
+    pacer = Pacer(Later)  # type: ignore[arg-type]  # what a governor may be given
+    with pytest.raises(TypeError, match="'app:a@0' has a pace, which needs a ledger that answers at once"):
+        pacer.mu([paced()], LADDER, 1.0)
+
+
+def test_budgets_that_nobody_asks_for_are_forgotten(monkeypatch: pytest.MonkeyPatch, clock: FrozenClock) -> None:
+    monkeypatch.setattr("governor.pacer.REMEMBERED", 2)
+    ledger = open_ledger("memory://", clock=clock)
+    pacer = Pacer(lambda: ledger)
+    tenants = [replace(paced(), name=f"tenant:a/{number}/day") for number in range(5)]
+    for one in tenants:
+        pacer.mu([one], LADDER, 1.0)
+    assert list(pacer._looks) == [one.name for one in tenants[-2:]]
 
 
 def test_where_nothing_costs_money_nothing_is_paced(clock: FrozenClock) -> None:
