@@ -16,6 +16,7 @@ GovernorError
 ├── LedgerError            the budget store failed
 │   ├── BudgetExceededError        a limit would be passed: spent, busy or too small; carries what is left
 │   ├── LedgerUnavailableError     the store can't be reached
+│   │   └── LedgerLostError            the store answers, but its books are gone or older than they were
 │   └── ReservationError           unknown reservation, or used twice in a conflicting way
 ├── VerifierError          a verifier could not do its work (says nothing about the answer)
 │   └── SandboxError               no sandbox is to be had, and the policy asks for one
@@ -223,6 +224,10 @@ _REFUSED: dict[RefusalKind, str] = {
 
 class LedgerUnavailableError(LedgerError):
     """The store can't be reached or written (lock timeout, disk full, file damaged)."""
+
+
+class LedgerLostError(LedgerUnavailableError):
+    """The store lost its books, or answers with an older state of them: they have to be rebuilt before it admits."""
 
 
 class ReservationError(LedgerError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import settings
 from governor.errors import ModelFileError
 from governor.estimate.calibration import save_calibration
 from governor_local.registry import find_model, pull
+from tests.redis_servers import RedisServer
 
 # No example has a time limit: on a shared machine it says who else was running.
 settings.register_profile("governor", deadline=None)
@@ -47,3 +50,14 @@ def desk(tmp_path: Path, calibration: Path) -> Path:
     """A folder with that calibration, for policies that name it."""
     (tmp_path / "calibration.npz").write_bytes(calibration.read_bytes())
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server that keeps nothing, shared by the session: each test takes a tenant of its own."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server is installed (apt-get install redis-server)")
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()

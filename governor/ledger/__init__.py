@@ -23,16 +23,18 @@ import difflib
 import time
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from typing import cast
 
-from governor.errors import LedgerError
+from governor.errors import LedgerError, MissingExtraError
 from governor.ledger.book import BookLedger
 from governor.protocols import Ledger
 
 __all__ = ["open_ledger"]
 
 Clock = Callable[[], float]
-KEEP = {"memory": 3_600.0, "sqlite": 86_400.0}
+KEEP = {"memory": 3_600.0}
+KEEP_ELSEWHERE = 86_400.0
 Opener = Callable[[str, Clock, float, float], Ledger]
 
 
@@ -41,23 +43,27 @@ def open_ledger(uri: str, *, clock: Clock = time.time, ttl: float = 900.0, keep:
 
     `memory://` keeps sums in this process. `sqlite:///relative.db` and `sqlite:////absolute.db` (percent-encoded)
     keep them in one file that many processes may share; `?synchronous=full` waits for the disk at every commit,
-    `?timeout=SECONDS` says how long to wait for another process (5). Other schemes are looked up among the entry
-    points `governor.ledgers`: a callable (uri, *, clock, ttl) -> Ledger.
+    `?timeout=SECONDS` says how long to wait for another process (5). `redis://:password@host:6379/0`, `rediss://`
+    (TLS) and `unix:///path/to.sock` keep them in a Redis server that many machines may share; `?tenant=NAME` tells
+    ledgers in it apart, `?timeout=SECONDS` bounds an operation (1), `?cluster=yes` says that it is a cluster, and
+    `?create=no` that it has been begun before. It is connected when it is first asked. Other schemes are looked up
+    among the entry points `governor.ledgers`: a callable (uri, *, clock, ttl) -> Ledger.
 
     `clock` gives seconds since the epoch; a reservation untouched for `ttl` seconds counts as spent at its bound. A
     closed or expired one is remembered for `keep` seconds (in memory an hour, else a day): repetitions are recognised
     so long. An entry point is given `keep` only where it is not None.
-    Raises LedgerError for a URI that can't be used, LedgerUnavailableError for a store that can't.
+    Raises LedgerError for a URI that can't be used, LedgerUnavailableError for a store that can't, MissingExtraError
+    where redis:// lacks its client.
     """
     for name, seconds in (("ttl", ttl), ("keep", keep)):
         if seconds is not None and seconds <= 0:
             raise LedgerError(f"ledger '{uri}': {name} must be positive, not {seconds}")
     scheme, separator, _ = uri.partition("://")
     if not separator:
-        raise LedgerError(f"ledger '{uri}' is not a URI: write memory:// or sqlite:///path/to/file.db")
+        raise LedgerError(f"ledger '{uri}' is not a URI: write memory:// or sqlite:///path/to/file.db, or redis://host:6379/0")
     builtin = _BUILTIN.get(scheme)
     if builtin is not None:
-        return builtin(uri, clock, ttl, KEEP[scheme] if keep is None else keep)
+        return builtin(uri, clock, ttl, KEEP.get(scheme, KEEP_ELSEWHERE) if keep is None else keep)
     options = {} if keep is None else {"keep": keep}
     return cast("Ledger", _plugin(scheme).load()(uri, clock=clock, ttl=ttl, **options))
 
@@ -86,4 +92,18 @@ def _open_sqlite(uri: str, clock: Clock, ttl: float, keep: float) -> Ledger:
     return BookLedger(open_store(uri), clock, ttl, keep)
 
 
-_BUILTIN: dict[str, Opener] = {"memory": _open_memory, "sqlite": _open_sqlite}
+def _open_redis(uri: str, clock: Clock, ttl: float, keep: float) -> Ledger:
+    if find_spec("redis") is None:
+        raise MissingExtraError(f"a {uri.partition(':')[0]}:// ledger", "redis")
+    from governor.ledger.redis_store import RedisLedger
+
+    return RedisLedger(uri, clock, ttl, keep)
+
+
+_BUILTIN: dict[str, Opener] = {
+    "memory": _open_memory,
+    "sqlite": _open_sqlite,
+    "redis": _open_redis,
+    "rediss": _open_redis,
+    "unix": _open_redis,
+}

@@ -40,12 +40,16 @@ class Page:
         return self.expires is not None and self.expires <= now
 
 
-class Books(Protocol):
-    """What can be read and written inside one transaction. Rows are handed out to be changed, and kept by `keep`."""
+class Rows(Protocol):
+    """What an operation reads."""
 
     def find(self, key: str, /) -> Hold | None: ...
 
     def sums(self, scope: str, /) -> Sums | None: ...
+
+
+class Books(Rows, Protocol):
+    """What can be read and written inside one transaction. Rows are handed out to be changed, and kept by `keep`."""
 
     def keep(self, hold: Hold | None, sums: Iterable[Sums]) -> None:
         """Keeps rows as they are now, new ones too."""
@@ -117,7 +121,7 @@ class BookLedger:
         with self._store.transaction() as books:
             now = self._clock()
             found = books.find(key)
-            booked = _booked(books, whole, now)
+            booked = booked_on(books, whole, now)
             if found is None:
                 found = admission.opened(key, amount, whole, booked, now, sent=sent)
             else:
@@ -129,7 +133,7 @@ class BookLedger:
         self._tidy()
         with self._store.transaction() as books:
             now = self._clock()
-            found, booked = _known(books, key, now)
+            found, booked = known(books, key, now)
             admission.extend(found, amount, booked, now, whole=whole, sent=sent)
             books.keep(found, booked.values())
             return found.record
@@ -138,7 +142,7 @@ class BookLedger:
         self._tidy()
         with self._store.transaction() as books:
             now = self._clock()
-            found, booked = _known(books, key, now)
+            found, booked = known(books, key, now)
             if admission.settle(found, spent, booked, now):
                 books.keep(found, booked.values())
             return found.record
@@ -147,7 +151,7 @@ class BookLedger:
         self._tidy()
         with self._store.transaction() as books:
             now = self._clock()
-            found, booked = _known(books, key, now)
+            found, booked = known(books, key, now)
             if admission.refund(found, booked, now):
                 books.keep(found, booked.values())
             return found.record
@@ -229,7 +233,7 @@ class BookLedger:
     def _forget(self, books: Books, now: float) -> int:
         old = books.closed(now - self._keep, BATCH)
         for found in old:
-            booked = _booked(books, found.limits, now)
+            booked = booked_on(books, found.limits, now)
             for sums in booked.values():
                 sums.references -= 1
             books.keep(None, booked.values())
@@ -240,19 +244,19 @@ class BookLedger:
     def _book_overdue(self, books: Books, now: float, most: int | None) -> int:
         overdue = books.overdue(now - self._ttl, most)
         for found in overdue:
-            booked = _booked(books, found.limits, now)
+            booked = booked_on(books, found.limits, now)
             admission.expire(found, booked, self._ttl, now)
             books.keep(found, booked.values())
         return len(overdue)
 
 
-def _booked(books: Books, limits: Sequence[Limit], now: float) -> dict[str, Sums]:
+def booked_on(rows: Rows, limits: Sequence[Limit], now: float) -> dict[str, Sums]:
     """The sums of the limits' scopes, each once."""
     found: dict[str, Sums] = {}
     for limit in limits:
         if limit.scope in found:
             continue
-        sums = books.sums(limit.scope) or empty(limit)
+        sums = rows.sums(limit.scope) or empty(limit)
         found[limit.scope] = sums
         if sums.window is not limit.window and sums.window != limit.window:
             _rewindow(sums, limit)
@@ -268,8 +272,9 @@ def _rewindow(sums: Sums, limit: Limit) -> None:
     sums.window = limit.window
 
 
-def _known(books: Books, key: str, now: float) -> tuple[Hold, dict[str, Sums]]:
-    found = books.find(key)
+def known(rows: Rows, key: str, now: float) -> tuple[Hold, dict[str, Sums]]:
+    """A reservation and the sums of its scopes, or ReservationError."""
+    found = rows.find(key)
     if found is None:
         raise ReservationError(f"reservation '{key}' is unknown: reserve it first")
-    return found, _booked(books, found.limits, now)
+    return found, booked_on(rows, found.limits, now)

@@ -1,0 +1,188 @@
+"""The connection of a Redis ledger: its URI, its client of either colour, and what their errors mean."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import hashlib
+import re
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from redis import Redis, RedisCluster
+from redis import asyncio as aio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as LostConnection
+from redis.exceptions import TimeoutError as TooLate
+from redis.retry import Retry
+
+from governor.errors import LedgerError, LedgerUnavailableError
+from governor.ledger.redis_calls import Arguments, keys_of, script
+
+_OWN = {"tenant": "governor", "timeout": "1", "cluster": "no", "create": "yes"}
+_PASSED = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A ledger's URI, read. `where` is the URI without its password; `timeout` seconds bound a whole operation."""
+
+    url: str
+    where: str
+    tenant: str
+    timeout: float
+    cluster: bool
+    create: bool
+
+    @property
+    def keys(self) -> tuple[str | int, ...]:
+        """How many keys the script is given, and which."""
+        keys = keys_of(self.tenant)
+        return (len(keys), *keys)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What clients of either colour are made with: half of the time for each of two tries."""
+        return {"socket_timeout": self.timeout / 2, "socket_connect_timeout": self.timeout / 2}
+
+
+def address(uri: str) -> Address:
+    """The parts of a URI like `redis://:password@host:6379/0?tenant=acme&timeout=1`; LedgerError if it is none."""
+    parts = urlsplit(uri)
+    where = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    for option in given:
+        if option not in (*_OWN, *_PASSED):
+            close = difflib.get_close_matches(option, (*_OWN, *_PASSED), n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join((*_OWN, *_PASSED))}"
+            raise LedgerError(f"ledger '{where}': unknown option '{option}': {hint}")
+    own = {name: given.get(name, usual) for name, usual in _OWN.items()}
+    if not re.fullmatch(r"[^{}]+", own["tenant"]):
+        raise LedgerError(f"ledger '{where}': a tenant is a name without braces, not '{own['tenant']}'")
+    if not re.fullmatch(r"\d+(\.\d+)?", own["timeout"]) or not float(own["timeout"]):
+        raise LedgerError(f"ledger '{where}': timeout must be seconds, not '{own['timeout']}'")
+    for name in ("cluster", "create"):
+        if own[name] not in ("yes", "no"):
+            raise LedgerError(f"ledger '{where}': {name} is yes or no, not '{own[name]}'")
+    passed = urlencode({name: value for name, value in given.items() if name in _PASSED})
+    url = urlunsplit((parts.scheme, parts.netloc, parts.path, passed, ""))
+    return Address(
+        url, where, own["tenant"], float(own["timeout"]), own["cluster"] == "yes", own["create"] == "yes"
+    )
+
+
+class Link:
+    """Calls the script, connecting when first asked. Safe between threads and after a fork, as redis-py's pools are.
+
+    A call whose answer was lost is sent once more over a new connection: every operation may be repeated.
+    """
+
+    def __init__(self, at: Address) -> None:
+        self._at = at
+        self._client: Any = None
+        self._lock = Lock()
+
+    def ask(self, arguments: Arguments) -> list[Any]:
+        """The script's answer, or LedgerUnavailableError."""
+        try:
+            client = self._client or self._connected()
+            try:
+                return self._evaluate(client, arguments)
+            except (LostConnection, TooLate):
+                self._drop(client)
+                return self._evaluate(client, arguments)
+        except (RedisError, OSError) as cause:
+            raise _explained(self._at, cause) from cause
+
+    def close(self) -> None:
+        """Lets go of all connections."""
+        if self._client is not None:
+            self._client.close()
+
+    def _evaluate(self, client: Any, arguments: Arguments) -> list[Any]:
+        answer: list[Any]
+        try:
+            answer = client.execute_command("EVALSHA", _DIGEST, *self._at.keys, *arguments)
+        except NoScriptError:
+            answer = client.execute_command("EVAL", script(), *self._at.keys, *arguments)
+        return answer
+
+    def _connected(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                made: Any = RedisCluster if self._at.cluster else Redis
+                self._client = made.from_url(self._at.url, retry=Retry(NoBackoff(), 0), **self._at.options)
+            return self._client
+
+    def _drop(self, client: Any) -> None:
+        """Connections of before a restart are all dead: the next one is new."""
+        if self._at.cluster:
+            client.disconnect_connection_pools()
+        else:
+            client.connection_pool.disconnect(inuse_connections=False)
+
+
+class AsyncLink:
+    """The same, awaited; for one event loop."""
+
+    def __init__(self, at: Address) -> None:
+        self._at = at
+        self._client: Any = None
+
+    async def ask(self, arguments: Arguments) -> list[Any]:
+        """The script's answer, or LedgerUnavailableError."""
+        try:
+            client = self._client or self._connected()
+            try:
+                return await self._evaluate(client, arguments)
+            except (LostConnection, TooLate):
+                if not self._at.cluster:
+                    await client.connection_pool.disconnect(inuse_connections=False)
+                return await self._evaluate(client, arguments)
+        except (RedisError, OSError, asyncio.IncompleteReadError) as cause:
+            raise _explained(self._at, cause) from cause
+
+    async def close(self) -> None:
+        """Lets go of all connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _evaluate(self, client: Any, arguments: Arguments) -> list[Any]:
+        answer: list[Any]
+        try:
+            answer = await client.execute_command("EVALSHA", _DIGEST, *self._at.keys, *arguments)
+        except NoScriptError:
+            answer = await client.execute_command("EVAL", script(), *self._at.keys, *arguments)
+        return answer
+
+    def _connected(self) -> Any:
+        made: Any = aio.RedisCluster if self._at.cluster else aio.Redis
+        self._client = made.from_url(self._at.url, retry=AsyncRetry(NoBackoff(), 0), **self._at.options)
+        return self._client
+
+
+_DIGEST = hashlib.sha1(script().encode(), usedforsecurity=False).hexdigest()
+
+
+def _explained(at: Address, cause: Exception) -> LedgerUnavailableError:
+    return LedgerUnavailableError(f"ledger {at.where}: {_reason(cause)}")
+
+
+def _reason(cause: Exception) -> str:
+    match cause:
+        case AuthenticationError():
+            return "the server refused the user or password"
+        case OutOfMemoryError():
+            return "the server's memory is full: raise maxmemory (with maxmemory-policy noeviction)"
+        case TooLate():
+            return "no answer in time"
+        case LostConnection() | OSError():
+            return "the server can't be reached, or the connection broke"
+        case ResponseError():
+            return f"the server refused: {str(cause).splitlines()[0]}"
+        case _:
+            return str(cause) or type(cause).__name__
