@@ -60,7 +60,9 @@ def open_ledger(uri: str, *, clock: Clock = time.time, ttl: float = 900.0, keep:
             raise LedgerError(f"ledger '{uri}': {name} must be positive, not {seconds}")
     scheme, separator, _ = uri.partition("://")
     if not separator:
-        raise LedgerError(f"ledger '{uri}' is not a URI: write memory:// or sqlite:///path/to/file.db, or redis://host:6379/0")
+        raise LedgerError(
+            f"ledger '{uri}' is not a URI: write memory:// or sqlite:///path/to/file.db, or redis://host:6379/0"
+        )
     builtin = _BUILTIN.get(scheme)
     if builtin is not None:
         return builtin(uri, clock, ttl, KEEP.get(scheme, KEEP_ELSEWHERE) if keep is None else keep)

@@ -71,9 +71,7 @@ class _Answer:
 class Calls:
     """The operations of one ledger. `where` names it in errors; `create`: an empty database is begun, not refused."""
 
-    def __init__(
-        self, where: str, clock: Callable[[], float], ttl: float, keep: float, *, create: bool = True
-    ) -> None:
+    def __init__(self, where: str, clock: Callable[[], float], ttl: float, keep: float, *, create: bool = True) -> None:
         self._where = where
         self._clock = clock
         self._ttl = ttl

@@ -23,6 +23,12 @@ from redis.retry import Retry
 from governor.errors import LedgerError, LedgerUnavailableError
 from governor.ledger.redis_calls import Arguments, keys_of, script
 
+MOST_CONNECTIONS = 4_096
+"""Of a process: as many as it has threads that call at once."""
+
+MOST_TOGETHER = 128
+"""Calls that are sent as one pipeline."""
+
 _OWN = {"tenant": "governor", "timeout": "1", "cluster": "no", "create": "yes"}
 _PASSED = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
@@ -47,7 +53,8 @@ class Address:
     @property
     def options(self) -> dict[str, Any]:
         """What clients of either colour are made with: half of the time for each of two tries."""
-        return {"socket_timeout": self.timeout / 2, "socket_connect_timeout": self.timeout / 2}
+        half = self.timeout / 2
+        return {"socket_timeout": half, "socket_connect_timeout": half, "max_connections": MOST_CONNECTIONS}
 
 
 def address(uri: str) -> Address:
@@ -70,9 +77,7 @@ def address(uri: str) -> Address:
             raise LedgerError(f"ledger '{where}': {name} is yes or no, not '{own[name]}'")
     passed = urlencode({name: value for name, value in given.items() if name in _PASSED})
     url = urlunsplit((parts.scheme, parts.netloc, parts.path, passed, ""))
-    return Address(
-        url, where, own["tenant"], float(own["timeout"]), own["cluster"] == "yes", own["create"] == "yes"
-    )
+    return Address(url, where, own["tenant"], float(own["timeout"]), own["cluster"] == "yes", own["create"] == "yes")
 
 
 class Link:
@@ -101,6 +106,8 @@ class Link:
     def close(self) -> None:
         """Lets go of all connections."""
         if self._client is not None:
+            if self._at.cluster:  # its own close leaves them open
+                self._client.disconnect_connection_pools()
             self._client.close()
 
     def _evaluate(self, client: Any, arguments: Arguments) -> list[Any]:
@@ -127,37 +134,75 @@ class Link:
 
 
 class AsyncLink:
-    """The same, awaited; for one event loop."""
+    """The same, awaited, for one event loop. Calls that come while others are under way go together, as one pipeline.
+
+    So one connection does for any number of tasks, and the more of them there are the less each costs.
+    """
 
     def __init__(self, at: Address) -> None:
         self._at = at
         self._client: Any = None
+        self._waiting: list[tuple[Arguments, asyncio.Future[list[Any]]]] = []
+        self._sending: asyncio.Task[None] | None = None
 
     async def ask(self, arguments: Arguments) -> list[Any]:
         """The script's answer, or LedgerUnavailableError."""
-        try:
-            client = self._client or self._connected()
-            try:
-                return await self._evaluate(client, arguments)
-            except (LostConnection, TooLate):
-                if not self._at.cluster:
-                    await client.connection_pool.disconnect(inuse_connections=False)
-                return await self._evaluate(client, arguments)
-        except (RedisError, OSError, asyncio.IncompleteReadError) as cause:
-            raise _explained(self._at, cause) from cause
+        answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((arguments, answer))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send())
+        return await answer
 
     async def close(self) -> None:
-        """Lets go of all connections."""
+        """Lets go of all connections, once what is under way was answered."""
+        if self._sending is not None:
+            await self._sending
         if self._client is not None:
             await self._client.aclose()
 
-    async def _evaluate(self, client: Any, arguments: Arguments) -> list[Any]:
-        answer: list[Any]
+    async def _send(self) -> None:
         try:
-            answer = await client.execute_command("EVALSHA", _DIGEST, *self._at.keys, *arguments)
-        except NoScriptError:
-            answer = await client.execute_command("EVAL", script(), *self._at.keys, *arguments)
-        return answer
+            while self._waiting:
+                batch, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
+                found = await self._answers([arguments for arguments, _ in batch])
+                for (_, answer), one in zip(batch, found, strict=True):
+                    if answer.done():  # its task was cancelled meanwhile
+                        continue
+                    if isinstance(one, BaseException):
+                        answer.set_exception(_explained(self._at, one))
+                    else:
+                        answer.set_result(one)
+        finally:
+            self._sending = None
+
+    async def _answers(self, batch: list[Arguments]) -> list[Any]:
+        """For each call its answer, or the error that it ended with."""
+        found = await self._attempt(batch)
+        again = [number for number, one in enumerate(found) if isinstance(one, (LostConnection, TooLate, OSError))]
+        if again:
+            await self._client.aclose()
+            for number, one in zip(again, await self._attempt([batch[number] for number in again]), strict=True):
+                found[number] = one
+        for number, one in enumerate(found):
+            if isinstance(one, NoScriptError):
+                (found[number],) = await self._together([("EVAL", script(), *self._at.keys, *batch[number])])
+        return found
+
+    async def _attempt(self, batch: list[Arguments]) -> list[Any]:
+        return await self._together([("EVALSHA", _DIGEST, *self._at.keys, *arguments) for arguments in batch])
+
+    async def _together(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        try:
+            client = self._client or self._connected()
+            if self._at.cluster:  # whose pipelines take no scripts
+                return await asyncio.gather(*(client.execute_command(*one) for one in commands), return_exceptions=True)
+            pipeline = client.pipeline(transaction=False)
+            for one in commands:
+                pipeline.execute_command(*one)
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        except (RedisError, OSError) as cause:
+            return [cause] * len(commands)
+        return answers
 
     def _connected(self) -> Any:
         made: Any = aio.RedisCluster if self._at.cluster else aio.Redis

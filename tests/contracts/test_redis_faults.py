@@ -25,7 +25,7 @@ from governor.testing import FrozenClock
 from tests.contracts.ledger_machine import LedgerMachine
 from tests.contracts.test_ledger_faults import after, start
 from tests.cut_proxy import CutProxy
-from tests.redis_servers import RedisServer
+from tests.redis_servers import RedisServer, free_port
 
 APP = Limit("app", tokens=1_000)
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
@@ -422,7 +422,7 @@ def test_a_damaged_shelf_value_is_one_clear_line(redis_server: RedisServer, uri:
 
 
 def test_a_cluster_keeps_a_tenant_in_one_slot(own_server: Callable[..., RedisServer]) -> None:
-    server = own_server("--save", "", "--cluster-enabled", "yes")
+    server = own_server("--save", "", "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     with server.client as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
         end = time.monotonic() + 10
