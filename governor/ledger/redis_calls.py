@@ -1,12 +1,13 @@
 """What a Redis ledger asks its script, and what it makes of the answers: without a connection, for both colours.
 
-Each operation is a generator: it yields the arguments of one call, is sent the script's answer (lists, integers and
+Each operation is a generator: it yields a call, is sent the script's answer (lists, integers and
 bytes), and returns what the ledger returns. Where the script refused it answers the rows that it looked at, and the
 same code that rules over every other store finds the reason in them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import zlib
@@ -27,10 +28,6 @@ from governor.records import Amount, Limit, Window
 from governor.shelf import check_key, check_value
 
 T = TypeVar("T")
-Arguments: TypeAlias = "tuple[str | bytes | int | float, ...]"
-Asking: TypeAlias = Generator[Arguments, list[Any], T]
-"""An operation under way: yields the arguments of a call, is sent its answer."""
-
 FORMAT = 1
 """Version of the rows; a ledger of another one is left alone."""
 
@@ -41,11 +38,42 @@ CHUNK = 500
 """Scopes that one call restores."""
 
 
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A text for the server, and the name under which it remembers it."""
+
+    text: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: which script, with which arguments."""
+
+    script: Script
+    arguments: tuple[str | bytes | int | float, ...]
+
+
+_PARTS = {
+    "writes": ("rows", "admission", "call", "writes"),
+    "reads": ("rows", "admission", "call", "reads"),
+    "shelf": ("rows", "call", "shelf"),
+    "epoch": ("rows", "call", "epoch"),
+}
+_SCRIPT_OF = {
+    **dict.fromkeys(("reserve", "extend", "settle", "refund"), "writes"),
+    **dict.fromkeys(("reservation", "balance", "reservations", "balances", "reset"), "reads"),
+    **dict.fromkeys(("load", "save"), "shelf"),
+    **dict.fromkeys(("open", "clear", "restore", "finish"), "epoch"),
+}
+
+
 @cache
-def script() -> str:
-    """The script: rows, rules, operations."""
+def script_for(operation: str) -> Script:
+    """The script that does an operation."""
     folder = files("governor.ledger") / "lua"
-    return "".join((folder / f"{part}.lua").read_text() for part in ("rows", "admission", "operations"))
+    text = "\n".join((folder / f"{part}.lua").read_text() for part in _PARTS[_SCRIPT_OF[operation]])
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 def keys_of(tenant: str) -> tuple[str, ...]:
@@ -53,12 +81,16 @@ def keys_of(tenant: str) -> tuple[str, ...]:
     return tuple(f"governor:{{{tenant}}}:{part}" for part in KEPT)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Epoch:
-    """Which books these are: made at once with them, of a larger generation after each rebuilding."""
+    """Which books these are: made at once with them, of a larger generation after each rebuilding.
 
-    name: str
-    generation: int
+    `seen` is the highest count of operations that an answer told: a server that knows fewer lost some.
+    """
+
+    name: str = ""
+    generation: int = 0
+    seen: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +98,10 @@ class _Answer:
     status: bytes
     now: float
     rows: list[Any]
+
+
+Asking: TypeAlias = Generator[Call, list[Any], T]
+"""An operation under way: yields a call, is sent its answer."""
 
 
 class Calls:
@@ -78,7 +114,6 @@ class Calls:
         self._keep = keep
         self._create = create
         self._epoch: Epoch | None = None
-        self._seen = 0
         self._tidied = self._tidy_again = float("-inf")
 
     def reserve(self, key: str, amount: Amount, limits: Sequence[Limit], sent: bool) -> Asking[Reservation]:
@@ -169,13 +204,11 @@ class Calls:
     def rebuild(self, balances: Iterable[Balance]) -> Asking[None]:
         builder = secrets.token_hex(8)
         rows = [_restored(balance) for balance in balances]
-        yield self._arguments("clear", builder)
-        steps: list[tuple[str, str]] = [
-            ("restore", json.dumps(rows[start : start + CHUNK])) for start in range(0, len(rows), CHUNK)
-        ]
+        yield self._call(Epoch(), self._clock(), "clear", builder)
+        chunks = [json.dumps(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)]
+        steps = [("restore", chunk) for chunk in chunks]
         for name, argument in [*steps, ("finish", secrets.token_hex(8))]:
-            extra = (FORMAT,) if name == "finish" else ()
-            if (yield self._arguments(name, builder, argument, *extra)) != [1]:
+            if (yield self._call(Epoch(), self._clock(), name, builder, argument, FORMAT)) != [1]:
                 raise LedgerUnavailableError(f"ledger {self._where}: another rebuilding of it began meanwhile")
         self._epoch = None
 
@@ -193,36 +226,34 @@ class Calls:
 
     def _ask(self, name: str, *arguments: str | bytes | int | float) -> Asking[_Answer]:
         while True:
-            if self._epoch is None:
-                yield from self._open()
+            epoch = self._epoch or (yield from self._open())
             now = self._clock()
-            status, *rest = yield self._arguments(name, *arguments, now=now)
+            status, *rest = yield self._call(epoch, now, name, *arguments)
             if status == b"lost":
                 raise self._lost()
             if status == b"moved":
                 self._epoch = None
-            else:
-                count, again, *rows = rest
-                self._seen = max(self._seen, count)
-                self._note_tidied(name, now, again=bool(again))
-                if status != b"again":
-                    return _Answer(status, now, rows)
+                continue
+            count, again, *rows = rest
+            epoch.seen = max(epoch.seen, count)
+            self._note_tidied(name, now, again=bool(again))
+            if status != b"again":
+                return _Answer(status, now, rows)
 
-    def _arguments(self, name: str, *arguments: str | bytes | int | float, now: float | None = None) -> Arguments:
-        epoch = self._epoch or Epoch("", 0)
-        now = self._clock() if now is None else now
-        tidy = not self._tidied <= now < self._tidy_again
-        known_before = (epoch.name, epoch.generation, self._seen)
-        return (*known_before, repr(float(now)), self._ttl, self._keep, int(tidy), name, *arguments)
+    def _call(self, epoch: Epoch, now: float, name: str, *arguments: str | bytes | int | float) -> Call:
+        tidy = int(not self._tidied <= now < self._tidy_again)
+        told = (epoch.name, epoch.generation, epoch.seen, repr(float(now)), self._ttl, self._keep, tidy)
+        return Call(script_for(name), (*told, name, *arguments))
 
     def _note_tidied(self, name: str, now: float, *, again: bool) -> None:
-        if name in ("reserve", "extend", "settle", "refund") and not self._tidied <= now < self._tidy_again:
+        if _SCRIPT_OF[name] == "writes" and not self._tidied <= now < self._tidy_again:
             self._tidied, self._tidy_again = now, now if again else now + min(TIDY_SECONDS, self._ttl / 4)
 
-    def _open(self) -> Asking[None]:
+    def _open(self) -> Asking[Epoch]:
         """Learns which books these are, and begins them where there are none."""
         token = secrets.token_hex(8)
-        name, generation, count, form, lost = yield self._arguments("open", token, FORMAT, int(self._create))
+        known_as = yield self._call(Epoch(), self._clock(), "open", token, FORMAT, int(self._create))
+        name, generation, count, form, lost = known_as
         if lost is not None or name is None:
             raise self._lost()
         if int(form) != FORMAT:
@@ -230,7 +261,8 @@ class Calls:
                 f"ledger {self._where}: written by another version (format {int(form)}, known is {FORMAT}): "
                 "use the same compute-governor everywhere"
             )
-        self._seen, self._epoch = int(count), Epoch(name.decode(), int(generation))
+        self._epoch = Epoch(name.decode(), int(generation), int(count))
+        return self._epoch
 
     def _lost(self) -> LedgerLostError:
         return LedgerLostError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import hashlib
 import re
 from dataclasses import dataclass
 from threading import Lock
@@ -21,7 +20,7 @@ from redis.exceptions import TimeoutError as TooLate
 from redis.retry import Retry
 
 from governor.errors import LedgerError, LedgerUnavailableError
-from governor.ledger.redis_calls import Arguments, keys_of, script
+from governor.ledger.redis_calls import Call, keys_of
 
 MOST_CONNECTIONS = 4_096
 """Of a process: as many as it has threads that call at once."""
@@ -91,15 +90,15 @@ class Link:
         self._client: Any = None
         self._lock = Lock()
 
-    def ask(self, arguments: Arguments) -> list[Any]:
+    def ask(self, call: Call) -> list[Any]:
         """The script's answer, or LedgerUnavailableError."""
         try:
             client = self._client or self._connected()
             try:
-                return self._evaluate(client, arguments)
+                return self._evaluate(client, call)
             except (LostConnection, TooLate):
                 self._drop(client)
-                return self._evaluate(client, arguments)
+                return self._evaluate(client, call)
         except (RedisError, OSError) as cause:
             raise _explained(self._at, cause) from cause
 
@@ -110,12 +109,12 @@ class Link:
                 self._client.disconnect_connection_pools()
             self._client.close()
 
-    def _evaluate(self, client: Any, arguments: Arguments) -> list[Any]:
+    def _evaluate(self, client: Any, call: Call) -> list[Any]:
         answer: list[Any]
         try:
-            answer = client.execute_command("EVALSHA", _DIGEST, *self._at.keys, *arguments)
+            answer = client.execute_command("EVALSHA", call.script.digest, *self._at.keys, *call.arguments)
         except NoScriptError:
-            answer = client.execute_command("EVAL", script(), *self._at.keys, *arguments)
+            answer = client.execute_command("EVAL", call.script.text, *self._at.keys, *call.arguments)
         return answer
 
     def _connected(self) -> Any:
@@ -142,13 +141,13 @@ class AsyncLink:
     def __init__(self, at: Address) -> None:
         self._at = at
         self._client: Any = None
-        self._waiting: list[tuple[Arguments, asyncio.Future[list[Any]]]] = []
+        self._waiting: list[tuple[Call, asyncio.Future[list[Any]]]] = []
         self._sending: asyncio.Task[None] | None = None
 
-    async def ask(self, arguments: Arguments) -> list[Any]:
+    async def ask(self, call: Call) -> list[Any]:
         """The script's answer, or LedgerUnavailableError."""
         answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((arguments, answer))
+        self._waiting.append((call, answer))
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
         return await answer
@@ -164,7 +163,7 @@ class AsyncLink:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
-                found = await self._answers([arguments for arguments, _ in batch])
+                found = await self._answers([call for call, _ in batch])
                 for (_, answer), one in zip(batch, found, strict=True):
                     if answer.done():  # its task was cancelled meanwhile
                         continue
@@ -175,7 +174,7 @@ class AsyncLink:
         finally:
             self._sending = None
 
-    async def _answers(self, batch: list[Arguments]) -> list[Any]:
+    async def _answers(self, batch: list[Call]) -> list[Any]:
         """For each call its answer, or the error that it ended with."""
         found = await self._attempt(batch)
         again = [number for number, one in enumerate(found) if isinstance(one, (LostConnection, TooLate, OSError))]
@@ -185,11 +184,14 @@ class AsyncLink:
                 found[number] = one
         for number, one in enumerate(found):
             if isinstance(one, NoScriptError):
-                (found[number],) = await self._together([("EVAL", script(), *self._at.keys, *batch[number])])
+                call = batch[number]
+                (found[number],) = await self._together([("EVAL", call.script.text, *self._at.keys, *call.arguments)])
         return found
 
-    async def _attempt(self, batch: list[Arguments]) -> list[Any]:
-        return await self._together([("EVALSHA", _DIGEST, *self._at.keys, *arguments) for arguments in batch])
+    async def _attempt(self, batch: list[Call]) -> list[Any]:
+        return await self._together(
+            [("EVALSHA", call.script.digest, *self._at.keys, *call.arguments) for call in batch]
+        )
 
     async def _together(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         try:
@@ -208,9 +210,6 @@ class AsyncLink:
         made: Any = aio.RedisCluster if self._at.cluster else aio.Redis
         self._client = made.from_url(self._at.url, retry=AsyncRetry(NoBackoff(), 0), **self._at.options)
         return self._client
-
-
-_DIGEST = hashlib.sha1(script().encode(), usedforsecurity=False).hexdigest()
 
 
 def _explained(at: Address, cause: Exception) -> LedgerUnavailableError:

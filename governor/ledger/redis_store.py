@@ -6,6 +6,7 @@ the death of the server is a matter of its persistence; what did not survive is 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -20,7 +21,9 @@ T = TypeVar("T")
 class RedisLedger:
     """A Ledger, Auditable and a Shelf whose operations block; safe between threads. Connects when first asked."""
 
-    def __init__(self, uri: str, clock: Callable[[], float], ttl: float, keep: float) -> None:
+    def __init__(
+        self, uri: str, clock: Callable[[], float] = time.time, ttl: float = 900.0, keep: float = 86_400.0
+    ) -> None:
         at = address(uri)
         self._calls = Calls(at.where, clock, ttl, keep, create=at.create)
         self._link = Link(at)
@@ -70,9 +73,9 @@ class RedisLedger:
 
     def _run(self, asking: Asking[T]) -> T:
         try:
-            arguments = next(asking)
+            call = next(asking)
             while True:
-                arguments = asking.send(self._link.ask(arguments))
+                call = asking.send(self._link.ask(call))
         except StopIteration as done:
             found: T = done.value
             return found
@@ -81,7 +84,9 @@ class RedisLedger:
 class AsyncRedisLedger:
     """The same ledger, awaited: every operation is a coroutine. For one event loop."""
 
-    def __init__(self, uri: str, clock: Callable[[], float], ttl: float, keep: float) -> None:
+    def __init__(
+        self, uri: str, clock: Callable[[], float] = time.time, ttl: float = 900.0, keep: float = 86_400.0
+    ) -> None:
         at = address(uri)
         self._calls = Calls(at.where, clock, ttl, keep, create=at.create)
         self._link = AsyncLink(at)
@@ -128,9 +133,9 @@ class AsyncRedisLedger:
 
     async def _run(self, asking: Asking[T]) -> T:
         try:
-            arguments = next(asking)
+            call = next(asking)
             while True:
-                arguments = asking.send(await self._link.ask(arguments))
+                call = asking.send(await self._link.ask(call))
         except StopIteration as done:
             found: T = done.value
             return found

@@ -1,5 +1,5 @@
 -- Rows of one tenant's ledger, in one slot: all that scripts touch is declared in KEYS.
--- A hold: {state, amount, limits = JSON text, sent, moment, stamp of the last extension}.
+-- A hold: {state, amount, limits = JSON text, sent, moment, stamp of the last extension, was = whether kept as open}.
 -- Sums of a scope: {window = {ends, sliding, idle}, spent, reserved, overshoot, expired, refs, touched, since, grains}.
 -- Figures are lists in the order of governor.ledger.sums.DIMENSIONS; absent fields are None in Python.
 local EPOCH, HOLDS, SUMS, LEASES, CLOSED, DUE, SHELF, EXPIRIES = unpack(KEYS)
@@ -118,10 +118,11 @@ local function due(one)
 end
 
 local function write_hold(key, hold)
-  redis.call('HSET', HOLDS, key, cmsgpack.pack(hold))
   local open = hold.state == 'open'
+  if hold.was ~= nil and hold.was ~= open then redis.call('ZREM', open and CLOSED or LEASES, key) end
+  hold.was = open
   redis.call('ZADD', open and LEASES or CLOSED, hold.moment, key)
-  redis.call('ZREM', open and CLOSED or LEASES, key)
+  redis.call('HSET', HOLDS, key, cmsgpack.pack(hold))
 end
 
 local function write_sums(scope, one)
@@ -135,6 +136,17 @@ local function flush()
   for key in pairs(changed_holds) do write_hold(key, holds[key]) end
   for scope in pairs(changed_sums) do write_sums(scope, sums[scope]) end
   changed_holds, changed_sums = {}, {}
+end
+
+-- Sets what counts as spent, as if booked now; the window is that of sums which are not known yet.
+local function set(scope, spent, window, now)
+  local one = stored(scope) or empty({ends = given(window[1]), sliding = given(window[2]), idle = given(window[3])})
+  sums[scope] = one
+  one.spent, one.overshoot, one.since, one.touched = zeros(), zeros(), now, now
+  one.grains = one.grains and {}
+  spend(one, spent, now)
+  changed(scope)
+  return one
 end
 
 -- Answers: integers as they are, seconds as text of all their digits, false for nothing.
