@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from redis import Redis, RedisCluster
 from redis import asyncio as aio
@@ -30,6 +30,7 @@ MOST_TOGETHER = 128
 
 _OWN = {"tenant": "governor", "timeout": "1", "cluster": "no", "create": "yes"}
 _PASSED = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_KNOWN = (*_OWN, *_PASSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +60,47 @@ class Address:
 def address(uri: str) -> Address:
     """The parts of a URI like `redis://:password@host:6379/0?tenant=acme&timeout=1`; LedgerError if it is none."""
     parts = urlsplit(uri)
-    where = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     for option in given:
-        if option not in (*_OWN, *_PASSED):
-            close = difflib.get_close_matches(option, (*_OWN, *_PASSED), n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join((*_OWN, *_PASSED))}"
+        if option not in _KNOWN:
+            close = difflib.get_close_matches(option, _KNOWN, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(_KNOWN)}"
             raise LedgerError(f"ledger '{where}': unknown option '{option}': {hint}")
     own = {name: given.get(name, usual) for name, usual in _OWN.items()}
+    wrong = _wrong_place(parts) or _wrong_option(own, parts.path)
+    if wrong:
+        raise LedgerError(f"ledger '{where}'{wrong}")
+    passed = urlencode({name: value for name, value in given.items() if name in _PASSED})
+    url = f"{parts.scheme}://{parts.netloc}{parts.path}" + (f"?{passed}" if passed else "")
+    return Address(url, where, own["tenant"], float(own["timeout"]), own["cluster"] == "yes", own["create"] == "yes")
+
+
+def _wrong_place(parts: SplitResult) -> str:
+    """What is wrong with the place that a URI names; empty if nothing is."""
+    if parts.scheme == "unix":
+        return "" if parts.path else " names no socket: write unix:///path/to/redis.sock"
+    if not parts.hostname:
+        return f" names no host: write {parts.scheme}://host:6379/0"
+    try:
+        _ = parts.port
+    except ValueError as wrong:
+        return f": {wrong}"
+    database = parts.path.strip("/")
+    return "" if database.isdecimal() or not database else f": the database is a number, not '{database}'"
+
+
+def _wrong_option(own: dict[str, str], path: str) -> str:
     if not re.fullmatch(r"[^{}]+", own["tenant"]):
-        raise LedgerError(f"ledger '{where}': a tenant is a name without braces, not '{own['tenant']}'")
+        return f": a tenant is a name without braces, not '{own['tenant']}'"
     if not re.fullmatch(r"\d+(\.\d+)?", own["timeout"]) or not float(own["timeout"]):
-        raise LedgerError(f"ledger '{where}': timeout must be seconds, not '{own['timeout']}'")
+        return f": timeout must be seconds, not '{own['timeout']}'"
     for name in ("cluster", "create"):
         if own[name] not in ("yes", "no"):
-            raise LedgerError(f"ledger '{where}': {name} is yes or no, not '{own[name]}'")
-    passed = urlencode({name: value for name, value in given.items() if name in _PASSED})
-    url = urlunsplit((parts.scheme, parts.netloc, parts.path, passed, ""))
-    return Address(url, where, own["tenant"], float(own["timeout"]), own["cluster"] == "yes", own["create"] == "yes")
+            return f": {name} is yes or no, not '{own[name]}'"
+    if own["cluster"] == "yes" and path.strip("/") not in ("", "0"):
+        return f": a cluster has database 0 only, not '{path.strip('/')}'"
+    return ""
 
 
 class Link:
