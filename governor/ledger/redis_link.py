@@ -20,7 +20,7 @@ from redis.exceptions import TimeoutError as TooLate
 from redis.retry import Retry
 
 from governor.errors import LedgerError, LedgerUnavailableError
-from governor.ledger.redis_calls import Call, keys_of
+from governor.ledger.redis_calls import KEPT, Call, keys_of
 
 MOST_CONNECTIONS = 4_096
 """Of a process: as many as it has threads that call at once."""
@@ -43,12 +43,6 @@ class Address:
     timeout: float
     cluster: bool
     create: bool
-
-    @property
-    def keys(self) -> tuple[str | int, ...]:
-        """How many keys the script is given, and which."""
-        keys = keys_of(self.tenant)
-        return (len(keys), *keys)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -111,6 +105,7 @@ class Link:
 
     def __init__(self, at: Address) -> None:
         self._at = at
+        self._keys = (len(KEPT), *keys_of(at.tenant))
         self._client: Any = None
         self._lock = Lock()
 
@@ -136,9 +131,9 @@ class Link:
     def _evaluate(self, client: Any, call: Call) -> list[Any]:
         answer: list[Any]
         try:
-            answer = client.execute_command("EVALSHA", call.script.digest, *self._at.keys, *call.arguments)
+            answer = client.execute_command("EVALSHA", call.script.digest, *self._keys, *call.arguments)
         except NoScriptError:
-            answer = client.execute_command("EVAL", call.script.text, *self._at.keys, *call.arguments)
+            answer = client.execute_command("EVAL", call.script.text, *self._keys, *call.arguments)
         return answer
 
     def _connected(self) -> Any:
@@ -164,6 +159,7 @@ class AsyncLink:
 
     def __init__(self, at: Address) -> None:
         self._at = at
+        self._keys = (len(KEPT), *keys_of(at.tenant))
         self._client: Any = None
         self._waiting: list[tuple[Call, asyncio.Future[list[Any]]]] = []
         self._sending: asyncio.Task[None] | None = None
@@ -187,16 +183,23 @@ class AsyncLink:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
-                found = await self._answers([call for call, _ in batch])
+                try:
+                    found = await self._answers([call for call, _ in batch])
+                except Exception as fault:  # noqa: BLE001 - whoever waits must hear of it, a defect too
+                    found = [fault] * len(batch)
                 for (_, answer), one in zip(batch, found, strict=True):
-                    if answer.done():  # its task was cancelled meanwhile
-                        continue
-                    if isinstance(one, BaseException):
-                        answer.set_exception(_explained(self._at, one))
-                    else:
-                        answer.set_result(one)
+                    if not answer.done():  # else its task was cancelled meanwhile
+                        self._deliver(answer, one)
         finally:
             self._sending = None
+
+    def _deliver(self, answer: asyncio.Future[list[Any]], one: Any) -> None:
+        if isinstance(one, (RedisError, OSError)):
+            one = _explained(self._at, one)
+        if isinstance(one, BaseException):
+            answer.set_exception(one)
+        else:
+            answer.set_result(one)
 
     async def _answers(self, batch: list[Call]) -> list[Any]:
         """For each call its answer, or the error that it ended with."""
@@ -209,13 +212,11 @@ class AsyncLink:
         for number, one in enumerate(found):
             if isinstance(one, NoScriptError):
                 call = batch[number]
-                (found[number],) = await self._together([("EVAL", call.script.text, *self._at.keys, *call.arguments)])
+                (found[number],) = await self._together([("EVAL", call.script.text, *self._keys, *call.arguments)])
         return found
 
     async def _attempt(self, batch: list[Call]) -> list[Any]:
-        return await self._together(
-            [("EVALSHA", call.script.digest, *self._at.keys, *call.arguments) for call in batch]
-        )
+        return await self._together([("EVALSHA", call.script.digest, *self._keys, *call.arguments) for call in batch])
 
     async def _together(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         try:

@@ -82,14 +82,11 @@ class DyingRedisMachine(RedisMachine):
         self.server.start()
 
 
-def run_machine(kind: type[RedisMachine], server_: RedisServer, examples: int, steps: int) -> None:
-    class Machine(kind):  # type: ignore[valid-type, misc]
-        server = server_
-        uri = f"{server_.uri}?tenant={{}}"
-
+def run_machine(kind: type[RedisMachine], server: RedisServer, examples: int, steps: int) -> None:
+    machine = type("Machine", (kind,), {"server": server, "uri": f"{server.uri}?tenant={{}}"})
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Machine,
+        machine,
         settings=settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=slow),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -21,10 +20,14 @@ class OnOneServer:
     @pytest.fixture(autouse=True)
     def _server(self, redis_server: RedisServer) -> Iterator[None]:
         self.server = redis_server
-        self.opened: list[Any] = []
+        self.opened: list[Ledger] = []
         yield
         for ledger in self.opened:
             ledger.close()
+
+    def noted(self, ledger: Ledger) -> Ledger:
+        self.opened.append(ledger)
+        return ledger
 
     def uri(self) -> str:
         return f"{self.server.uri}?tenant={uuid4().hex}&timeout=5"
@@ -34,20 +37,18 @@ class TestRedis(OnOneServer, LedgerContract):
     keep = 20_000.0
 
     def make_ledger(self, clock: Callable[[], float], ttl: float) -> Ledger:
-        self.opened.append(open_ledger(self.uri(), clock=clock, ttl=ttl, keep=self.keep))
-        return self.opened[-1]
+        return self.noted(open_ledger(self.uri(), clock=clock, ttl=ttl, keep=self.keep))
 
 
 class TestAwaitedRedis(OnOneServer, LedgerContract):
     keep = 20_000.0
 
     def make_ledger(self, clock: Callable[[], float], ttl: float) -> Ledger:
-        self.opened.append(Awaited(AsyncRedisLedger(self.uri(), clock, ttl, self.keep)))
-        return self.opened[-1]
+        return self.noted(Awaited(AsyncRedisLedger(self.uri(), clock, ttl, self.keep)))
 
 
 class TestRedisShelf(OnOneServer, ShelfContract):
     def make_shelf(self, clock: Callable[[], float]) -> Shelf:
-        self.opened.append(open_ledger(self.uri(), clock=clock))
-        assert isinstance(self.opened[-1], Shelf)
-        return self.opened[-1]
+        ledger = self.noted(open_ledger(self.uri(), clock=clock))
+        assert isinstance(ledger, Shelf)
+        return ledger
