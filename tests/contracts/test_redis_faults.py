@@ -85,7 +85,7 @@ class DyingRedisMachine(RedisMachine):
 def run_machine(kind: type[RedisMachine], server: RedisServer, examples: int, steps: int) -> None:
     machine = type("Machine", (kind,), {"server": server, "uri": f"{server.uri}?tenant={{}}"})
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=slow),
     )
