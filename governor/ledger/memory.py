@@ -75,13 +75,13 @@ class MemoryStore:
         return found
 
     def closed(self, since: float, most: int) -> list[Hold]:
-        found: list[Hold] = []
+        found: dict[str, Hold] = {}  # by key: one that expired and was settled in one moment is queued twice
         while self._closed and self._closed[0][0] <= since and len(found) < most:
             moment, key = self._closed.popleft()
             hold = self._holds.get(key)
             if hold is not None and hold.state != "open" and hold.moment == moment:
-                found.append(hold)
-        return found
+                found[key] = hold
+        return list(found.values())
 
     def idle(self, now: float, most: int) -> list[str]:
         found: list[str] = []

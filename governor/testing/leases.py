@@ -161,6 +161,18 @@ class Leases(MadeLedger):
         assert ledger.reservation("k") is None
         assert ledger.balance(STEP.scope).spent == Amount(tokens=60)
 
+    def test_a_lease_settled_in_the_moment_it_ran_out_is_forgotten_once(self) -> None:
+        clock = FrozenClock()
+        ledger = self.make_ledger(clock, self.ttl)
+        ledger.reserve("k", Amount(tokens=60), (STEP,))
+        clock.advance(self.ttl)
+        assert ledger.balance(STEP.scope).spent == Amount(tokens=60)
+        ledger.settle("k", Amount(tokens=50))
+        clock.advance(self.keep + 1)
+        ledger.refund(ledger.reserve("other", Amount(tokens=1), (STEP,)).key)
+        assert ledger.reservation("k") is None
+        assert ledger.balance(STEP.scope).spent == Amount(tokens=50)
+
     def test_an_hour_of_traffic_leaves_no_more_behind_than_what_is_remembered(self) -> None:
         """Each round is ten steps with limits of their own, in a minute's window; the clock runs ahead of the work."""
         clock = FrozenClock(0.0)
