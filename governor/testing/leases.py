@@ -173,6 +173,19 @@ class Leases(MadeLedger):
         assert ledger.reservation("k") is None
         assert ledger.balance(STEP.scope).spent == Amount(tokens=50)
 
+    def test_sums_that_came_into_use_again_are_not_forgotten(self) -> None:
+        clock = FrozenClock()
+        ledger = self.make_ledger(clock, self.ttl)
+        month = Limit("app", window=Window(idle=2 * self.keep))
+        ledger.settle(ledger.reserve("k", Amount(tokens=60), (month,)).key, Amount(tokens=60))
+        clock.advance(self.keep + 1)
+        ledger.refund(ledger.reserve("other", Amount(tokens=1), (STEP,)).key)
+        assert ledger.reservation("k") is None
+        ledger.settle(ledger.reserve("l", Amount(tokens=30), (month,)).key, Amount(tokens=30))
+        clock.advance(self.keep - 1)
+        ledger.refund(ledger.reserve("another", Amount(tokens=1), (STEP,)).key)
+        assert ledger.balance("app").spent == Amount(tokens=90)
+
     def test_an_hour_of_traffic_leaves_no_more_behind_than_what_is_remembered(self) -> None:
         """Each round is ten steps with limits of their own, in a minute's window; the clock runs ahead of the work."""
         clock = FrozenClock(0.0)

@@ -147,6 +147,18 @@ def test_tasks_of_one_loop_share_an_awaited_ledger(uri: str) -> None:
     assert asyncio.run(race()) == 1_000 // 7
 
 
+def test_reading_books_more_leases_than_one_call_takes(uri: str) -> None:
+    clock = FrozenClock()
+    ledger = opened(uri, clock)
+    for number in range(1_100):
+        ledger.reserve(f"k{number}", Amount(tokens=1), (Limit("many"),))
+    clock.advance(1_000.0)
+    balance = ledger.balance("many")
+    assert (balance.spent, balance.reserved, balance.expired) == (Amount(tokens=1_100), Amount(), 1_100)
+    assert len(ledger.reservations("k1")) == 1 + 10 + 100 + 100
+    ledger.close()
+
+
 # death
 
 SEEDS = [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 150))]
@@ -240,6 +252,8 @@ def test_an_operation_whose_answer_was_lost_happens_once(proxy: CutProxy) -> Non
         lambda: ledger.save("shelf", b"1", 0),
     )
     held = (10, 15, 20, 30, 0, 0)
+    ledger.refund(ledger.reserve("first", Amount(), ()).key)  # the server knows all scripts
+    ledger.load("shelf")
     ledger.balance("app")
     for operation, tokens in zip(operations, held, strict=True):
         proxy.lose = 1
