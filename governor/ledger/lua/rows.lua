@@ -36,16 +36,17 @@ local function grain(at, sliding)
   return rest < 0 and whole - 1 or whole
 end
 
--- Lets go of the spend that has left a sliding window.
+-- Lets go of the spend that has left a sliding window; whether there was any.
 local function slide(one, now)
-  if not one.grains then return end
-  local first = grain(now - one.window.sliding, one.window.sliding)
+  if not one.grains then return false end
+  local first, left = grain(now - one.window.sliding, one.window.sliding), false
   for at, figures in pairs(one.grains) do
     if at < first then
       add(one.spent, figures, -1)
-      one.grains[at] = nil
+      one.grains[at], left = nil, true
     end
   end
+  return left
 end
 
 local function stored(scope)
