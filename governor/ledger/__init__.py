@@ -12,7 +12,8 @@ refused) and `sums` (windows), without store or clock. A store has two ways to t
   reads) and leaves all or nothing behind. Memory and SQLite are such stores.
 - It runs each operation by itself where the data are (a script in a server). Then it mirrors `admission.opened`,
   `taken_up`, `extend`, `settle`, `refund` and `expire` on the same rows. Every one reads one hold and the sums of its
-  scopes, checks, and only then writes these same rows: one script an operation, or one optimistic transaction.
+  scopes, checks, and only then writes these same rows: one script an operation, or one optimistic transaction. Redis
+  is such a store (`redis_calls`, `lua/`); where its script refuses, `admission` says why.
 
 Either way the clock is the caller's, read once an operation, and integers stay below 2**53.
 """

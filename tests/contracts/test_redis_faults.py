@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import time
@@ -18,6 +19,7 @@ from hypothesis.stateful import rule, run_state_machine_as_test
 
 from governor.errors import BudgetExceededError, LedgerError, LedgerLostError, LedgerUnavailableError
 from governor.ledger import open_ledger
+from governor.ledger.redis_calls import KEPT
 from governor.ledger.redis_store import AsyncRedisLedger, RedisLedger
 from governor.protocols import Balance
 from governor.records import Amount, Limit, Window
@@ -156,6 +158,69 @@ def test_reading_books_more_leases_than_one_call_takes(uri: str) -> None:
     balance = ledger.balance("many")
     assert (balance.spent, balance.reserved, balance.expired) == (Amount(tokens=1_100), Amount(), 1_100)
     assert len(ledger.reservations("k1")) == 1 + 10 + 100 + 100
+    ledger.close()
+
+
+def test_nothing_is_left_of_what_is_forgotten(redis_server: RedisServer, uri: str) -> None:
+    clock = FrozenClock()
+    ledger = open_ledger(uri, clock=clock, ttl=60.0, keep=600.0)
+    assert isinstance(ledger, RedisLedger)
+    for number in range(300):
+        key, idle = f"k{number}", Window(idle=0.0)
+        ledger.reserve(
+            key, Amount(tokens=1), (Limit(f"step:{number}", window=idle), Limit("app")), sent=bool(number % 2)
+        )
+        if number % 3:
+            ledger.settle(key, Amount(tokens=1))
+        ledger.save(f"session:{number}", b"x", 0, ttl=10.0)
+    for _ in range(12):  # at most 64 rows are forgotten at a time
+        clock.advance(700.0)
+        ledger.refund(ledger.reserve(f"at {clock()}", Amount(), ()).key)
+        _, version = ledger.load("last") or (b"", 0)
+        ledger.save("last", b"x", version)
+    with redis_server.client as client:
+        sizes = {key: size_of(client, f"governor:{{{uri.rpartition('=')[2]}}}:{key}") for key in KEPT}
+    assert sizes == {
+        "epoch": 5,
+        "holds": 1,
+        "sums": 1,
+        "leases": 0,
+        "closed": 1,
+        "due": 0,
+        "shelf": 1,
+        "expiries": 0,
+    }
+    ledger.close()
+
+
+def size_of(client: Any, key: str) -> int:
+    return int({"hash": client.hlen, "zset": client.zcard, "none": lambda _: 0}[client.type(key).decode()](key))
+
+
+def test_a_forked_child_uses_its_own_connection(uri: str) -> None:
+    ledger = opened(uri)
+    ledger.reserve("parent", Amount(tokens=1), (APP,))
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            ledger.settle("parent", Amount(tokens=2))
+            ledger.reserve("child", Amount(tokens=4), (APP,))
+            code = 0
+        finally:
+            os._exit(code)
+    for number in range(50):
+        ledger.reserve(f"parent-{number}", Amount(tokens=1), (APP,))
+    assert os.waitpid(child, 0)[1] == 0
+    balance = ledger.balance("app")
+    assert (balance.spent.tokens, balance.reserved.tokens) == (2, 54)
+    ledger.close()
+
+
+def test_a_socket_file_does_as_well(own_server: Callable[..., RedisServer], tmp_path: Path) -> None:
+    own_server("--save", "", "--unixsocket", str(tmp_path / "r.sock"))
+    ledger = opened(f"unix://{tmp_path}/r.sock?db=3&tenant=acme")
+    assert ledger.reserve("k", Amount(tokens=1), (APP,)).state == "open"
     ledger.close()
 
 
