@@ -28,6 +28,8 @@ MOST_CONNECTIONS = 4_096
 MOST_TOGETHER = 128
 """Calls that are sent as one pipeline."""
 
+_BROKEN = (LostConnection, TooLate, OSError)
+
 _OWN = {"tenant": "governor", "timeout": "1", "cluster": "no", "create": "yes"}
 _PASSED = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _KNOWN = (*_OWN, *_PASSED)
@@ -187,6 +189,9 @@ class AsyncLink:
                     found = await self._answers([call for call, _ in batch])
                 except Exception as fault:  # noqa: BLE001 - whoever waits must hear of it, a defect too
                     found = [fault] * len(batch)
+                if all(isinstance(one, _BROKEN) for one in found):  # whoever waited meanwhile has waited long enough
+                    found += found[:1] * len(self._waiting)
+                    batch, self._waiting = batch + self._waiting, []
                 for (_, answer), one in zip(batch, found, strict=True):
                     if not answer.done():  # else its task was cancelled meanwhile
                         self._deliver(answer, one)
@@ -204,7 +209,7 @@ class AsyncLink:
     async def _answers(self, batch: list[Call]) -> list[Any]:
         """For each call its answer, or the error that it ended with."""
         found = await self._attempt(batch)
-        again = [number for number, one in enumerate(found) if isinstance(one, (LostConnection, TooLate, OSError))]
+        again = [number for number, one in enumerate(found) if isinstance(one, _BROKEN)]
         if again:
             await self._client.aclose()
             for number, one in zip(again, await self._attempt([batch[number] for number in again]), strict=True):

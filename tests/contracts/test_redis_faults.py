@@ -360,6 +360,21 @@ def test_an_awaited_ledger_is_as_patient(proxy: CutProxy) -> None:
     assert asyncio.run(history()).reserved == Amount(tokens=15)
 
 
+def test_many_tasks_wait_no_longer_than_one(proxy: CutProxy) -> None:
+    async def history() -> float:
+        ledger = AsyncRedisLedger(through(proxy), time.time, 60.0, 3_600.0)
+        await ledger.balance("app")
+        proxy.silent = True
+        begun = time.monotonic()
+        asked = [ledger.refund(f"k{number}") for number in range(600)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {LedgerUnavailableError}
+        await ledger.close()
+        return time.monotonic() - begun
+
+    assert asyncio.run(history()) < 2.0
+
+
 def test_scripts_that_the_server_forgot_are_sent_again(redis_server: RedisServer, uri: str) -> None:
     ledger = opened(uri)
     for number in range(3):
