@@ -9,7 +9,7 @@ refused) and `sums` (windows), without store or clock. A store has two ways to t
   `book.Books`: holds found by key, sums by scope, both kept as flat rows (`rows` has their columns); three orders over
   them (open holds by `moment`, other holds by `moment`, sums by `due`) of which the first few are asked for; listing
   by prefix; values by key with a version. A transaction is serialisable (one writer at a time, or locks on what it
-  reads) and leaves all or nothing behind. Memory and SQLite are such stores.
+  reads) and leaves all or nothing behind. Memory, SQLite and PostgreSQL are such stores.
 - It runs each operation by itself where the data are (a script in a server). Then it mirrors `admission.opened`,
   `taken_up`, `extend`, `settle`, `refund` and `expire` on the same rows. Every one reads one hold and the sums of its
   scopes, checks, and only then writes these same rows: one script an operation, or one optimistic transaction. Redis
@@ -47,14 +47,16 @@ def open_ledger(uri: str, *, clock: Clock = time.time, ttl: float = 900.0, keep:
     `?timeout=SECONDS` says how long to wait for another process (5). `redis://:password@host:6379/0`, `rediss://`
     (TLS) and `unix:///path/to.sock` keep them in a Redis server that many machines may share; `?tenant=NAME` tells
     ledgers in it apart, `?timeout=SECONDS` bounds an operation (1), `?cluster=yes` says that it is a cluster, and
-    `?create=no` that it has been begun before. It is connected when it is first asked. Other schemes are looked up
+    `?create=no` that it has been begun before. It is connected when it is first asked.
+    `postgresql://user@host/database` keeps them in tables of a server (the extra `postgres`), in the schema `governor`
+    or `?schema=NAME`. Other schemes are looked up
     among the entry points `governor.ledgers`: a callable (uri, *, clock, ttl) -> Ledger.
 
     `clock` gives seconds since the epoch; a reservation untouched for `ttl` seconds counts as spent at its bound. A
     closed or expired one is remembered for `keep` seconds (in memory an hour, else a day): repetitions are recognised
     so long. An entry point is given `keep` only where it is not None.
     Raises LedgerError for a URI that can't be used, LedgerUnavailableError for a store that can't, MissingExtraError
-    where redis:// lacks its client.
+    where the extra is not installed.
     """
     for name, seconds in (("ttl", ttl), ("keep", keep)):
         if seconds is not None and seconds <= 0:
@@ -103,10 +105,21 @@ def _open_redis(uri: str, clock: Clock, ttl: float, keep: float) -> Ledger:
     return RedisLedger(uri, clock, ttl, keep)
 
 
+def _open_postgres(uri: str, clock: Clock, ttl: float, keep: float) -> Ledger:
+    try:
+        from governor.ledger.postgres import open_store
+    except ImportError as absent:  # psycopg, or the client library that it needs
+        raise MissingExtraError("a ledger on PostgreSQL", "postgres") from absent
+
+    return BookLedger(open_store(uri), clock, ttl, keep)
+
+
 _BUILTIN: dict[str, Opener] = {
     "memory": _open_memory,
     "sqlite": _open_sqlite,
     "redis": _open_redis,
     "rediss": _open_redis,
     "unix": _open_redis,
+    "postgres": _open_postgres,
+    "postgresql": _open_postgres,
 }

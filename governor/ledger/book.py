@@ -95,7 +95,13 @@ class Books(Rows, Protocol):
 class Store(Protocol):
     """Keeps reservations and sums. A transaction that ends with an error leaves nothing behind."""
 
-    def transaction(self) -> AbstractContextManager[Books]: ...
+    def transaction(self, limits: Sequence[Limit] = (), /) -> AbstractContextManager[Books]:
+        """One that leaves all or nothing; `limits` are those of a reservation that may be opened in it.
+
+        A store may lock or read what it will be asked for before it is: the hold that is found first, its scopes, and
+        those of `limits`.
+        """
+        ...
 
     def close(self) -> None: ...
 
@@ -118,7 +124,7 @@ class BookLedger:
     def reserve(self, key: str, amount: Amount, limits: Sequence[Limit], *, sent: bool = True) -> Reservation:
         whole = tuple(limits)
         self._tidy()
-        with self._store.transaction() as books:
+        with self._store.transaction(whole) as books:
             now = self._clock()
             found = books.find(key)
             booked = booked_on(books, whole, now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
 from math import inf
 from threading import Lock
@@ -12,6 +12,7 @@ from types import TracebackType
 from governor.ledger.admission import Hold
 from governor.ledger.book import Page
 from governor.ledger.sums import Sums
+from governor.records import Limit
 
 
 class MemoryStore:
@@ -35,7 +36,7 @@ class MemoryStore:
         self.find = self._holds.get
         self.sums = self._sums.get
 
-    def transaction(self) -> MemoryStore:
+    def transaction(self, limits: Sequence[Limit] = (), /) -> MemoryStore:
         return self
 
     def __enter__(self) -> MemoryStore:

@@ -16,7 +16,7 @@ import re
 import sqlite3
 import time
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -25,6 +25,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from governor.errors import LedgerError, LedgerUnavailableError
 from governor.ledger.sqlite_rows import APPLICATION, FROM_1, SCHEMA, SHELF, VERSION, SqliteBooks
 from governor.ledger.sqlite_turns import Turns, busy, name_of
+from governor.records import Limit
 
 PAGE_BYTES = 1024
 """Each operation writes some four pages to the log: small ones, because the disk is what limits."""
@@ -90,7 +91,7 @@ class SqliteStore:
                 raise self._explained(cause) from cause
 
     @contextmanager
-    def transaction(self) -> Generator[SqliteBooks, None, None]:
+    def transaction(self, limits: Sequence[Limit] = (), /) -> Generator[SqliteBooks, None, None]:
         # A generator, because a signal that comes in between leaves it to be closed, and with it the lock.
         try:
             with self._lock:
