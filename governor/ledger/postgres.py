@@ -39,8 +39,7 @@ _REASONS = {
 
 
 def open_store(uri: str) -> PostgresStore:
-    """The store that a URI like `postgresql://user@host/database?schema=governor&timeout=2` names; LedgerError if
-    none."""
+    """The store that `postgresql://user@host/database?schema=governor&timeout=2` names; LedgerError if none."""
     base, _, query = uri.partition("?")
     given = [pair for pair in query.split("&") if pair]
     named = [(unquote(pair.partition("=")[0]), unquote(pair.partition("=")[2])) for pair in given]
@@ -86,10 +85,7 @@ class PostgresStore:
             try:
                 yield books
                 books.commit()
-            except psycopg.Error:
-                connection.close()  # the server undoes what it has not committed
-                raise
-            except Exception:
+            except BaseException:
                 books.roll_back()
                 raise
 

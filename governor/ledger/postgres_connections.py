@@ -160,7 +160,8 @@ class Connections:
 
 
 _SETTINGS = b"""SELECT set_config('search_path', %(path)s, false), set_config('lock_timeout', %(lock)s, false),
-set_config('statement_timeout', %(statement)s, false), set_config('idle_in_transaction_session_timeout', %(idle)s, false)
+set_config('statement_timeout', %(statement)s, false),
+set_config('idle_in_transaction_session_timeout', %(idle)s, false)
 """
 
 

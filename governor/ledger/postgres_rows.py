@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
-from psycopg import Connection
+from psycopg import Connection, Error
 from psycopg.pq import TransactionStatus
 
 from governor.errors import LedgerError
@@ -106,7 +107,8 @@ def _keeping(table: str, columns: Sequence[str], changed: Sequence[str]) -> byte
     """Writes a row, whether there was one under its key (the first column) or not."""
     names, marks = ", ".join(_quoted(columns)), ", ".join(["%s"] * len(columns))
     sets = ", ".join(f"{name} = excluded.{name}" for name in _quoted(changed))
-    return _sql(f'INSERT INTO {table} ({names}) VALUES ({marks}) ON CONFLICT ("{columns[0]}") DO UPDATE SET {sets}')
+    new = f"INSERT INTO {table} ({names}) VALUES ({marks})"  # noqa: S608 - constants
+    return _sql(f'{new} ON CONFLICT ("{columns[0]}") DO UPDATE SET {sets}')
 
 
 _KEEP_SUMS = _keeping("scopes", SUMS_COLUMNS, SUMS_COLUMNS[1:])
@@ -143,9 +145,10 @@ class PostgresBooks:
             self._ask(_COMMIT)
 
     def roll_back(self) -> None:
-        """Undoes it all."""
-        if self._connection.info.transaction_status is not TransactionStatus.IDLE:
-            self._connection.execute("ROLLBACK")
+        """Undoes it all; a connection that can't is left as it is, to be closed: the server undoes it then."""
+        if self._connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+            with suppress(Error):
+                self._connection.execute(b"ROLLBACK")
 
     def find(self, key: str) -> Hold | None:
         if key not in self._holds:
