@@ -24,8 +24,8 @@ from governor.records import Amount, Limit, Window
 from governor.testing import FrozenClock, LedgerContract, ShelfContract
 from tests.contracts.ledger_machine import TTL, LedgerMachine
 from tests.contracts.postgres_server import PostgresServer, server_folder
-from tests.contracts.stalling_proxy import StallingProxy
 from tests.contracts.test_ledger_faults import after, start
+from tests.cut_proxy import CutProxy
 
 _NAMES = (f"ledger_{number}" for number in count())
 
@@ -326,19 +326,63 @@ def test_a_restart_between_two_operations_is_not_even_noticed(server: PostgresSe
     ledger.close()
 
 
-def test_a_network_that_is_cut_ends_the_wait_and_mends(server: PostgresServer, schema: str) -> None:
-    with StallingProxy(server.port) as proxy:
-        ledger = open_ledger(server.uri(schema, port=proxy.port, timeout=0.3))
-        ledger.reserve("k", Amount(tokens=1), (Limit("app"),))
-        proxy.stall()
-        began = time.monotonic()
-        with pytest.raises(LedgerUnavailableError, match="the server did not answer for"):
-            ledger.settle("k", Amount(tokens=1))
-        assert 0.3 < time.monotonic() - began < 3.0
-        proxy.mend()
-        assert ledger.settle("k", Amount(tokens=1)).state == "settled"
-        assert ledger.balance("app").spent == Amount(tokens=1)
-        ledger.close()
+@pytest.fixture
+def proxy(server: PostgresServer) -> Iterator[CutProxy]:
+    made = CutProxy(server.port)
+    yield made
+    made.close()
+
+
+def test_a_network_that_falls_silent_ends_the_wait_and_mends(
+    server: PostgresServer, schema: str, proxy: CutProxy
+) -> None:
+    ledger = open_ledger(server.uri(schema, port=proxy.port, timeout=0.3))
+    ledger.reserve("k", Amount(tokens=1), (Limit("app"),))
+    proxy.silent = True
+    began = time.monotonic()
+    with pytest.raises(LedgerUnavailableError, match="the server did not answer for"):
+        ledger.settle("k", Amount(tokens=1))
+    assert 0.3 < time.monotonic() - began < 3.0
+    proxy.silent = False
+    assert ledger.settle("k", Amount(tokens=1)).state == "settled"
+    assert ledger.balance("app").spent == Amount(tokens=1)
+    ledger.close()
+
+
+def test_an_operation_whose_confirmation_was_lost_has_happened_and_may_be_repeated(
+    server: PostgresServer, schema: str, proxy: CutProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from governor.ledger.postgres_rows import PostgresBooks  # here, as it needs psycopg
+
+    ledger = open_ledger(server.uri(schema, port=proxy.port), clock=FrozenClock())
+    beside = open_ledger(server.uri(schema), clock=FrozenClock())
+    ledger.reserve("first", Amount(), ())  # it tidies up, which is not due again while the clock stands
+    limits = (Limit("app", tokens=100),)
+    commit = PostgresBooks.commit
+
+    def commit_unheard(books: PostgresBooks) -> None:
+        proxy.lose = 1
+        commit(books)
+
+    for number, (ask, tokens) in enumerate(
+        (
+            (lambda: ledger.reserve("k", Amount(tokens=60), limits), 60),
+            (lambda: ledger.extend("k", Amount(tokens=90), whole=True), 90),
+            (lambda: ledger.settle("k", Amount(tokens=80)), 80),
+        )
+    ):
+        with monkeypatch.context() as cut:
+            cut.setattr(PostgresBooks, "commit", commit_unheard)
+            with pytest.raises(LedgerUnavailableError):
+                ask()
+        assert proxy.lost == number + 1
+        held = beside.reservation("k")
+        assert held is not None
+        assert held.amount == ask().amount == Amount(tokens=tokens)
+    balance = beside.balance("app")
+    assert (balance.spent, balance.reserved) == (Amount(tokens=80), Amount())
+    ledger.close()
+    beside.close()
 
 
 # forks and threads
