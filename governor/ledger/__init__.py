@@ -47,10 +47,9 @@ def open_ledger(uri: str, *, clock: Clock = time.time, ttl: float = 900.0, keep:
     `?timeout=SECONDS` says how long to wait for another process (5). `redis://:password@host:6379/0`, `rediss://`
     (TLS) and `unix:///path/to.sock` keep them in a Redis server that many machines may share; `?tenant=NAME` tells
     ledgers in it apart, `?timeout=SECONDS` bounds an operation (1), `?cluster=yes` says that it is a cluster, and
-    `?create=no` that it has been begun before. It is connected when it is first asked.
-    `postgresql://user@host/database` keeps them in tables of a server (the extra `postgres`), in the schema `governor`
-    or `?schema=NAME`. Other schemes are looked up
-    among the entry points `governor.ledgers`: a callable (uri, *, clock, ttl) -> Ledger.
+    `?create=no` that it has been begun before. `postgresql://user@host/database` keeps them in tables of a server (the
+    extra `postgres`), in the schema `governor` or `?schema=NAME`. Both are connected when they are first asked. Other
+    schemes are looked up among the entry points `governor.ledgers`: a callable (uri, *, clock, ttl) -> Ledger.
 
     `clock` gives seconds since the epoch; a reservation untouched for `ttl` seconds counts as spent at its bound. A
     closed or expired one is remembered for `keep` seconds (in memory an hour, else a day): repetitions are recognised

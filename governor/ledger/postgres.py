@@ -67,7 +67,10 @@ def _refuse_unknown(names: Sequence[str]) -> None:
 
 
 class PostgresStore:
-    """Implements Store over a few connections a process."""
+    """Implements Store over a few connections a process, made when they are first needed.
+
+    So a server that is down while a process starts is told by the operations, and whatever stands in for it can.
+    """
 
     def __init__(self, conninfo: str, *, schema: str = "governor", timeout: float = 5.0) -> None:
         self._schema = schema
@@ -75,8 +78,6 @@ class PostgresStore:
         # Which of the database's advisory locks are this ledger's. The lowest two bits tell kinds apart.
         self._number = int.from_bytes(hashlib.sha256(f"{APPLICATION} {schema}".encode()).digest()[:8], signed=True) & ~3
         self._connections = Connections(conninfo, {"path": f'"{schema}"'}, self._prepare, timeout)
-        with self._explained(), self._connections.one():
-            pass
 
     @contextmanager
     def transaction(self, limits: Sequence[Limit] = (), /) -> Generator[PostgresBooks, None, None]:

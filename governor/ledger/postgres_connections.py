@@ -8,11 +8,11 @@ that was cut tells nobody.
 from __future__ import annotations
 
 import os
-import select
 import time
 import weakref
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from selectors import EVENT_READ, DefaultSelector
 from threading import Semaphore
 from typing import Any, TypeVar
 
@@ -175,9 +175,9 @@ def _limits(timeout: float) -> dict[str, str]:
 
 def _spoken_to(connection: TimedConnection) -> bool:
     """Whether something came in while nobody asked: that the server ended, as a rule."""
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    with DefaultSelector() as selector:
+        selector.register(connection.fileno(), EVENT_READ)
+        return bool(selector.select(0))
 
 
 _ALL: weakref.WeakSet[Connections] = weakref.WeakSet()

@@ -19,6 +19,7 @@ from hypothesis.stateful import rule
 
 from governor.errors import BudgetExceededError, LedgerError, LedgerUnavailableError
 from governor.ledger import open_ledger
+from governor.ledger.standby import standby
 from governor.protocols import Auditable, Ledger, Shelf
 from governor.records import Amount, Limit, Window
 from governor.testing import FrozenClock, LedgerContract, ShelfContract
@@ -317,6 +318,22 @@ def test_a_server_that_is_down_is_one_clear_line_at_once_and_found_again_when_it
     ledger.close()
 
 
+def test_a_process_that_starts_while_the_server_is_down_lives_on_its_emergency_cap(
+    server: PostgresServer, uri: str
+) -> None:
+    clock = FrozenClock()
+    server.kill()
+    ledger = standby(open_ledger(uri, clock=clock), Limit("emergency", tokens=100), clock=clock)
+    ledger.reserve("k", Amount(tokens=60), (Limit("app"),))
+    with pytest.raises(BudgetExceededError):
+        ledger.reserve("l", Amount(tokens=60), (Limit("app"),))
+    ledger.settle("k", Amount(tokens=50))
+    server.start()
+    clock.advance(60.0)
+    assert ledger.balance("app").spent == Amount(tokens=50)
+    ledger.close()
+
+
 def test_a_restart_between_two_operations_is_not_even_noticed(server: PostgresServer, uri: str) -> None:
     ledger = open_ledger(uri)
     ledger.reserve("k", Amount(tokens=1), (Limit("app"),))
@@ -457,7 +474,7 @@ def test_a_schema_of_another_program_is_refused(server: PostgresServer, schema: 
     with pytest.raises(
         LedgerUnavailableError, match=r"belongs to another program, choose another one with \?schema=NAME"
     ):
-        open_ledger(uri)
+        open_ledger(uri).balance("app")
 
 
 @pytest.mark.parametrize(
@@ -472,11 +489,13 @@ def test_a_schema_of_another_program_is_refused(server: PostgresServer, schema: 
 def test_tables_that_are_not_this_version_s_are_refused(
     server: PostgresServer, schema: str, uri: str, change: bytes, message: str
 ) -> None:
-    open_ledger(uri).close()
+    ledger = open_ledger(uri)
+    ledger.balance("app")
+    ledger.close()
     with server.connect(schema) as other:
         other.execute(change)
     with pytest.raises(LedgerUnavailableError, match=message):
-        open_ledger(uri)
+        open_ledger(uri).balance("app")
 
 
 def test_a_user_without_the_right_to_create_uses_a_schema_that_is_there(server: PostgresServer, schema: str) -> None:
@@ -484,7 +503,7 @@ def test_a_user_without_the_right_to_create_uses_a_schema_that_is_there(server: 
         other.execute(f'CREATE ROLE "{schema}" LOGIN'.encode())
     uri = server.uri(schema).replace("governor@", f"{schema}@")
     with pytest.raises(LedgerUnavailableError, match="the user may not read or write there"):
-        open_ledger(uri)
+        open_ledger(uri).balance("app")
     with server.connect("public") as other:
         other.execute(f'CREATE SCHEMA "{schema}" AUTHORIZATION "{schema}"'.encode())
     ledger = open_ledger(uri)
@@ -494,7 +513,7 @@ def test_a_user_without_the_right_to_create_uses_a_schema_that_is_there(server: 
 
 def test_a_database_that_is_not_there_is_one_clear_line(uri: str) -> None:
     with pytest.raises(LedgerUnavailableError, match='database "nowhere" does not exist'):
-        open_ledger(uri.replace("/postgres?", "/nowhere?"))
+        open_ledger(uri.replace("/postgres?", "/nowhere?")).balance("app")
 
 
 def test_a_text_that_the_server_can_not_hold_is_refused_and_nothing_kept(uri: str) -> None:

@@ -40,7 +40,7 @@ def test_a_server_that_is_not_there_is_told_without_the_password() -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         with pytest.raises(LedgerUnavailableError) as caught:
-            open_ledger(f"postgresql://me:s3cret@127.0.0.1:{port}/books?password=s3cret&schema=mine")
+            open_ledger(f"postgresql://me:s3cret@127.0.0.1:{port}/books?password=s3cret&schema=mine").balance("app")
     assert str(caught.value).startswith(f"ledger postgresql://127.0.0.1:{port}/books, schema mine: connection failed")
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)
