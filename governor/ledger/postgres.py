@@ -29,7 +29,6 @@ OLDEST = 120_000
 """Server versions before 12 are no longer kept by anybody."""
 
 _REASONS = {
-    "3D000": "there is no such database: create it first",
     "40P01": "two operations waited for each other: repeat this one",
     "42501": "the user may not read or write there: grant it the schema",
     "53100": "the server's disk is full: free some space",

@@ -516,6 +516,14 @@ def test_a_database_that_is_not_there_is_one_clear_line(uri: str) -> None:
         open_ledger(uri.replace("/postgres?", "/nowhere?")).balance("app")
 
 
+def test_what_the_uri_says_beside_is_the_client_library_s(server: PostgresServer, schema: str) -> None:
+    ledger = open_ledger(server.uri(schema, options="-c%20synchronous_commit%3Doff", application_name="a%26b"))
+    with ledger._store._connections.one() as connection:  # type: ignore[attr-defined]
+        shown = connection.execute("SELECT current_setting('synchronous_commit'), current_setting('application_name')")
+        assert shown.fetchone() == ("off", "a&b")
+    ledger.close()
+
+
 def test_a_text_that_the_server_can_not_hold_is_refused_and_nothing_kept(uri: str) -> None:
     ledger = open_ledger(uri)
     assert isinstance(ledger, Auditable)

@@ -21,7 +21,7 @@ from governor.records import Amount, Limit
     [
         ("ledger.db", "is not a URI: write memory:// or sqlite:///"),
         ("sqlte:///x.db", "unknown ledger scheme 'sqlte://': did you mean sqlite://?"),
-        ("carrier-pigeon://x", "known are memory, redis, rediss, sqlite, unix"),
+        ("carrier-pigeon://x", "known are memory, postgres, postgresql, redis, rediss, sqlite, unix"),
         ("memory://x", "memory:// takes no path"),
         ("sqlite://x.db", "did you mean sqlite:///x.db? (three slashes)"),
         ("sqlite://", "names no file"),
