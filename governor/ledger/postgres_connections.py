@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import Int8Dumper
 
 T = TypeVar("T")
@@ -138,7 +139,7 @@ class Connections:
             "target_session_attrs": "read-write",
             "fallback_application_name": "governor",
         }
-        given = psycopg.conninfo.conninfo_to_dict(self._conninfo)
+        given = conninfo_to_dict(self._conninfo)
         return {name: value for name, value in wanted.items() if name not in given} | {"client_encoding": "utf8"}
 
     def _give_back(self, connection: TimedConnection) -> None:

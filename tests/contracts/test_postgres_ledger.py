@@ -20,7 +20,7 @@ from hypothesis.stateful import rule
 from governor.errors import BudgetExceededError, LedgerError, LedgerUnavailableError
 from governor.ledger import open_ledger
 from governor.ledger.standby import standby
-from governor.protocols import Auditable, Ledger, Shelf
+from governor.protocols import Auditable, Ledger, Reservation, Shelf
 from governor.records import Amount, Limit, Window
 from governor.testing import FrozenClock, LedgerContract, ShelfContract
 from tests.contracts.ledger_machine import TTL, LedgerMachine
@@ -204,16 +204,21 @@ def test_an_operation_is_two_round_trips(uri: str, monkeypatch: pytest.MonkeyPat
     ledger = open_ledger(uri, clock=FrozenClock())
     ledger.reserve("first", Amount(tokens=1), ())  # it tidies up, which is not due again while the clock stands
     store = cast("Any", ledger)._store
+    trips: list[Any] = []
     with store._connections.one() as connection:
-        made = connection.pipeline
-        trips: list[int] = []
-        monkeypatch.setattr(connection, "pipeline", lambda: trips.append(1) or made())
-    limits = (Limit("app"), Limit("session"), Limit("step"))
-    for operation in (
-        lambda: ledger.reserve("k", Amount(tokens=1), limits),
-        lambda: ledger.extend("k", Amount(tokens=1)),
-        lambda: ledger.settle("k", Amount(tokens=2)),
-    ):
+        pipeline = connection.pipeline
+
+        def counted() -> Any:
+            trips.append(pipeline())
+            return trips[-1]
+
+        monkeypatch.setattr(connection, "pipeline", counted)
+    operations: tuple[Callable[[], object], ...] = (
+        partial(ledger.reserve, "k", Amount(tokens=1), (Limit("app"), Limit("session"), Limit("step"))),
+        partial(ledger.extend, "k", Amount(tokens=1)),
+        partial(ledger.settle, "k", Amount(tokens=2)),
+    )
+    for operation in operations:
         trips.clear()
         operation()
         assert len(trips) == 2
@@ -374,20 +379,18 @@ def test_an_operation_whose_confirmation_was_lost_has_happened_and_may_be_repeat
     ledger = open_ledger(server.uri(schema, port=proxy.port), clock=FrozenClock())
     beside = open_ledger(server.uri(schema), clock=FrozenClock())
     ledger.reserve("first", Amount(), ())  # it tidies up, which is not due again while the clock stands
-    limits = (Limit("app", tokens=100),)
     commit = PostgresBooks.commit
 
     def commit_unheard(books: PostgresBooks) -> None:
         proxy.lose = 1
         commit(books)
 
-    for number, (ask, tokens) in enumerate(
-        (
-            (lambda: ledger.reserve("k", Amount(tokens=60), limits), 60),
-            (lambda: ledger.extend("k", Amount(tokens=90), whole=True), 90),
-            (lambda: ledger.settle("k", Amount(tokens=80)), 80),
-        )
-    ):
+    operations: tuple[tuple[Callable[[], Reservation], int], ...] = (
+        (partial(ledger.reserve, "k", Amount(tokens=60), (Limit("app", tokens=100),)), 60),
+        (partial(ledger.extend, "k", Amount(tokens=90), whole=True), 90),
+        (partial(ledger.settle, "k", Amount(tokens=80)), 80),
+    )
+    for number, (ask, tokens) in enumerate(operations):
         with monkeypatch.context() as cut:
             cut.setattr(PostgresBooks, "commit", commit_unheard)
             with pytest.raises(LedgerUnavailableError):
