@@ -200,6 +200,22 @@ def test_only_who_shares_a_scope_waits_for_it(two: tuple[Ledger, Ledger], uri: s
     waiter.close()
 
 
+def test_who_books_overdue_leases_waits_for_operations_in_progress(uri: str) -> None:
+    clock = FrozenClock()
+    holder, waiter = open_ledger(uri, clock=clock, ttl=10.0), open_ledger(f"{uri}&timeout=0.2", clock=clock, ttl=10.0)
+    holder.reserve("k", Amount(tokens=3), (Limit("app"),))
+    clock.advance(11.0)
+    with holder._store.transaction() as books:  # type: ignore[attr-defined]
+        books.find("k")
+        for look in (partial(waiter.balance, "app"), partial(waiter.reservation, "k")):
+            with pytest.raises(LedgerUnavailableError, match="another process kept it locked"):
+                look()
+    balance = waiter.balance("app")
+    assert (balance.spent, balance.reserved, balance.expired) == (Amount(tokens=3), Amount(), 1)
+    holder.close()
+    waiter.close()
+
+
 def test_an_operation_is_two_round_trips(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = open_ledger(uri, clock=FrozenClock())
     ledger.reserve("first", Amount(tokens=1), ())  # it tidies up, which is not due again while the clock stands
