@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ class PostgresServer:
 
     def __init__(self, programs: Path) -> None:
         self._programs = programs
+        self._names = count()
         self.folder = Path(tempfile.mkdtemp(prefix="governor-postgres-"))
         self._user = "nobody" if os.getuid() == 0 else None
         if self._user:
@@ -41,8 +43,17 @@ class PostgresServer:
         self.start()
 
     @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+        return self._process.poll() is None
+
+    @property
     def _data(self) -> str:
         return str(self.folder / "data")
+
+    def new_schema(self) -> str:
+        """A name that no ledger here has had."""
+        return f"ledger_{next(self._names)}"
 
     def uri(self, schema: str, *, port: int | None = None, **options: object) -> str:
         """A ledger in a schema of its own, on this server or behind another port."""
