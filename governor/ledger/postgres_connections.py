@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from selectors import EVENT_READ, DefaultSelector
 from threading import Semaphore
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
@@ -22,6 +22,9 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import Int8Dumper
 
 T = TypeVar("T")
+Row: TypeAlias = tuple[Any, ...]
+Statement: TypeAlias = tuple[bytes, Any]
+"""A text and its values."""
 
 MOST = 4
 """Connections of a process: operations on different scopes wait for the disk together."""
@@ -30,10 +33,30 @@ GRACE_SECONDS = 0.5
 """How much longer than for a lock a statement may take, and how much longer than the server the client waits."""
 
 
-class TimedConnection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that is given up when the server says nothing for `patience` seconds."""
+class TimedConnection(psycopg.Connection[Row]):
+    """A connection that is given up when the server says nothing for `patience` seconds.
+
+    `clean` says that no transaction is open on it, and no answer outstanding.
+    """
 
     patience = 60.0
+    clean = False
+    _flow: psycopg.Pipeline
+
+    def begin_flow(self) -> None:
+        """From here on it is only asked by `ask`."""
+        # As `pipeline()` does, but never left again: at its end the library sends one message more, on which the server
+        # forgets to watch for a client that falls silent in mid-transaction.
+        self._flow = self._pipeline = psycopg.Pipeline(self)
+        self._flow.__enter__()
+        self.clean = True
+
+    def ask(self, statements: Iterable[Statement]) -> list[list[Row]]:
+        """The rows of each statement, in one round trip for all; after an error it is not to be used again."""
+        self.clean = False
+        cursors = [self.execute(text, values) for text, values in statements]
+        self._flow.sync()
+        return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
     def wait(self, gen: PQGen[T], *args: Any, **options: Any) -> T:
         """As the library's, which is how it waits for anything; it looks up every tenth of a second."""
@@ -73,7 +96,7 @@ class Connections:
 
     @contextmanager
     def one(self) -> Generator[TimedConnection, None, None]:
-        """A connection for this thread; what it leaves in a transaction is closed."""
+        """A connection for this thread; one that it does not leave clean is closed."""
         free = self._free  # a forked child has another one
         if not free.acquire(timeout=self._timeout):
             raise psycopg.OperationalError(f"other threads used all {MOST} connections for {self._timeout:g} s")
@@ -123,6 +146,7 @@ class Connections:
             connection.adapters.register_dumper(int, Int8Dumper)  # one type, so that a statement is prepared once
             connection.execute(_SETTINGS, self._settings | _limits(self._timeout))
             self._prepare(connection)
+            connection.begin_flow()
         except BaseException:
             self._end(connection)
             raise
@@ -145,7 +169,7 @@ class Connections:
     def _give_back(self, connection: TimedConnection) -> None:
         if connection.closed:
             self._drop_idle()  # they lead to the same server
-        if self._closed or connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
+        if self._closed or not connection.clean:
             self._end(connection)
         else:
             self._idle.append(connection)

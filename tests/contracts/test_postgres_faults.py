@@ -18,7 +18,7 @@ from governor.ledger import open_ledger
 from governor.ledger.standby import standby
 from governor.protocols import Auditable, Ledger, Reservation
 from governor.records import Amount, Limit, Window
-from governor.testing import FrozenClock
+from governor.testing import FrozenClock, raised
 from tests.contracts.test_ledger_faults import after, start
 from tests.cut_proxy import CutProxy
 from tests.postgres_servers import PostgresServer
@@ -141,6 +141,27 @@ def test_a_restart_between_two_operations_is_not_even_noticed(postgres: Postgres
     postgres.start()
     assert ledger.settle("k", Amount(tokens=1)).state == "settled"
     ledger.close()
+
+
+def test_a_client_that_falls_silent_in_mid_operation_loses_its_turn_and_writes_nothing(
+    postgres: PostgresServer, schema: str
+) -> None:
+    silent, other = open_ledger(postgres.uri(schema, timeout=0.1)), open_ledger(postgres.uri(schema))
+    silent.reserve("k", Amount(tokens=1), (Limit("app"),))
+
+    def renew_late() -> None:
+        with silent._store.transaction() as books:  # type: ignore[attr-defined]
+            held = books.find("k")
+            assert other.settle("k", Amount(tokens=1)).state == "settled"  # once the server has ended the other's turn
+            books.keep(held, ())
+
+    raised(LedgerUnavailableError, renew_late)
+    settled = other.reservation("k")
+    assert settled is not None
+    assert settled.state == "settled"
+    assert silent.balance("app").spent == Amount(tokens=1)
+    silent.close()
+    other.close()
 
 
 @pytest.fixture

@@ -185,16 +185,15 @@ def test_who_books_overdue_leases_waits_for_operations_in_progress(postgres_uri:
 def test_an_operation_is_two_round_trips(postgres_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = open_ledger(postgres_uri, clock=FrozenClock())
     ledger.reserve("first", Amount(tokens=1), ())  # it tidies up, which is not due again while the clock stands
-    store = cast("Any", ledger)._store
     trips: list[Any] = []
-    with store._connections.one() as connection:
-        pipeline = connection.pipeline
+    with cast("Any", ledger)._store._connections.one() as connection:
+        ask = connection.ask
 
-        def counted() -> Any:
-            trips.append(pipeline())
-            return trips[-1]
+        def counted(statements: Any) -> Any:
+            trips.append(statements)
+            return ask(statements)
 
-        monkeypatch.setattr(connection, "pipeline", counted)
+        monkeypatch.setattr(connection, "ask", counted)
     operations: tuple[Callable[[], object], ...] = (
         partial(ledger.reserve, "k", Amount(tokens=1), (Limit("app"), Limit("session"), Limit("step"))),
         partial(ledger.extend, "k", Amount(tokens=1)),

@@ -65,8 +65,8 @@ def test_a_database_that_is_not_there_is_one_clear_line(postgres_uri: str) -> No
 def test_what_the_uri_says_beside_is_the_client_library_s(postgres: PostgresServer, schema: str) -> None:
     ledger = open_ledger(postgres.uri(schema, options="-c%20synchronous_commit%3Doff", application_name="a%26b"))
     with ledger._store._connections.one() as connection:  # type: ignore[attr-defined]
-        shown = connection.execute("SELECT current_setting('synchronous_commit'), current_setting('application_name')")
-        assert shown.fetchone() == ("off", "a&b")
+        question = b"SELECT current_setting('synchronous_commit'), current_setting('application_name')"
+        assert connection.ask([(question, ())]) == [[("off", "a&b")]]
     ledger.close()
 
 
