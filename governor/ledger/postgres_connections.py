@@ -8,11 +8,12 @@ that was cut tells nobody.
 from __future__ import annotations
 
 import os
+import selectors
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
-from selectors import EVENT_READ, DefaultSelector
+from selectors import EVENT_READ
 from threading import Semaphore
 from typing import Any, TypeAlias, TypeVar
 
@@ -25,6 +26,8 @@ T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]
 Statement: TypeAlias = tuple[bytes, Any]
 """A text and its values."""
+
+_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 MOST = 4
 """Connections of a process: operations on different scopes wait for the disk together."""
@@ -59,16 +62,13 @@ class TimedConnection(psycopg.Connection[Row]):
         return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
     def wait(self, gen: PQGen[T], *args: Any, **options: Any) -> T:
-        """As the library's, which is how it waits for anything; it looks up every tenth of a second."""
-        return super().wait(self._bounded(gen), *args, **options)
-
-    def _bounded(self, gen: PQGen[T]) -> PQGen[T]:
+        """As the library's, which is how it waits for anything, but not for ever."""
         end = time.monotonic() + self.patience
         try:
             state = next(gen)
             while True:
-                ready = yield state
-                if not ready and time.monotonic() > end:
+                ready = _ready(self.fileno(), state, end - time.monotonic())
+                if not ready:
                     self.close()
                     raise psycopg.OperationalError(f"the server did not answer for {self.patience:g} s")
                 state = gen.send(ready)
@@ -131,7 +131,7 @@ class Connections:
         while self._idle:
             with suppress(IndexError):  # another thread was first
                 connection = self._idle.pop()
-                if not _spoken_to(connection):
+                if not _ready(connection.fileno(), EVENT_READ, 0.0):  # else the server said goodbye meanwhile
                     return connection
                 self._end(connection)
         return None
@@ -198,11 +198,12 @@ def _limits(timeout: float) -> dict[str, str]:
     }
 
 
-def _spoken_to(connection: TimedConnection) -> bool:
-    """Whether something came in while nobody asked: that the server ended, as a rule."""
-    with DefaultSelector() as selector:
-        selector.register(connection.fileno(), EVENT_READ)
-        return bool(selector.select(0))
+def _ready(fileno: int, events: int, seconds: float) -> int:
+    """Which of the events a socket is ready for; 0 if for none in time."""
+    with _Selector() as selector:
+        selector.register(fileno, events)
+        found = selector.select(max(0.0, seconds))
+    return found[0][1] if found else 0
 
 
 _ALL: weakref.WeakSet[Connections] = weakref.WeakSet()
