@@ -59,7 +59,7 @@ def open_ledger(uri: str, *, clock: Clock = time.time, ttl: float = 900.0, keep:
     """
     for name, seconds in (("ttl", ttl), ("keep", keep)):
         if seconds is not None and seconds <= 0:
-            raise LedgerError(f"ledger '{uri}': {name} must be positive, not {seconds}")
+            raise LedgerError(f"ledger: {name} must be positive, not {seconds}")  # a URI may hold a password
     scheme, separator, _ = uri.partition("://")
     if not separator:
         raise LedgerError(
