@@ -32,7 +32,7 @@ class FrontierPrices:
         known = self.frontier
         if not len(known.price):
             return price_at(DIAL if terms.dial is None else terms.dial)
-        place = self._keeping(terms.keep) if terms.keep is not None else self._turned(terms.dial or 0.0)
+        place = self._keeping(terms.keep) if terms.keep is not None else _turned(known, terms.dial or 0.0)
         at = min(int(place), len(known.price) - 1)
         dearer, cheaper = known.price[at], known.price[min(at + 1, len(known.price) - 1)]
         price = float(cheaper if _toss(situation.step.id) < place - at else dearer)
@@ -44,10 +44,6 @@ class FrontierPrices:
         if along[-1] <= 0.0:
             return 0.0
         return float(np.interp(self._keeping(keep), np.arange(len(along)), along) / along[-1])
-
-    def _turned(self, dial: float) -> float:
-        along = _length(self.frontier)
-        return _place(along, dial * along[-1])
 
     def _keeping(self, keep: float) -> float:
         """Position, dear to cheap, of the last point that surely keeps `keep`, none dearer than the best fixed rung."""
@@ -69,6 +65,13 @@ def _length(known: Frontier) -> Floats:
     steps = np.abs(np.diff(known.cost)) / cost + np.abs(np.diff(known.quality)) / quality
     result: Floats = np.concatenate(([0.0], np.cumsum(steps)))
     return result
+
+
+@lru_cache(maxsize=1024)  # dials are few, and the same at every step
+def _turned(known: Frontier, dial: float) -> float:
+    """Position, dear to cheap, of a dial."""
+    along = _length(known)
+    return _place(along, dial * along[-1])
 
 
 def _place(along: Floats, wanted: float) -> float:
