@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from governor.errors import BackendRequestError
-from governor.protocols import Backend, Delta, Foresighted
+from governor.protocols import Backend, Counting, Delta, Foresighted
 from governor.records import Call, Reply, Rung
 
 if TYPE_CHECKING:
@@ -69,6 +69,11 @@ class Backends:
 
     def continues(self, rung: Rung) -> bool:
         return self.serving(rung.model).continues(rung)
+
+    def counts(self, rung: Rung) -> bool:
+        """Whether the rung's backend counts the tokens of its streams as they run."""
+        backend = self.serving(rung.model)
+        return isinstance(backend, Counting) and backend.counts(rung)
 
     def ready(self, rung: Rung) -> None:
         """Raise what would keep every call of this rung from being sent, where its backend can tell."""

@@ -9,6 +9,7 @@ from governor.account import Account
 from governor.effects import Compute, Process
 from governor.errors import BudgetExceededError
 from governor.plan.backtrack import unjudged
+from governor.plan.reach import Reach
 from governor.protocols import Estimator, Planner, Situation, Terms, Verifier
 from governor.records import COMPARISONS, Arm, Attempt, Forecast, Outcome, Status, Step, Usage
 
@@ -37,6 +38,8 @@ class Climb:
     refused: set[str] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
     """What went wrong beside the answer and did not end the step."""
+    reach: Reach | None = None
+    """How far the stream of the next call may run; None where its whole bound is held."""
     decided: str = ""
     difficulty: float | None = None
 
@@ -146,6 +149,7 @@ def outcome_of(
         usage += one.usage
         verifying += one.verdict.usage if one.verdict else Usage()
     reply = attempt.reply if attempt else None
+    cut = climb.account.cut if reply is not None and reply.finish_reason == "length" else None
     return Outcome(
         step_id=climb.step.id,
         status=status,
@@ -165,6 +169,7 @@ def outcome_of(
         node=climb.step.node,
         session=climb.step.session,
         audit=climb.terms.audit,
+        refusal=cut.told if cut else None,
         scopes=climb.account.scopes,
     )
 

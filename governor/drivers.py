@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from governor.effects import (
     CallModel,
     Compute,
+    Cut,
     Effect,
     Emit,
     Enter,
@@ -25,6 +26,7 @@ from governor.effects import (
     Process,
     Refund,
     Reserve,
+    Resume,
     Settle,
 )
 from governor.errors import LedgerError, RecordError, VerifierError
@@ -63,6 +65,8 @@ class Ports:
                 return self.clock()
             case CallModel(call):
                 return self.call(call)
+            case Resume() | Cut():
+                raise TypeError("only a stream can be resumed or cut")  # see governor.streaming
             case Compute(_, work):
                 return self.compute(work)
             case Enter(name, attributes):

@@ -55,9 +55,32 @@ class Refund:
 
 @dataclass(frozen=True, slots=True)
 class CallModel:
-    """Answered with a Reply; BackendError may be thrown instead."""
+    """Answered with a Reply; BackendError may be thrown instead.
+
+    With `upto`, a stream is read as far as that many output tokens: if it has more to say, the answer is Paused.
+    """
 
     call: Call
+    upto: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Reads the stream that is paused as far as `upto` output tokens (None: to its end); answered like CallModel."""
+
+    upto: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Ends the stream that is paused. Answered with a Reply of what was read, `finish_reason` "length"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The answer of a stream that would pass `upto`: its next piece brings it to so many output `tokens`."""
+
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +118,7 @@ class Exit:
     error: str = ""
 
 
-Effect: TypeAlias = Now | Reserve | Extend | Settle | Refund | CallModel | Compute | Emit | Enter | Exit
+Effect: TypeAlias = Now | Reserve | Extend | Settle | Refund | CallModel | Resume | Cut | Compute | Emit | Enter | Exit
 
 T = TypeVar("T")
 Process: TypeAlias = Generator[Effect, Any, T]

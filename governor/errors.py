@@ -177,7 +177,7 @@ class BudgetExceededError(LedgerError):
     limits that refuse, the gravest speaks: in that order, and of two spent ones the one that resets later.
     `resets` is when a spent limit has room for it again, if nothing more is booked (seconds since the epoch; None:
     never by itself). `retry_after` is the same in seconds from now, and for `budget_busy` a short wait; None where
-    waiting does not help.
+    waiting does not help. `others` is what others hold in this dimension of `scope`, of which some may come back.
     """
 
     def __init__(
@@ -191,6 +191,7 @@ class BudgetExceededError(LedgerError):
         kind: RefusalKind = "budget_exceeded",
         resets: float | None = None,
         retry_after: float | None = None,
+        others: int = 0,
     ) -> None:
         self.scope = scope
         self.dimension = dimension
@@ -200,6 +201,7 @@ class BudgetExceededError(LedgerError):
         self.kind: RefusalKind = kind
         self.resets = resets
         self.retry_after = retry_after
+        self.others = others
         super().__init__(f"budget '{scope}' {_REFUSED[kind]} {asked} {dimension} would pass the limit of {limit}")
 
     @property

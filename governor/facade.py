@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +25,8 @@ from governor.loop import govern
 from governor.pacer import Pacer
 from governor.plan.bounds import bound
 from governor.policy import load_policy, paced_for, terms_for, verify_for
-from governor.protocols import Backend, Estimator, Ledger, Planner, Sink, Situation, Terms, Tracer, Verifier
-from governor.records import Call, Message, Outcome, Plan, Reply, Step, Stop
+from governor.protocols import Backend, Counting, Estimator, Ledger, Planner, Sink, Situation, Terms, Tracer, Verifier
+from governor.records import Message, Outcome, Plan, Step, Stop
 from governor.streaming import AsyncStream, Stream
 from governor.telemetry.metrics import Meter, OtelMeter
 from governor.telemetry.spans import OtelTracer
@@ -100,20 +100,27 @@ class Governor:
 
     def process(self, step: Step, **terms: Any) -> Process[Outcome]:
         """The loop for one step, not yet driven. `terms` override the policy's terms for this one step."""
-        granted = self.terms(step, **terms)
+        granted = self._cuttable(self.terms(step, **terms))
         verifier = self.verifier(step, granted)
         if granted.streamed and verifier is not None and verifier.needs_whole_answer:
             granted = replace(granted, streamed=False)  # nothing is shown before it is accepted
         return govern(step, granted, Mind(self.estimator, self.planner, verifier))
 
+    def _cuttable(self, terms: Terms) -> Terms:
+        """The terms with the rungs whose streams can be cut where a budget ends, if the step is streamed."""
+        backend = self.backend
+        if not terms.streamed or not isinstance(backend, Counting):
+            return terms
+        rungs = frozenset(rung.id for rung in terms.ladder if rung.samples == 1 and backend.counts(rung))
+        return replace(terms, streams=replace(terms.streams, rungs=rungs))
+
     def ports(self) -> Ports:
         """Ports for `drive`."""
         return self._metered(sync_ports)
 
-    def async_ports(self, call: Callable[[Call], Awaitable[Reply]] | None = None) -> Ports:
-        """Ports for `adrive`; `call` replaces the backend's (streams do that)."""
-        made = self._metered(async_ports)
-        return replace(made, call=call) if call else made
+    def async_ports(self) -> Ports:
+        """Ports for `adrive`."""
+        return self._metered(async_ports)
 
     def _metered(self, ports: Callable[[Backend, Ledger, tuple[Sink, ...], Tracer], Ports]) -> Ports:
         ledger = self.ledger
@@ -138,11 +145,7 @@ class Governor:
     def astream(self, prompt: str | Sequence[Message] | Step, **context: Any) -> AsyncStream:
         """Like `stream`, for `async for`."""
         step = self.step(prompt, **context)
-
-        async def run(call: Callable[[Call], Awaitable[Reply]]) -> Outcome:
-            return await adrive(self.process(step, streamed=True), self.async_ports(call).perform)
-
-        return AsyncStream(self.backend, run)
+        return AsyncStream(self.backend, lambda: self.process(step, streamed=True), self.async_ports().perform)
 
     def explain(self, prompt: str | Sequence[Message] | Step, **context: Any) -> Explanation:
         """Forecast, index and reason for a step, without calling any model."""

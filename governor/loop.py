@@ -23,6 +23,7 @@ from governor.errors import (
 from governor.estimate.answers import agreement
 from governor.plan.backtrack import compare_refused, look_refused, stands
 from governor.plan.bounds import bound
+from governor.plan.reach import opening
 from governor.plan.turns import call_for, joined
 from governor.protocols import Belief, Terms, Verifier
 from governor.records import (
@@ -100,6 +101,7 @@ def _account(step: Step, terms: Terms, arm: Arm, started: float) -> Account:
         terms.limits if governed else unenforced(terms.limits),
         ends=None if deadline is None else started + deadline,
         each=terms.call if governed else None,
+        fails_closed=(governed and terms.fail == "closed") or any(limit.micros is not None for limit in terms.limits),
     )
 
 
@@ -188,7 +190,7 @@ def _granted(climb: Climb, plan: Plan) -> Process[BudgetExceededError | Outcome 
         optional = plan.mode in SECOND_LOOKS  # the step can do without
         return refusal if optional or climb.terms.on_exhausted == "degrade" else refused_outcome(climb, refusal)
     except LedgerUnavailableError as fault:
-        if climb.strict or any(limit.micros is not None for limit in account.limits):
+        if account.fails_closed:
             return finished(climb, "the ledger can't be reached", error=str(fault), without="error")
         account.off_the_books = True
         climb.faults.append(f"not booked: {fault}")
@@ -198,7 +200,9 @@ def _granted(climb: Climb, plan: Plan) -> Process[BudgetExceededError | Outcome 
 
 
 def _held(climb: Climb, plan: Plan) -> Process[None]:
-    needed = _bound(climb, _call(climb, plan), plan.mode)
+    call = _call(climb, plan)
+    needed = _bound(climb, call, plan.mode)
+    climb.reach = None
     if climb.terms.reserve == "ladder" and not climb.account.opened:
         try:
             yield from climb.account.grant(_whole_ladder(climb, plan, needed))
@@ -207,7 +211,12 @@ def _held(climb: Climb, plan: Plan) -> Process[None]:
                 raise
         else:
             return
-    yield from climb.account.grant(needed)
+    reach = None if plan.mode in SECOND_LOOKS else opening(call, plan, climb.terms, _verifying(climb, call))
+    if reach is None:
+        yield from climb.account.grant(needed)
+    else:
+        climb.reach = yield from climb.account.grant_reach(call, reach)
+    climb.account.cut = None
 
 
 def _attempt(climb: Climb, plan: Plan) -> Process[Attempt]:
@@ -270,7 +279,7 @@ def _answer(climb: Climb, plan: Plan, call: Call) -> Process[Reply | BackendErro
     replies: list[Reply] = []
     leader = 0
     for sample in range(plan.rung.samples):
-        answer = yield from climb.account.charged(_sampled(call, sample) if sample else call)
+        answer = yield from climb.account.charged(_sampled(call, sample) if sample else call, climb.reach)
         if isinstance(answer, BackendError):
             if replies:
                 break  # what is paid for is not thrown away: the samples that came decide
@@ -375,8 +384,12 @@ def _call(climb: Climb, plan: Plan) -> Call:
 def _bound(climb: Climb, call: Call, mode: BacktrackMode = "fresh") -> Amount:
     """The most an attempt can use: its samples and, where one has its say, its verifier."""
     needed = Amount() if mode == "verify" else sum([bound(call)] * call.rung.samples, Amount())
-    verifier = None if mode in COMPARISONS else _checker(climb, call)
-    return needed + verifier.bound(call) if verifier else needed
+    return needed if mode in COMPARISONS else needed + _verifying(climb, call)
+
+
+def _verifying(climb: Climb, call: Call) -> Amount:
+    verifier = _checker(climb, call)
+    return verifier.bound(call) if verifier else Amount()
 
 
 def _whole_ladder(climb: Climb, plan: Plan, needed: Amount) -> Amount:

@@ -20,9 +20,23 @@ from governor.records import (
     Rung,
     Step,
     Stop,
+    Usage,
     Verdict,
     Window,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streams:
+    """How much is reserved for a call whose stream can be cut: this `quantile` of its forecast output tokens.
+
+    While it runs it is extended by `step` tokens at a time, and cut where that is refused. `rungs` are those whose
+    streams can be cut; all other calls reserve their bound.
+    """
+
+    quantile: float = 0.95
+    step: int = 64
+    rungs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +59,7 @@ class Terms:
     limits: tuple[Limit, ...] = ()
     on_exhausted: Literal["refuse", "degrade", "best_so_far"] = "best_so_far"
     reserve: Literal["attempt", "ladder"] = "attempt"
+    streams: Streams = Streams()
     mode: Literal["on", "shadow", "canary"] = "on"
     share: float = 1.0
     fail: Literal["open", "closed"] = "closed"
@@ -183,10 +198,14 @@ class Redrawn(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of a streamed reply. `thinking` deltas are never part of the answer."""
+    """A piece of a streamed reply. `thinking` deltas are never part of the answer.
+
+    `usage` is what the call has come to with this piece, where the backend counts as it goes (see Counting).
+    """
 
     text: str = ""
     thinking: str = ""
+    usage: Usage | None = None
 
 
 class Backend(Protocol):
@@ -205,6 +224,15 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A Backend that can tell the tokens of a stream while it runs, so that it can be cut at an exact number."""
+
+    def counts(self, rung: Rung) -> bool:
+        """Whether every piece of this rung's streams has its `usage`, and closing a stream ends the generation."""
+        ...
 
 
 @runtime_checkable

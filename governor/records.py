@@ -214,7 +214,10 @@ def text_of(message: Message) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What is expected of one rung on one step: P(correct), P(verifier accepts), tokens, money, time, index."""
+    """What is expected of one rung on one step: P(correct), P(verifier accepts), tokens, money, time, index.
+
+    `output_tokens` is the mean, `spread` the standard deviation of log tokens around the forecast.
+    """
 
     rung: str
     p_success: float
@@ -223,6 +226,7 @@ class Forecast:
     micros: float
     seconds: float
     index: float = 0.0
+    spread: float = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,6 +85,10 @@ class LocalBackend:
         """
         return True
 
+    def counts(self, rung: Rung) -> bool:
+        """Always: the server tells how many tokens it has made with every piece, and stops when it is hung up on."""
+        return True
+
     def ready(self, rung: Rung) -> None:
         """Raises what loading the rung's model would, as far as that can be told without loading it."""
         self._engines.check(rung.model.removeprefix(PREFIX))

@@ -137,7 +137,7 @@ class Transcript:
             self._tool(part)
         self.logprobs.extend(entry["logprob"] for entry in (choice.get("logprobs") or {}).get("content") or ())
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
-        return Delta(text, thinking) if text or thinking else None
+        return Delta(text, thinking, self.usage) if text or thinking else None
 
     def _tool(self, part: Mapping[str, Any]) -> None:
         tool = self.tools.setdefault(part["index"], {"id": "", "name": "", "arguments": ""})

@@ -111,6 +111,7 @@ class AdjustedBelief:
                 micros=old.micros,
                 seconds=old.seconds,
                 index=old.index,
+                spread=old.spread,
             )
             for old, p in zip(forecasts, success.tolist(), strict=True)
         )

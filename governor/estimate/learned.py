@@ -33,6 +33,7 @@ WEIGHTS: Floats = _QUADRATURE / _QUADRATURE.sum()
 SURE = 7.0
 """Log-odds beyond this are not believed of any forecast."""
 
+_UNKNOWN_SPREAD = 0.7  # of log tokens, as is assumed before anything was measured
 _NUMBERS = (*(name for name in Features.__slots__ if name not in {"state", "input_tokens"}), "input_tokens")
 
 
@@ -239,9 +240,18 @@ class LearnedBelief:
                 output_tokens=out,
                 micros=micros,
                 seconds=expected_seconds(rung, out),
+                spread=spread,
             )
-            for rung, p, out, micros in zip(situation.terms.ladder, success, *self._costs(situation), strict=True)
+            for rung, p, out, micros, spread in zip(
+                situation.terms.ladder, success, *self._costs(situation), self._spreads(), strict=True
+            )
         )
+
+    def _spreads(self) -> list[float]:
+        """Standard deviation of log tokens around each rung's forecast."""
+        spreads = self.calibration.lengths.spread[list(self.places)]
+        known: list[float] = np.where(np.isnan(spreads), _UNKNOWN_SPREAD, spreads).tolist()
+        return known
 
     def _costs(self, situation: Situation) -> tuple[list[float], list[float]]:
         """Tokens and micro-USD of each rung; a rung without lengths costs what it did on the records, in their unit."""

@@ -137,6 +137,7 @@ class PricedBelief:
                 output_tokens=one.output_tokens,
                 micros=micros[one.rung],
                 seconds=one.seconds,
+                spread=one.spread,
             )
             for one in self.inner.forecasts(situation)
         )

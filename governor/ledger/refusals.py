@@ -70,7 +70,14 @@ def _refused(
         resets = booked.room_at(place, spent_by_others + whole - ceiling)
         wait = None if resets is None else max(0.0, resets - now)
     return BudgetExceededError(
-        limit.scope, DIMENSIONS[place], ceiling, whole - held, kind=kind, resets=resets, retry_after=wait
+        limit.scope,
+        DIMENSIONS[place],
+        ceiling,
+        whole - held,
+        kind=kind,
+        resets=resets,
+        retry_after=wait,
+        others=booked.reserved[place] - (held if own else 0),
     )
 
 

@@ -20,14 +20,15 @@ MEDIA_TOKENS = 16_384
 """Of one part that is not text and is given by reference (an image URL): its size can't be seen from here."""
 
 
-def bound(call: Call) -> Amount:
-    """The most one call can use.
+def bound(call: Call, output: int | None = None) -> Amount:
+    """The most one call can use; with `output`, where it is cut at that many output tokens.
 
     No byte-level tokenizer makes more tokens than bytes, so input tokens <= UTF-8 bytes of all texts plus
     the template's marks. Output: see `output_bound`, which backends must send. Price: the dearer of fresh and
     cached input. Thought and answer may each take all of the output: no server keeps the two apart for sure.
     """
-    price, given, output = call.rung.price, _input_bound(call), output_bound(call)
+    price, given = call.rung.price, _input_bound(call)
+    output = output_bound(call) if output is None else output
     dearest = max(price.input, price.input if price.cached_input is None else price.cached_input)
     return Amount(
         tokens=given + output,

@@ -265,6 +265,7 @@ def _with_index(
             micros=old.micros,
             seconds=old.seconds,
             index=indices.get(at, 0.0),
+            spread=old.spread,
         )
         for at, old in enumerate(forecasts)
     )

@@ -23,7 +23,7 @@ from governor.policy.schema import (
     RungSpec,
     periods,
 )
-from governor.protocols import Terms
+from governor.protocols import Streams, Terms
 from governor.records import Limit, Rung, Step
 
 DEFAULT_DIAL = 0.3
@@ -209,6 +209,7 @@ def _terms(policy: Policy, rule: Rule, budget: Budget, reason: str) -> Terms:
         call=budget.call.limit("call") if budget.call else None,
         on_exhausted=budget.on_exhausted,
         reserve=budget.reserve,
+        streams=Streams(quantile=budget.streams.quantile, step=budget.streams.step),
         mode="canary" if isinstance(mode, Canary) else mode,
         share=mode.canary if isinstance(mode, Canary) else float(mode == "on"),
         fail=policy.fail,

@@ -249,6 +249,15 @@ def periods(value: PeriodLimits | tuple[PeriodLimits, ...] | None) -> tuple[Peri
     return () if value is None else value if isinstance(value, tuple) else (value,)
 
 
+class StreamsSpec(Part):
+    """How much is reserved for a call whose stream can be cut: the backend counts its tokens as it runs."""
+
+    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Reserve what the output stays below with this probability, by the forecast, instead of its bound."""
+    step: Annotated[int, Field(ge=1, le=65_536)] = 64
+    """Tokens by which a running stream is extended; where that is refused it is cut at what it holds."""
+
+
 class Budget(Part):
     """Hard limits. Spend is reserved before each call, so that none is ever passed; the tightest limit wins."""
 
@@ -269,6 +278,8 @@ class Budget(Part):
     """What happens when a limit would be passed: an error, a cheaper rung that fits, or the best answer held."""
     reserve: Literal["attempt", "ladder"] = "attempt"
     """Reserve for one attempt at a time, or for the whole ladder before the first."""
+    streams: StreamsSpec = StreamsSpec()
+    """Of streams that can be cut less is reserved, so that more of them fit side by side."""
     emergency: Limits | None = Field(default=None, examples=[{"usd": 0.5}])
     """What each process may spend while the ledger's store can't be reached; it is booked there afterwards. Left out:
     nothing where money is limited, and with `fail: open` everything else."""

@@ -88,6 +88,7 @@ def encode_error(error: BaseException) -> Any:
             "kind": error.kind,
             "resets": error.resets,
             "retry_after": error.retry_after,
+            "others": error.others,
         }
     raise Unrecordable(type(error).__name__)
 

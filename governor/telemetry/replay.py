@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias
 from governor.effects import (
     CallModel,
     Compute,
+    Cut,
     Effect,
     Emit,
     Enter,
@@ -23,6 +24,7 @@ from governor.effects import (
     Process,
     Refund,
     Reserve,
+    Resume,
     Settle,
 )
 from governor.errors import BackendUnavailableError, BudgetExceededError, LedgerError, RecordError
@@ -82,7 +84,7 @@ class Replay:
 
     def process(self, effect: Effect) -> Process[Any]:
         """Answers one effect of the loop by asking for none, one or several."""
-        if isinstance(effect, Enter | Exit):
+        if isinstance(effect, Enter | Exit | Resume | Cut):
             return (yield effect)
         if isinstance(effect, Settle | Refund):
             return (yield from self._close(effect))

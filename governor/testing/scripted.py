@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import TypeAlias
 
 from governor.protocols import Delta
@@ -20,12 +21,15 @@ class ScriptedBackend:
     The script is a sequence of answers used in order, or a function of the call. An answer is a Reply, a text (one
     token a word, in the request and in the answer), or an exception to raise. Streams yield word by word. A
     script that is used up raises AssertionError: a call that no test foresaw.
+
+    The rungs in `counted` count their streams: the words share out the reply's output tokens.
     """
 
-    def __init__(self, script: Script, *, continues: Collection[str] = ()) -> None:
+    def __init__(self, script: Script, *, continues: Collection[str] = (), counted: Collection[str] = ()) -> None:
         self.calls: list[Call] = []
         self.closed = False
         self._continues = frozenset(continues)
+        self._counted = frozenset(counted)
         self._script = script if callable(script) else _in_order(script)
 
     def call(self, call: Call) -> Reply:
@@ -40,14 +44,17 @@ class ScriptedBackend:
 
     def stream(self, call: Call) -> Iterator[Delta | Reply]:
         reply = self.call(call)
-        yield from _pieces(reply)
+        yield from _counted(reply) if self.counts(call.rung) else _pieces(reply)
 
     async def astream(self, call: Call) -> AsyncIterator[Delta | Reply]:
-        for piece in _pieces(self.call(call)):
+        for piece in self.stream(call):
             yield piece
 
     def continues(self, rung: Rung) -> bool:
         return rung.id in self._continues
+
+    def counts(self, rung: Rung) -> bool:
+        return rung.id in self._counted
 
     def close(self) -> None:
         self.closed = True
@@ -75,3 +82,13 @@ def _pieces(reply: Reply) -> Iterator[Delta | Reply]:
     for word in re.findall(r"\s*\S+|\s+$", reply.text):
         yield Delta(text=word)
     yield reply
+
+
+def _counted(reply: Reply) -> Iterator[Delta | Reply]:
+    """The pieces with the tokens that they come to, the last one with all of them."""
+    *pieces, whole = _pieces(reply)
+    used, asked = reply.usage.output_tokens, reply.usage.input_tokens
+    for number, piece in enumerate(pieces, start=1):
+        if isinstance(piece, Delta):
+            yield replace(piece, usage=Usage(asked, used * number // len(pieces)))
+    yield whole

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from governor import Governor
 from governor.errors import (
     BackendReplyError,
     BackendRequestError,
@@ -24,8 +25,10 @@ from governor.errors import (
     MissingExtraError,
     ModelFileError,
 )
+from governor.ledger import open_ledger
+from governor.policy import policy_from
 from governor.protocols import Backend, Delta
-from governor.records import Reply
+from governor.records import Amount, Reply
 from governor_local import LocalBackend
 from governor_local.engine import Engine, Options, available_threads
 from governor_local.registry import find_model
@@ -156,6 +159,35 @@ def test_a_stream_ends_with_the_reply_its_deltas_add_up_to(backend: LocalBackend
     assert isinstance(reply, Reply)
     assert len(deltas) > 10
     assert "".join(delta.text for delta in deltas if isinstance(delta, Delta)) == reply.text
+
+
+def test_every_piece_says_how_many_tokens_it_came_to(backend: LocalBackend) -> None:
+    *deltas, reply = backend.stream(ask(RAIN))
+    counts = [delta.usage.output_tokens for delta in deltas if isinstance(delta, Delta) and delta.usage is not None]
+    assert isinstance(reply, Reply)
+    assert len(counts) == len(deltas)
+    assert counts == sorted(set(counts))  # each piece is at least one token more
+    assert counts[-1] <= reply.usage.output_tokens <= counts[-1] + 1  # the mark of the end is one too
+
+
+@pytest.mark.parametrize("most", [40, 70])
+def test_a_governed_stream_ends_exactly_where_its_budget_does(backend: LocalBackend, smollm2: str, most: int) -> None:
+    rung = {"id": "small", "model": smollm2, "answer_tokens": 400}
+    budget = {"app": {"answer_tokens": most, "per": "total"}, "streams": {"quantile": 0.1, "step": 16}}
+    policy = policy_from({"version": 1, "app": "cut", "ladder": [rung], "budget": budget})
+    ledger = open_ledger("memory://")
+    stream = Governor(policy, backend=backend, ledger=ledger).stream(STORY)
+    text = "".join(stream)
+    outcome = stream.outcome
+    assert outcome is not None
+    assert outcome.reply is not None
+    assert (outcome.reply.finish_reason, outcome.reply.usage.output_tokens) == ("length", most)
+    assert text == outcome.answer
+    assert (ledger.balance("app:cut").spent.answer, ledger.balance("app:cut").overshoot) == (most, Amount())
+    assert outcome.usage.input_tokens > 0
+    assert idle_within(5)  # the server generates no further
+    whole = backend.call(ask(STORY, tokens=400))
+    assert whole.text.startswith(text)
 
 
 async def test_async_calls_run_side_by_side_and_equal_the_sync_ones(backend: LocalBackend) -> None:
