@@ -10,30 +10,25 @@ from dataclasses import replace
 
 from governor.account import Account, Charge
 from governor.arm import arm_of, unenforced
-from governor.climb import Climb, Mind, finished, least, outcome_of, refused_outcome, told, with_load
+from governor.climb import Climb, Mind, finished, least, outcome_of, told, with_load
 from governor.effects import Emit, Now, Process, traced
 from governor.errors import (
     BackendError,
     BackendStreamError,
-    BudgetExceededError,
     LedgerError,
-    LedgerUnavailableError,
     RecordError,
 )
 from governor.estimate.answers import agreement
+from governor.grant import bound_of, call_of, checker, granted
 from governor.plan.backtrack import compare_refused, look_refused, stands
-from governor.plan.bounds import bound
-from governor.plan.reach import opening
-from governor.plan.turns import call_for, joined
+from governor.plan.turns import joined
 from governor.protocols import Belief, Terms, Verifier
 from governor.records import (
     COMPARISONS,
     SECOND_LOOKS,
     STOCHASTIC_FAILURES,
-    Amount,
     Arm,
     Attempt,
-    BacktrackMode,
     Call,
     Outcome,
     Plan,
@@ -113,7 +108,7 @@ def _climb(climb: Climb) -> Process[Outcome]:
         end = _forbidden(climb, plan)
         if end:
             return finished(climb, end)
-        refusal = yield from _granted(climb, plan)
+        refusal = yield from granted(climb, plan)
         if isinstance(refusal, Outcome):
             return refusal
         attempt: Attempt | None = None
@@ -172,7 +167,7 @@ def _unchanged(climb: Climb, plan: Plan | Stop) -> Process[Outcome]:
     reason = f"{climb.arm}: {plan.reason}"
     unchanged = Plan(rung=_baseline(climb), reason=reason, forecasts=plan.forecasts)
     try:
-        yield from climb.account.grant(_bound(climb, _call(climb, unchanged)))
+        yield from climb.account.grant(bound_of(climb, call_of(climb, unchanged)))
     except LedgerError as fault:
         climb.account.off_the_books = True
         climb.faults.append(f"not booked: {fault}")
@@ -180,47 +175,8 @@ def _unchanged(climb: Climb, plan: Plan | Stop) -> Process[Outcome]:
     return _verdict_on(climb, attempt) or finished(climb, reason)
 
 
-def _granted(climb: Climb, plan: Plan) -> Process[BudgetExceededError | Outcome | None]:
-    """Reserve for a plan. None is yes; a refusal to degrade from, or the outcome that ends the step, is no."""
-    account = climb.account
-    try:
-        yield from _held(climb, plan)
-    except BudgetExceededError as refusal:
-        climb.refused.add(plan.rung.id)
-        optional = plan.mode in SECOND_LOOKS  # the step can do without
-        return refusal if optional or climb.terms.on_exhausted == "degrade" else refused_outcome(climb, refusal)
-    except LedgerUnavailableError as fault:
-        if account.fails_closed:
-            return finished(climb, "the ledger can't be reached", error=str(fault), without="error")
-        account.off_the_books = True
-        climb.faults.append(f"not booked: {fault}")
-    except LedgerError as fault:
-        return finished(climb, "the ledger refused the reservation", error=str(fault), without="error")
-    return None
-
-
-def _held(climb: Climb, plan: Plan) -> Process[None]:
-    call = _call(climb, plan)
-    needed = _bound(climb, call, plan.mode)
-    climb.reach = None
-    if climb.terms.reserve == "ladder" and not climb.account.opened:
-        try:
-            yield from climb.account.grant(_whole_ladder(climb, plan, needed))
-        except BudgetExceededError:
-            if climb.terms.on_exhausted != "degrade":
-                raise
-        else:
-            return
-    reach = None if plan.mode in SECOND_LOOKS else opening(call, plan, climb.terms, _verifying(climb, call))
-    if reach is None:
-        yield from climb.account.grant(needed)
-    else:
-        climb.reach = yield from climb.account.grant_reach(call, reach)
-    climb.account.cut = None
-
-
 def _attempt(climb: Climb, plan: Plan) -> Process[Attempt]:
-    call = _call(climb, plan)
+    call = call_of(climb, plan)
     if plan.mode == "verify":
         attempt = _attempt_of(plan, call, _in_hand(climb, plan), Charge())
     else:
@@ -237,7 +193,7 @@ def _attempt(climb: Climb, plan: Plan) -> Process[Attempt]:
 def _checked(climb: Climb, plan: Plan, call: Call, reply: Reply) -> Process[Verdict]:
     if plan.mode in COMPARISONS:
         return flaw(reply) or compared(_in_hand(climb, plan), reply)
-    verifier = _checker(climb, call)
+    verifier = checker(climb, call)
     name = verify_name(verifier.name if verifier else "complete")
     return (yield from traced(name, {}, _verify(climb, verifier, call, reply), verdict_attributes))
 
@@ -296,19 +252,6 @@ def _answer(climb: Climb, plan: Plan, call: Call) -> Process[Reply | BackendErro
 def _sampled(call: Call, sample: int) -> Call:
     seed = None if call.seed is None else call.seed + 1000 * sample
     return replace(call, sample=sample, seed=seed, purpose="sample")
-
-
-def _checker(climb: Climb, call: Call) -> Verifier | None:
-    """Who judges a reply; in shadow and control arms none that calls models, which would change what the step costs."""
-    verifier = climb.mind.verifier
-    if verifier is None or climb.governed:
-        return verifier
-    try:
-        most = verifier.bound(call)
-    except Exception as fault:  # noqa: BLE001 - whatever a plugged-in verifier does, the call goes on
-        climb.faults.append(f"not verified: {type(fault).__name__}: {fault}")
-        return None
-    return None if most.calls or most.micros else verifier
 
 
 def _verify(climb: Climb, verifier: Verifier | None, call: Call, reply: Reply) -> Process[Verdict]:
@@ -371,32 +314,6 @@ def _forbidden(climb: Climb, plan: Plan) -> str:
         if attempt.rung.id == plan.rung.id and attempt.failure not in STOCHASTIC_FAILURES:
             return f"rung {plan.rung.id} failed before for a reason that would repeat"
     return ""
-
-
-def _call(climb: Climb, plan: Plan) -> Call:
-    """The request of a plan. In shadow and control arms no verifier has a say in it."""
-    verifier = climb.mind.verifier if climb.governed else None
-    ends = climb.account.ends
-    left = None if ends is None else ends - climb.now
-    return call_for(climb.step, plan, tuple(climb.attempts), verifier, left)
-
-
-def _bound(climb: Climb, call: Call, mode: BacktrackMode = "fresh") -> Amount:
-    """The most an attempt can use: its samples and, where one has its say, its verifier."""
-    needed = Amount() if mode == "verify" else sum([bound(call)] * call.rung.samples, Amount())
-    return needed if mode in COMPARISONS else needed + _verifying(climb, call)
-
-
-def _verifying(climb: Climb, call: Call) -> Amount:
-    verifier = _checker(climb, call)
-    return verifier.bound(call) if verifier else Amount()
-
-
-def _whole_ladder(climb: Climb, plan: Plan, needed: Amount) -> Amount:
-    for rung in climb.terms.ladder:
-        if rung.id != plan.rung.id:
-            needed += _bound(climb, _call(climb, Plan(rung=rung)))
-    return needed
 
 
 def _baseline(climb: Climb) -> Rung:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from governor.effects import (
     CallModel,
     Compute,
+    Cut,
     Effect,
     Emit,
     Enter,
@@ -19,6 +20,7 @@ from governor.effects import (
     Process,
     Refund,
     Reserve,
+    Resume,
     Settle,
 )
 from governor.errors import BackendError, BackendTimeoutError, BudgetExceededError
@@ -149,8 +151,8 @@ class World:
             case Emit(_, record):
                 self.emitted.append(record.number if isinstance(record, Attempt) else "outcome")
                 return None
-            case Enter() | Exit():
-                return None
+            case Enter() | Exit() | Resume() | Cut():
+                return None  # nothing is streamed here
 
     def _reply(self, number: int) -> Reply:
         cost = COSTS[number]
