@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,9 @@ PROBED = 1500
 
 FEWEST = 20
 """Questions without which nothing is fitted."""
+
+Parts: TypeAlias = Sequence[tuple[Rows, Rows]]
+"""(training rows, test rows) of each fold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,78 +166,95 @@ def _outcomes(table: Table) -> tuple[Floats, Floats]:
 
 def _held_out(design: Design, y: Floats, weight: Floats, fold: Rows, seed: int) -> Held:
     """Trees learn from held-out log-odds of the linear heads, as they will meet them."""
+    parts = list(splits(fold))
+    probed = parts[: _probed(parts)]
     views, places = [], []
-    for train, _ in splits(fold):
+    for train, _ in parts:
         words, x = design.weighted(inverse_frequency(design.counts[train]))
         views.append(x)
         places.append(words @ fit_axes(words[train], seed))
-    probed = _probed(fold)
-    strength = _strength(views[:probed], y, weight, fold)
-    linear = _linear(views, y, weight, fold, strength)
-    rows = [np.hstack([linear, design.numbers, axes]) for axes in places]
+    linear_by = _linear_by(views, y, weight, parts)
+    strength = _strength(linear_by, y, weight, probed)
+    linear = _together(parts, [linear_by(strength, at) for at in range(len(parts))])
+    trees_by = _trees_by([np.hstack([linear, design.numbers, axes]) for axes in places], y, weight, parts)
     tried = shapes(y.shape[1])
-    shape = tried[0] if len(tried) == 1 else _shape(tried, rows[:probed], linear, y, weight, fold)
-    raw = _blends(linear, _grown(rows, y, weight, fold, shape))
+    shape = tried[0] if len(tried) == 1 else _shape(tried, trees_by, linear, y, weight, probed)
+    raw = _blends(linear, _together(parts, [trees_by(shape, at) for at in range(len(parts))]))
     grown, mix = min(raw, key=lambda one: _log_loss(raw[one], y, weight))
     return Held(raw[grown, mix], linear, strength, shape, grown, mix)
 
 
-def _probed(fold: Rows) -> int:
+def _linear_by(views: list[Any], y: Floats, weight: Floats, parts: Parts) -> Callable[[float, int], Floats]:
+    """Log-odds (T, K) of a fold's questions by linear heads of some strength that did not see them; each fitted once.
+
+    `views` are what the heads read (Q, B), one for each fold.
+    """
+
+    @cache
+    def fitted(strength: float, at: int) -> Floats:
+        (train, test), x = parts[at], views[at]
+        coefficients, intercepts = fit_linear(x[train], y[train], weight[train], strength)
+        odds: Floats = x[test] @ coefficients + intercepts
+        return odds
+
+    return fitted
+
+
+def _trees_by(rows: list[Floats], y: Floats, weight: Floats, parts: Parts) -> Callable[[Shape, int], Floats]:
+    """Sums of trees of some shape that did not see a fold (len(GROWN), T, K) of its questions; each fitted once."""
+
+    @cache
+    def fitted(shape: Shape, at: int) -> Floats:
+        (train, test), x = parts[at], rows[at]
+        return fit_trees(x[train], y[train], weight[train], most_rounds(y.shape[1]), shape).many(x[test], GROWN)
+
+    return fitted
+
+
+def _together(parts: Parts, found: list[Floats]) -> Floats:
+    """What was found of each fold's questions (..., T, K), in the order of all (..., Q, K)."""
+    order = np.argsort(np.concatenate([test for _, test in parts]))
+    return np.concatenate(found, axis=-2)[..., order, :]
+
+
+def _probed(parts: Parts) -> int:
     """How many folds hold PROBED questions."""
-    sizes = np.array([len(test) for _, test in splits(fold)]).cumsum()
+    sizes = np.array([len(test) for _, test in parts]).cumsum()
     return int(np.searchsorted(sizes, min(PROBED, int(sizes[-1])))) + 1
 
 
-def _shape(tried: Sequence[Shape], rows: list[Floats], linear: Floats, y: Floats, weight: Floats, fold: Rows) -> Shape:
-    """The shape of least log loss, beside the linear heads, on the folds that `rows` (Q, F) are of."""
-    known = _of_folds(fold, len(rows))
-
-    def loss(shape: Shape) -> float:
-        raw = _blends(linear, _grown(rows, y, weight, fold, shape))
-        return min(_log_loss(odds[known], y[known], weight[known]) for odds in raw.values())
-
-    return min(tried, key=loss)
-
-
-def _grown(rows: list[Floats], y: Floats, weight: Floats, fold: Rows, shape: Shape) -> Floats:
-    """Sums of trees that did not see their question's fold, (len(GROWN), Q, K); 0 in folds that have no rows."""
-    trees = np.zeros((len(GROWN), *y.shape))
-    for part, (train, test) in zip(rows, splits(fold), strict=False):
-        forest = fit_trees(part[train], y[train], weight[train], most_rounds(y.shape[1]), shape)
-        trees[:, test] = forest.many(part[test], GROWN)
-    return trees
-
-
-def _blends(linear: Floats, trees: Floats) -> dict[tuple[float, float], Floats]:
-    """Log-odds (Q, K) of heads and trees together, by how many of the trees and their weight."""
-    return {(grown, mix): mixed(linear, trees[at], mix) for at, grown in enumerate(GROWN) for mix in MIXES}
-
-
-def _strength(views: list[Any], y: Floats, weight: Floats, fold: Rows) -> float:
-    """The strength of least log loss on the folds that `views` (Q, B) are of."""
-    known = _of_folds(fold, len(views))
+def _strength(linear_by: Callable[[float, int], Floats], y: Floats, weight: Floats, probed: Parts) -> float:
+    """The strength of least held-out log loss."""
     best, least = STRENGTHS[0], np.inf
     for strength in STRENGTHS:
-        odds = _linear(views, y, weight, fold, strength)
-        loss = _log_loss(odds[known], y[known], weight[known])
+        loss = sum(_log_loss(linear_by(strength, at), y[test], weight[test]) for at, (_, test) in enumerate(probed))
         if loss >= least:
             break
         best, least = strength, loss
     return best
 
 
-def _of_folds(fold: Rows, count: int) -> npt.NDArray[np.bool_]:
-    """Whether each question (Q,) is in one of the first folds."""
-    return np.isin(fold, np.unique(fold)[:count])
+def _shape(
+    tried: Sequence[Shape],
+    trees_by: Callable[[Shape, int], Floats],
+    linear: Floats,
+    y: Floats,
+    weight: Floats,
+    probed: Parts,
+) -> Shape:
+    """The shape of least held-out log loss, beside the linear heads."""
+    tests = np.concatenate([test for _, test in probed])
+
+    def loss(shape: Shape) -> float:
+        trees = np.concatenate([trees_by(shape, at) for at in range(len(probed))], axis=-2)
+        return min(_log_loss(odds, y[tests], weight[tests]) for odds in _blends(linear[tests], trees).values())
+
+    return min(tried, key=loss)
 
 
-def _linear(views: list[Any], y: Floats, weight: Floats, fold: Rows, strength: float) -> Floats:
-    """Log-odds (Q, K) of linear heads that did not see their question's fold; 0 in folds that have no view (Q, B)."""
-    odds = np.zeros_like(y)
-    for x, (train, test) in zip(views, splits(fold), strict=False):
-        coefficients, intercepts = fit_linear(x[train], y[train], weight[train], strength)
-        odds[test] = x[test] @ coefficients + intercepts
-    return odds
+def _blends(linear: Floats, trees: Floats) -> dict[tuple[float, float], Floats]:
+    """Log-odds (Q, K) of heads and trees together, by how many of the trees and their weight."""
+    return {(grown, mix): mixed(linear, trees[at], mix) for at, grown in enumerate(GROWN) for mix in MIXES}
 
 
 def _final(design: Design, y: Floats, weight: Floats, held: Held, seed: int) -> tuple[Text, Forest, Floats]:
