@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -333,6 +333,15 @@ class Auditable(Protocol):
 
         Holds stay. A settlement that replaces a booking of before the reset never takes the sum below zero.
         """
+        ...
+
+
+@runtime_checkable
+class Rebuildable(Protocol):
+    """A Ledger that notices when its books were lost, and then answers with LedgerLostError until they are rebuilt."""
+
+    def rebuild(self, balances: Iterable[Balance]) -> None:
+        """Begin new books with these sums as spent; what was held is dropped."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""`governor budget show|watch|set|reset|audit|export`: what was spent, what is left, and whether the ledger is right.
+"""`governor budget`: what was spent, what is left, whether the ledger is right, and what to do where it is not.
 
 Exit codes: 0 done, 1 the audit found a difference, nothing was confirmed, or the store failed, 2 wrong usage.
 """
@@ -10,36 +10,27 @@ import json
 import math
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from governor.cli.budget_store import AsJson, Prefix, Rules, Store, Uri, opened
+from governor.cli.budget_audit import audit
+from governor.cli.budget_rebuild import rebuild
+from governor.cli.budget_store import AsJson, Prefix, Rules, Store, Uri, confirmed, opened
 from governor.cli.reading import refusals
-from governor.errors import LedgerError, LedgerUnavailableError, RecordError
+from governor.errors import LedgerError, LedgerUnavailableError
 from governor.records import Amount
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from governor.ledger.standing import Standing
     from governor.ledger.sums import Figures
     from governor.protocols import Balance
-    from governor.telemetry.audit import Audit
-
-WIDTH = 150
-"""Columns of a table that goes to no terminal."""
-
-TOLD = 20
-"""Lines and steps that are told one by one; the rest are counted."""
 
 Scope = Annotated[str, typer.Argument(help="The scope's whole key, as `show` names it.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
@@ -76,9 +67,9 @@ def show(uri: Uri = None, policy: Rules = None, prefix: Prefix = "", as_json: As
     if not found:
         typer.echo(f"{store.name}: nothing was spent yet{f' on {prefix}' if prefix else ''}")
         return
-    from governor.cli.budget_table import budget_table
+    from governor.cli.budget_table import budget_table, console
 
-    _console().print(budget_table(found))
+    console().print(budget_table(found))
 
 
 @app.command()
@@ -223,7 +214,7 @@ def _change(
     with opened(uri, policy) as store:
         before = _known(store, scope, new=new)
         wanted = _wanted(before, stated)
-        if not yes and not _confirmed(f"{scope}: {', '.join(changes(before.spent, wanted)) or 'no change'}. Do it?"):
+        if not yes and not confirmed(f"{scope}: {', '.join(changes(before.spent, wanted)) or 'no change'}. Do it?"):
             typer.echo("left as it was", err=True)
             raise typer.Exit(1)
         before = next((one for one in store.ledger.balances(scope) if one.scope == scope), before)  # asking took time
@@ -260,118 +251,8 @@ def _known(store: Store, scope: str, *, new: bool) -> Balance:
     return Balance(scope=scope)
 
 
-def _confirmed(question: str) -> bool:
-    """Whether a person said yes; where nobody can answer, nobody did."""
-    typer.echo(f"{question} [y/N] ", nl=False, err=True)
-    answer = sys.stdin.readline()
-    if not answer:
-        typer.echo("(nobody answers here: use --yes)", err=True)
-    return answer.strip().lower() in ("y", "yes")
-
-
-@app.command()
-def audit(
-    records: Annotated[list[Path], typer.Argument(help="Record files (JSON lines, .gz too), all of a scope's life.")],
-    uri: Annotated[str | None, typer.Option("--ledger", help="Budget store, such as sqlite:///budget.db.")] = None,
-    policy: Annotated[str | None, typer.Option("--policy", help="Take the store from this policy.")] = None,
-    prefix: Prefix = "",
-    since: Annotated[str | None, typer.Option(help="Leave out records of before this moment (RFC 3339).")] = None,
-    cancelled: Annotated[
-        bool, typer.Option("--cancelled", help="Trust the ledger on steps that were cut off: they leave no outcome.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Add up the records and prove that the ledger agrees.
-
-    To the micro-USD, the millisecond and the token of each kind. Exit code 1 where anything differs or a record could
-    not be matched. Run it while nothing is being spent.
-
-    Example: governor budget audit records.jsonl --ledger sqlite:///budget.db
-    """
-    from governor.telemetry.audit import audited
-
-    begin = _moment(since)
-    with refusals():
-        lines = _read(records, begin)
-    with opened(uri, policy) as store:
-        balances, reservations = store.ledger.balances(), store.ledger.reservations()
-    found = audited(lines, balances, reservations, time.time(), cancelled=cancelled, prefix=prefix)
-    if as_json:
-        typer.echo(_audit_json(store, found))
-    else:
-        _print_audit(found)
-    raise typer.Exit(0 if found.agrees else 1)
-
-
-def _moment(text: str | None) -> float:
-    if text is None:
-        return float("-inf")
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"--since: '{text}' is no moment (write 2026-11-21 or 2026-11-21T14:00:00Z)") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _read(paths: list[Path], since: float) -> list[Any]:
-    """Every record from `since` on; what can't be read is told. RecordError where there is no outcome at all."""
-    from governor.telemetry.records import RecordWarning, read_records
-
-    with warnings.catch_warnings(record=True, action="always", category=RecordWarning) as skipped:
-        found = [record for path in paths for record in read_records(path) if _written(record) >= since]
-    for warning in skipped[:TOLD]:
-        typer.echo(str(warning.message), err=True)
-    if len(skipped) > TOLD:
-        typer.echo(f"{len(skipped) - TOLD} more lines were skipped", err=True)
-    if not any(record.get("kind") == "outcome" for record in found):
-        raise RecordError(f"{', '.join(map(str, paths))}: no outcome to add up (governor run --records writes them)")
-    return found
-
-
-def _written(record: Any) -> float:
-    try:
-        return datetime.fromisoformat(record["time"]).timestamp()
-    except (KeyError, TypeError, ValueError):
-        return float("inf")  # the audit says what is wrong with it
-
-
-def _print_audit(found: Audit) -> None:
-    from governor.cli.budget_table import audit_table
-
-    table, more = audit_table(found)
-    _console().print(table)
-    if more:
-        typer.echo(f"{more} more scopes agree")
-    for words, mismatches in (("not matched", found.unmatched), ("without an outcome", found.unrecorded)):
-        for one in mismatches[:TOLD]:
-            typer.echo(f"{words}: {one.key}: {one.reason}")
-        if len(mismatches) > TOLD:
-            typer.echo(f"{words}: {len(mismatches) - TOLD} more")
-    typer.echo(_verdict(found))
-
-
-def _verdict(found: Audit) -> str:
-    read = f"outcomes {found.outcomes}, attempts {found.attempts}, scopes {found.compared}"
-    if found.unbooked:
-        read += f", booked nowhere {found.unbooked}"
-    apart = sum(not row.agrees for row in found.rows)
-    wrong = [
-        f"{words} {number}"
-        for number, words in (
-            (apart, "scopes that differ"),
-            (len(found.unmatched), "records not matched"),
-            (0 if found.cancelled else len(found.unrecorded), "reservations without an outcome"),
-        )
-        if number
-    ]
-    if not wrong and not found.agrees:
-        wrong = ["the ledger has forgotten every scope"]
-    return f"{'does not agree: ' + ', '.join(wrong) if wrong else 'agrees'} ({read})"
-
-
-def _audit_json(store: Store, found: Audit) -> str:
-    rows = [asdict(row) | {"agrees": row.agrees} for row in found.rows]
-    return json.dumps({"ledger": store.name, "agrees": found.agrees} | asdict(found) | {"rows": rows})
+app.command()(audit)
+app.command()(rebuild)
 
 
 @app.command()
@@ -405,10 +286,3 @@ def _reading(store: Store, found: tuple[Standing, ...]) -> str:
     at = found[0].now if found else time.time()
     told = {"ledger": store.name, "at": round(at, 3), "scopes": [as_object(one) for one in found]}
     return json.dumps(told, ensure_ascii=False)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing, contextmanager
@@ -90,6 +91,15 @@ def opened(uri: str | None, policy: str | None) -> Generator[Store, None, None]:
                     f"ledger '{redact(where)}' can't list its scopes (it is no governor.protocols.Auditable)"
                 )
         yield Store(redact(where), cast("Auditable", ledger), rules)
+
+
+def confirmed(question: str) -> bool:
+    """Whether a person said yes; where nobody can answer, nobody did."""
+    typer.echo(f"{question} [y/N] ", nl=False, err=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        typer.echo("(nobody answers here: use --yes)", err=True)
+    return answer.strip().lower() in ("y", "yes")
 
 
 def _read(policy: str | None) -> Policy | None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -14,10 +15,21 @@ if TYPE_CHECKING:
     from governor.records import Amount, Window
     from governor.telemetry.audit import Audit, Row
 
+WIDTH = 150
+"""Columns of a table that goes to no terminal."""
+
 LISTED = 40
 """Scopes that agree are listed one by one up to this many."""
 
 _MONEY, _MILLIS = 1, 2  # places in the order of dimensions
+
+
+def console() -> Console:
+    """Where tables are printed."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
 
 
 def figure(value: float, place: int) -> str:

@@ -78,6 +78,16 @@ def slides(scope: str) -> Per | None:
     return cast("Per", per) if per in _SECONDS else None
 
 
+def window_of(scope: str) -> Window:
+    """The window that the key of a policy's scope names: the inverse of `placed`."""
+    if scope.startswith(("step:", "session:")):
+        return STEP if scope.startswith("step:") else SESSION
+    if (per := slides(scope)) is not None:
+        return _sliding(per)
+    known = period_of(scope)
+    return TOTAL if known is None else fixed(*known)[1]
+
+
 def _begin(per: str, moment: datetime) -> datetime:
     """When the period of a moment, which is a whole minute, began."""
     if per == "minute":

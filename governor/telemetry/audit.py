@@ -14,10 +14,9 @@ from typing import Any
 
 from governor.ledger.admission import NOTHING, larger, minus
 from governor.ledger.sums import DIMENSIONS, GRAINS
-from governor.policy.period import PERIOD_IDLE, SESSION_IDLE, period_of, placed, slides
 from governor.protocols import Balance, Reservation
 from governor.records import Amount
-from governor.telemetry.spend import ALWAYS, Ending, Spend, told_by
+from governor.telemetry.spend import ALWAYS, Ending, Spend, kept, told_by
 
 EDGE_SECONDS = 5.0
 """How much later than its settlement an outcome's line may be written: near the edge of a sliding window both fit."""
@@ -261,7 +260,7 @@ class _Books:
 
     def _forgotten(self, scope: str, tally: _Tally) -> bool:
         """Whether a ledger may have dropped these sums: old enough, and nothing remembered is booked on them."""
-        return not tally.remembered and tally.newest + _kept(scope) < self._now
+        return not tally.remembered and tally.newest + kept(scope) < self._now
 
 
 def _edge(sliding: float, now: float) -> float:
@@ -277,18 +276,3 @@ def _scopes(lives: Iterable[Reservation]) -> tuple[str, ...]:
 def _owner(scope: str) -> str:
     """The application in a scope's key: `app:desk@2026-11-21` and `session:desk/9` are both desk's."""
     return re.split(r"[/@~]", scope.partition(":")[2], maxsplit=1)[0]
-
-
-def _kept(scope: str) -> float:
-    """Seconds for which a scope of a policy is kept at least after its last booking."""
-    if scope.startswith("step:"):
-        return 0.0
-    if scope.startswith("session:"):
-        return SESSION_IDLE
-    if period_of(scope) is not None:
-        return PERIOD_IDLE
-    per = slides(scope)
-    if per is None:
-        return float("inf")
-    _, window = placed("", per, True, 0.0)
-    return (window.sliding or 0.0) * (1 + 2 / GRAINS)

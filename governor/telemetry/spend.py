@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from governor.ledger.admission import NOTHING
-from governor.ledger.sums import DIMENSIONS
+from governor.ledger.sums import DIMENSIONS, GRAINS
+from governor.policy.period import window_of
 from governor.records import Amount
 
 ALWAYS = DIMENSIONS[:4]
@@ -101,6 +102,14 @@ def _of_attempt(record: Mapping[str, Any]) -> Amount:
         micros=record["micros"] + checked["micros"],
         calls=record["calls"] + checked["calls"],
     )
+
+
+def kept(scope: str) -> float:
+    """Seconds for which a ledger keeps a policy's scope at least after its last booking."""
+    window = window_of(scope)
+    if window.sliding is not None:
+        return window.sliding * (1 + 2 / GRAINS)
+    return float("inf") if window.idle is None else window.idle
 
 
 def _digest(record: Mapping[str, Any]) -> bytes:
