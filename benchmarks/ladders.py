@@ -1,6 +1,7 @@
 """Every recorded ladder, replayed: the governor against random mixing and a TF-IDF router, and the README's table.
 
     python -m benchmarks.ladders --out runs/ladders            (two processes; resumable: a row that is there is kept)
+    python -m benchmarks.ladders --out runs/ladders --beside   (what stands beside the table: shuffled labels and more)
     python -m benchmarks.ladders --out runs/ladders --report   (print the tables of the rows that are there)
 
 Records and ladders are read from ../shared/data (or GOVERNOR_DATA). Figures are medians of fold seeds 0 to 4, intervals
@@ -175,15 +176,17 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", help="rows whose name holds this")
+    parser.add_argument("--beside", action="store_true", help="measure the rows beside the table, of fold seed 0 alone")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     options = parser.parse_args()
-    every = [row for row in (*CLAIMS, *BESIDE, *SHUFFLED) if (options.only or "") in row.name]
+    wanted = (*BESIDE, *SHUFFLED) if options.beside else CLAIMS
+    rows = [row for row in wanted if (options.only or "") in row.name]
     if not options.report:
         if not DATA.is_dir():
             raise SystemExit(f"{DATA} is not here: say where the recorded outcomes are (GOVERNOR_DATA)")
-        run(every, options.out, options.seeds, options.jobs)
-        if not options.only:
+        run(rows, options.out, options.seeds, options.jobs)
+        if not options.only and not options.beside:
             into_readme(options.readme, table(CLAIMS, options.out))
     for rows in (CLAIMS, BESIDE, SHUFFLED):
         print(table(rows, options.out))
