@@ -181,11 +181,11 @@ def main() -> int:
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     options = parser.parse_args()
     wanted = (*BESIDE, *SHUFFLED) if options.beside else CLAIMS
-    rows = [row for row in wanted if (options.only or "") in row.name]
+    every = [row for row in wanted if (options.only or "") in row.name]
     if not options.report:
         if not DATA.is_dir():
             raise SystemExit(f"{DATA} is not here: say where the recorded outcomes are (GOVERNOR_DATA)")
-        run(rows, options.out, options.seeds, options.jobs)
+        run(every, options.out, options.seeds, options.jobs)
         if not options.only and not options.beside:
             into_readme(options.readme, table(CLAIMS, options.out))
     for rows in (CLAIMS, BESIDE, SHUFFLED):

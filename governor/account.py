@@ -134,8 +134,8 @@ class Account:
     in_flight: Amount = field(default_factory=Amount)
     most: Amount | None = None
     """What the step could come to in all when the ledger last refused it; None before."""
-    cut: BudgetExceededError | None = None
-    """What the ledger said when the last stream was cut; None where it was not."""
+    cut: LedgerError | None = None
+    """Why the last stream could not be extended; None where it could."""
     opened: bool = False
     scopes: tuple[str, ...] = ()
     """What the reservation books on, each once, as the ledger says: a resumed step stays in its first period."""
@@ -236,25 +236,27 @@ class Account:
 
     def _lengthened(self, call: Call, reach: Reach, at: int) -> Process[Reach]:
         """The reach of a stream that stands at `at` tokens: a step more, at the very end what is left, or as it is."""
-        longer = reach.longer(at)
+        longer = yield from self._extended(call, reach.longer(at))
+        refusal = self.cut
+        if longer is None and at > reach.tokens and isinstance(refusal, BudgetExceededError):
+            last = reach.longer(at).shortened(at, self._fitting(call, refusal))
+            longer = (yield from self._extended(call, last)) if last is not None else None
+            self.cut = refusal
+        if longer is None:
+            return reach
+        self.in_flight = bound(call, longer.tokens)
+        return longer
+
+    def _extended(self, call: Call, longer: Reach) -> Process[Reach | None]:
+        """Hold a longer reach; None, and why in `cut`, where the ledger refuses or can't be reached."""
+        self.cut = None
         try:
             yield from self._hold(_reached(call, longer))
-        except BudgetExceededError as refusal:
-            self.cut = refusal
-            last = longer.shortened(at, self._fitting(call, refusal)) if at > reach.tokens else None
-            if last is None:
-                return reach
-            try:
-                yield from self._hold(_reached(call, last))
-            except LedgerError:
-                return reach  # others were faster
-            longer = last
-        except LedgerUnavailableError:
-            if self.fails_closed:
-                return reach
+        except LedgerError as fault:
+            if self.fails_closed or not isinstance(fault, LedgerUnavailableError):
+                self.cut = fault
+                return None
             self.off_the_books = True
-            longer = replace(longer, tokens=longer.most)
-        self.in_flight = bound(call, longer.tokens)
         return longer
 
     def metered(self, process: Process[T]) -> Process[T]:

@@ -150,6 +150,7 @@ def outcome_of(
         verifying += one.verdict.usage if one.verdict else Usage()
     reply = attempt.reply if attempt else None
     cut = climb.account.cut if reply is not None and reply.finish_reason == "length" else None
+    why = [str(cut)] if cut is not None and str(cut) not in error else []
     return Outcome(
         step_id=climb.step.id,
         status=status,
@@ -165,11 +166,11 @@ def outcome_of(
         decided=climb.decided,
         difficulty=climb.difficulty,
         reason=reason,
-        error=error,
+        error="; ".join([*([error] if error else []), *why]),
         node=climb.step.node,
         session=climb.step.session,
         audit=climb.terms.audit,
-        refusal=cut.told if cut else None,
+        refusal=cut.told if isinstance(cut, BudgetExceededError) else None,
         scopes=climb.account.scopes,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from governor import Governor, Reply, Usage
-from governor.errors import BackendReplyError, LedgerUnavailableError
+from governor.errors import BackendReplyError, LedgerUnavailableError, ReservationError
 from governor.ledger import open_ledger
 from governor.policy import policy_from
 from governor.protocols import Delta, Ledger
@@ -38,7 +39,7 @@ class Watched:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self.held: list[int] = []
-        self.before: Callable[[], None] | None = None
+        self.before: Callable[[], object] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ledger, name)
@@ -154,6 +155,25 @@ def test_it_goes_on_when_others_settle_while_it_asks(read: Any) -> None:
     assert asked > 3
 
 
+def test_a_refusal_that_was_overcome_is_not_told(read: Any) -> None:
+    ledger = Watched(open_ledger("memory://"))
+    ledger._ledger.reserve("other", Amount(answer=700), [Limit(APP, answer=1500)])
+    asked = iter(range(100))
+    ledger.before = lambda: ledger._ledger.settle("other", Amount(answer=100)) if next(asked) == 9 else None
+    text, outcome = read(governed([replace(story(MOST), finish_reason="length")], 1500, ledger=ledger))
+    assert (words(text), outcome.reply.finish_reason, outcome.refusal) == (MOST, "length", None)
+
+
+def test_a_ledger_that_forgot_the_reservation_ends_the_stream(read: Any) -> None:
+    def unknown() -> None:
+        raise ReservationError("unknown")
+
+    ledger = Watched(open_ledger("memory://"))
+    ledger.before = unknown
+    text, outcome = read(governed([story(1000)], 20_000, ledger=ledger, fail="open"))
+    assert (words(text), outcome.error) == (ledger.held[0], "unknown")
+
+
 def test_money_is_cut_at_too(read: Any) -> None:
     ledger = open_ledger("memory://")
     governor = governed(
@@ -201,6 +221,7 @@ def test_a_store_that_goes_away_ends_the_stream_or_not_as_the_policy_says(
     text, outcome = read(governed([story(1000)], 20_000, ledger=ledger, fail=fail))
     assert words(text) == (said or ledger.held[0])
     assert (outcome.reply.finish_reason == "length") is (said is None)
+    assert ("gone" in outcome.error) is (said is None)
 
 
 def test_a_stream_that_breaks_off_is_booked_at_what_it_could_have_reached(read: Any) -> None:
