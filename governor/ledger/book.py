@@ -175,7 +175,8 @@ class BookLedger:
             found = books.sums(scope)
             if found is None:
                 return Balance(scope=scope)
-            found.slide(now)
+            if found.slide(now):
+                books.keep(None, (found,))  # what has left has left, whatever the clock does next
             return found.balance
 
     def balances(self, prefix: str = "") -> tuple[Balance, ...]:

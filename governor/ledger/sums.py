@@ -102,14 +102,16 @@ class Sums:
             ends.append(self.touched + window.idle)
         return max(ends, default=None)
 
-    def slide(self, now: float) -> None:
-        """Lets go of the spend that has left a sliding window."""
+    def slide(self, now: float) -> bool:
+        """Lets go of the spend that has left a sliding window; whether there was any."""
         if self.grains is None:
-            return
+            return False
         first = self._grain(now - cast("float", self.window.sliding))
-        for grain in [grain for grain in self.grains if grain < first]:
+        gone = [grain for grain in self.grains if grain < first]
+        for grain in gone:
             for place, number in enumerate(self.grains.pop(grain)):
                 self.spent[place] -= number
+        return bool(gone)
 
     def hold(self, numbers: Pairs) -> None:
         """Adds to what is reserved."""

@@ -50,6 +50,15 @@ class Windows(MadeLedger):
         assert ledger.balance(_SLIDING.scope).spent == Amount()
         ledger.reserve("l", Amount(tokens=100), (_SLIDING,))
 
+    def test_what_left_a_sliding_window_stays_away_when_the_clock_is_set_back(self) -> None:
+        clock = FrozenClock(_START)
+        ledger = self.make_ledger(clock, self.ttl)
+        _spend(ledger, "k", 60, _SLIDING)
+        clock.advance(2 * _HOUR)
+        assert ledger.balance(_SLIDING.scope).spent == Amount()
+        clock.advance(-2 * _HOUR)
+        assert ledger.balance(_SLIDING.scope).spent == Amount()
+
     def test_spend_of_a_sliding_window_belongs_to_its_settlement(self) -> None:
         clock = FrozenClock(_START)
         ledger = self.make_ledger(clock, self.ttl)

@@ -82,8 +82,10 @@ def test_tools_and_schema_are_sent_as_openai_has_them() -> None:
 def test_chunks_add_up_to_a_reply() -> None:
     transcript = Transcript(ask("Hi"))
     assert transcript.feed({**chunk(role="assistant"), "prompt_progress": {"processed": 5, "cache": 3}}) is None
-    assert transcript.feed({**chunk(reasoning_content="hm"), "timings": {"predicted_n": 2}}) == Delta(thinking="hm")
-    assert transcript.feed({**chunk(content="4"), "timings": {"predicted_n": 4}}) == Delta("4")
+    thought = transcript.feed({**chunk(reasoning_content="hm"), "timings": {"predicted_n": 2}})
+    assert thought == Delta(thinking="hm", usage=Usage(5, 2, 2, 3))
+    answer = transcript.feed({**chunk(content="4"), "timings": {"predicted_n": 4}})
+    assert answer == Delta("4", usage=Usage(5, 4, 2, 3))
     assert transcript.usage == Usage(5, 4, 2, 3)
     transcript.feed(chunk("stop"))
     usage = {"prompt_tokens": 7, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 3}}
