@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -89,15 +90,22 @@ class Reading:
         """The piece if it lies within `upto` output tokens, else it waits. Raises at an end without a Reply (None)."""
         if piece is None:
             raise BackendReplyError("the stream ended without a final reply", model=self.call.rung.model)
-        usage = piece.usage
-        if upto is not None and usage is not None and usage.output_tokens > upto:
+        usage = self._after(piece)
+        if upto is not None and usage.output_tokens > upto:
             self._waiting = piece
             return Paused(usage.output_tokens)
         if isinstance(piece, Delta):
             self._text.append(piece.text)
             self._thinking.append(piece.thinking)
-            self._usage = usage or self._usage
+            self._usage = usage
         return piece
+
+    def _after(self, piece: Delta | Reply) -> Usage:
+        """What the call has come to with a piece. One that does not say counts as its bytes, the most it can be."""
+        if piece.usage is not None:
+            return piece.usage
+        written = len(f"{piece.text}{piece.thinking}".encode("utf-8", "surrogatepass"))
+        return replace(self._usage, output_tokens=self._usage.output_tokens + written)
 
     def cut(self) -> Reply:
         """What was read, as a reply that ended at its limit."""

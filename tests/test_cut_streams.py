@@ -285,3 +285,24 @@ def test_streams_never_pass_a_limit_and_leave_less_than_a_step(
     assert balance.reserved == balance.overshoot == Amount()
     if sum(lengths) > limit:
         assert limit - sum(shown) < step  # what is left is less than a stream opens with
+
+
+def test_pieces_that_do_not_say_their_tokens_count_as_their_bytes(read: Any) -> None:
+    """A server that ignores what it is asked must not be able to overspend."""
+
+    class Silent(ScriptedBackend):
+        def stream(self, call: Call) -> Iterator[Delta | Reply]:
+            for _ in range(1000):
+                yield Delta(text=" so")
+            yield story(1000)
+
+        async def astream(self, call: Call) -> AsyncIterator[Delta | Reply]:
+            for piece in self.stream(call):
+                yield piece
+
+    ledger = open_ledger("memory://")
+    governor = governed([], 730, ledger=ledger)
+    governor.backend = Silent([], counted=["low"])
+    text, _ = read(governor)
+    assert words(text) == 730 // 3
+    assert ledger.balance(APP).spent.answer == 3 * words(text)

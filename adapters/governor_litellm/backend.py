@@ -100,8 +100,14 @@ class Attempt:
         if self.key is not None:
             more["api_key"] = self.key
         if stream:
-            more |= {"stream": True, "stream_options": {"include_usage": True}}
+            more |= {"stream": True, "stream_options": self._stream_options}
         return {**self.base, **more}
+
+    @property
+    def _stream_options(self) -> dict[str, bool]:
+        """docs.vllm.ai, OpenAI-compatible server: `continuous_usage_stats` puts the usage so far into every chunk."""
+        each = {"continuous_usage_stats": True} if self.target.dialect.counts else {}
+        return {"include_usage": True} | each
 
     def reply(self, response: Any) -> Reply:
         return replace(reply_of(response, self.call, self.target.dialect), seconds=self.seconds)
@@ -148,7 +154,7 @@ class LiteLLMBackend:
         with attempt.told():
             chunks = self._send(attempt, stream=True)
             for chunk in chunks:
-                yield from assembly.add(chunk)
+                yield from assembly.add(chunk, chunks)
                 attempt.check()
             yield replace(assembly.whole(Evidence.of(chunks)), seconds=attempt.seconds)
 
@@ -165,12 +171,16 @@ class LiteLLMBackend:
                     chunk = await anext(source, None)
                 if chunk is None:
                     break
-                for delta in assembly.add(chunk):
+                for delta in assembly.add(chunk, chunks):
                     yield delta
             yield replace(assembly.whole(Evidence.of(chunks)), seconds=attempt.seconds)
 
     def continues(self, rung: Rung) -> bool:
         return can_continue(rung, self._target(rung.model).dialect)
+
+    def counts(self, rung: Rung) -> bool:
+        """Whether the server tells the usage with every piece: vLLM does."""
+        return self._target(rung.model).dialect.counts
 
     def ready(self, rung: Rung) -> None:
         """MissingExtraError without LiteLLM, BackendAuthError where the key's variable is not set."""

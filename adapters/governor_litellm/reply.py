@@ -94,15 +94,15 @@ class Assembly:
         resume = self.dialect.continuation
         self.echo = self.call.prefix if resume is not None and resume.echoes else ""
 
-    def add(self, chunk: Any) -> Iterator[Delta]:
-        """Take one chunk in."""
+    def add(self, chunk: Any, stream: Any) -> Iterator[Delta]:
+        """Take in the chunk that a stream has just given."""
         self.model = getattr(chunk, "model", None) or self.model
         self.usage = usage_of(getattr(chunk, "usage", None)) or self.usage
         for choice in (getattr(chunk, "choices", None) or ())[:1]:
             self.finish = choice.finish_reason or self.finish
             self.logprobs.extend(logprobs_of(getattr(choice, "logprobs", None)) or ())
             self._tools(choice.delta.tool_calls or ())
-            yield from self._shown(choice.delta)
+            yield from self._shown(choice.delta, self._so_far(stream))
 
     def whole(self, evidence: Evidence) -> Reply:
         """The reply. Raises BackendReplyError if the stream broke off before it was finished."""
@@ -121,13 +121,20 @@ class Assembly:
             model=self.model or self.call.rung.model,
         )
 
-    def _shown(self, delta: Any) -> Iterator[Delta]:
+    def _shown(self, delta: Any, usage: Usage | None) -> Iterator[Delta]:
         thinking = getattr(delta, "reasoning_content", None) or ""
         text = self._fresh(delta.content or "")
         if thinking or text:
             self.thinking.append(thinking)
             self.text.append(text)
-            yield Delta(text, thinking)
+        if thinking or text or (usage is not None and delta.tool_calls):  # a tool call's tokens count as well
+            yield Delta(text, thinking, usage)
+
+    def _so_far(self, stream: Any) -> Usage | None:
+        """The usage that a server states with each chunk; LiteLLM takes it out of what it gives, and keeps a copy."""
+        if not (self.dialect.counts and stream.chunks):
+            return None
+        return usage_of(getattr(stream.chunks[-1], "usage", None))
 
     def _fresh(self, text: str) -> str:
         """Text without the part that only repeats the prefix."""

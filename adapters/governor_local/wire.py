@@ -137,7 +137,8 @@ class Transcript:
             self._tool(part)
         self.logprobs.extend(entry["logprob"] for entry in (choice.get("logprobs") or {}).get("content") or ())
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
-        return Delta(text, thinking, self.usage) if text or thinking else None
+        counted = text or thinking or delta.get("tool_calls")  # a tool call's tokens count as well
+        return Delta(text, thinking, self.usage) if counted else None
 
     def _tool(self, part: Mapping[str, Any]) -> None:
         tool = self.tools.setdefault(part["index"], {"id": "", "name": "", "arguments": ""})

@@ -50,7 +50,8 @@ class Dialect:
     switched on without a word, and for a number of thinking tokens. `off` None: thinking can't be switched off.
     `limit` is the name under which the provider receives the output limit. `temperature` and `logprobs` say when they
     are accepted (a temperature of exactly 1 always is). `cautious` warns of temperatures under 1. `template_words`:
-    effort words act only where the served chat template reads them. Limits are tokens, None where not stated.
+    effort words act only where the served chat template reads them. `counts`: the server tells the usage with every
+    piece of a stream where it is asked to. Limits are tokens, None where not stated.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Dialect:
     cautious: bool = False
     logprobs: When = "never"
     seed: bool = True
+    counts: bool = False
     max_output_tokens: int | None = None
     context_window: int | None = None
     continuation: Continuation | None = None
@@ -221,6 +223,7 @@ _VLLM = Dialect(
     min_thinking=1,
     template_words=True,
     logprobs="always",
+    counts=True,
     continuation=Continuation(when="always", request=CONTINUE_FINAL),
 )
 _LLAMA = Dialect(

@@ -21,6 +21,7 @@ from governor_litellm.backend import sdk
 from tests.governor_litellm.stub import Answer, StubServer, chat, chunk, sse, usage_chunk
 
 MODEL = "openai/m"
+VLLM = "hosted_vllm/m"
 KNOWN = Usage(input_tokens=7, output_tokens=5, thinking_tokens=3, cached_tokens=2)
 
 
@@ -99,6 +100,27 @@ async def test_a_stream_yields_deltas_and_then_the_reply(server: StubServer) -> 
     assert server.body["stream_options"] == {"include_usage": True}
 
 
+def counted(delta: dict[str, Any], tokens: int) -> dict[str, Any]:
+    return chunk(delta) | {"usage": {"prompt_tokens": 7, "completion_tokens": tokens, "total_tokens": 7 + tokens}}
+
+
+async def test_vllm_counts_its_streams(server: StubServer) -> None:
+    tool = {"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    events = [counted({"content": "one"}, 2), counted({"content": " two"}, 4), counted({"tool_calls": [tool]}, 9)]
+    answer = sse(*events, chunk({}, "stop"), usage_chunk())
+    server.then(answer, answer)
+    ours = backend(server, VLLM, wire="hosted-vllm")
+    asked = call(model=VLLM)
+    assert ours.counts(asked.rung)
+    for seen in (list(ours.stream(asked)), [item async for item in ours.astream(asked)]):
+        assert [(one.text, one.usage) for one in seen[:-1]] == [
+            ("one", Usage(7, 2)),
+            (" two", Usage(7, 4)),
+            ("", Usage(7, 9)),
+        ]
+    assert server.body["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+
+
 @pytest.mark.parametrize("ticks", range(6))
 async def test_a_cancellation_that_meets_a_chunk_is_not_lost(ticks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
@@ -122,7 +144,7 @@ async def test_a_cancellation_that_meets_a_chunk_is_not_lost(ticks: int, monkeyp
 
     ours = LiteLLMBackend({MODEL: {"wire": "plain", "api_base": "http://127.0.0.1:1"}})
     monkeypatch.setattr(ours, "_asend", answered)
-    monkeypatch.setattr("governor_litellm.reply.Assembly.add", lambda self, chunk: ())
+    monkeypatch.setattr("governor_litellm.reply.Assembly.add", lambda self, chunk, stream: ())
     task = asyncio.create_task(consume())
     loop.call_later(0.01, chunks.put_nowait, object())
     loop.call_later(0.01, later, ticks)
