@@ -78,7 +78,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """The answer of a stream that would pass `upto`: its next piece brings it to so many output `tokens`."""
+    """The answer of a stream that would pass `upto`: its next piece brings it to so many output `tokens`, or more."""
 
     tokens: int
 

@@ -81,13 +81,17 @@ class Reading:
         self._usage = Usage()
         self._waiting: Delta | Reply | None = None
 
-    def waiting(self) -> Delta | Reply | None:
-        """The piece that waited; it waits no longer."""
+    def waiting(self, upto: int | None) -> Delta | Reply | Paused | None:
+        """The piece that waited, or a pause where `upto` tokens were read: nothing more need be made then."""
         piece, self._waiting = self._waiting, None
+        if piece is None and upto is not None and self._usage.output_tokens >= upto:
+            return Paused(self._usage.output_tokens + 1)
         return piece
 
-    def take(self, piece: Delta | Reply | None, upto: int | None) -> Delta | Reply | Paused:
+    def take(self, piece: Delta | Reply | Paused | None, upto: int | None) -> Delta | Reply | Paused:
         """The piece if it lies within `upto` output tokens, else it waits. Raises at an end without a Reply (None)."""
+        if isinstance(piece, Paused):
+            return piece
         if piece is None:
             raise BackendReplyError("the stream ended without a final reply", model=self.call.rung.model)
         usage = self._after(piece)
@@ -182,7 +186,7 @@ class _Reader:
         try:
             with self.shown.guarded(reading.call):
                 while True:
-                    piece = reading.take(reading.waiting() or next(self._pieces, None), upto)
+                    piece = reading.take(reading.waiting(upto) or next(self._pieces, None), upto)
                     if not isinstance(piece, Delta):
                         return piece
                     if self.shown.passes(reading.call, piece):
@@ -265,7 +269,7 @@ class _AsyncReader:
         try:
             with self.shown.guarded(reading.call):
                 while True:
-                    piece = reading.take(reading.waiting() or await self._next(), upto)
+                    piece = reading.take(reading.waiting(upto) or await self._next(), upto)
                     if not isinstance(piece, Delta):
                         return piece
                     if self.shown.passes(reading.call, piece):

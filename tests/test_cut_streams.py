@@ -287,6 +287,26 @@ def test_streams_never_pass_a_limit_and_leave_less_than_a_step(
         assert limit - sum(shown) < step  # what is left is less than a stream opens with
 
 
+def test_the_model_makes_no_token_that_is_not_held(read: Any) -> None:
+    made = 0
+
+    class Lazy(ScriptedBackend):
+        def stream(self, call: Call) -> Iterator[Delta | Reply]:
+            nonlocal made
+            for made in range(1, 1001):
+                yield Delta(text=" so", usage=Usage(20, made))
+            yield story(1000)
+
+        async def astream(self, call: Call) -> AsyncIterator[Delta | Reply]:
+            for piece in self.stream(call):
+                yield piece
+
+    governor = governed([], 730)
+    governor.backend = Lazy([], counted=["low"])
+    text, _ = read(governor)
+    assert (words(text), made) == (730, 730)
+
+
 def test_pieces_that_do_not_say_their_tokens_count_as_their_bytes(read: Any) -> None:
     """A server that ignores what it is asked must not be able to overspend."""
 

@@ -30,11 +30,11 @@ class Reach:
     def until(self, at: int = 0) -> int | None:
         """Output tokens up to which a stream that stands at `at` runs before it asks for more; None: to its end.
 
-        It asks one step ahead, so that it need not wait, and again and again within that step.
+        It asks one step ahead (half-way where less is held), so that it need not wait, and again and again from there.
         """
         if self.tokens >= self.most:
             return None
-        ahead = self.tokens - self.step
+        ahead = max(self.tokens - self.step, self.tokens // 2)
         return ahead if at <= ahead else min(max(at, ahead) + max(self.step // _ASKS, 1), self.tokens)
 
     def longer(self, at: int) -> Reach:
