@@ -15,11 +15,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 
-from benchmarks import ledger_caps
+from benchmarks import ledger_caps, ledger_throughput
 from benchmarks.ledger_report import Report
 
 PARTS: dict[str, Callable[[bool], Report]] = {
-    "caps": lambda short: ledger_caps.measure(rounds=1 if short else 5),
+    "caps": lambda short: ledger_caps.measure(rounds=1 if short else 3),
+    "throughput": lambda short: ledger_throughput.measure(seconds=1.0 if short else 10.0),
 }
 
 
