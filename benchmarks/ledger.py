@@ -15,12 +15,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 
-from benchmarks import ledger_caps, ledger_throughput
+from benchmarks import ledger_caps, ledger_streams, ledger_throughput
 from benchmarks.ledger_report import Report
 
 PARTS: dict[str, Callable[[bool], Report]] = {
     "caps": lambda short: ledger_caps.measure(rounds=1 if short else 3),
     "throughput": lambda short: ledger_throughput.measure(seconds=1.0 if short else 10.0),
+    "streams": lambda short: ledger_streams.measure(short=short),
 }
 
 

@@ -23,7 +23,6 @@ from governor.testing import AsyncLedger
 
 T = TypeVar("T")
 
-BUDGET = 20_000
 MAX_TOKENS = 1024
 STEP = 64
 TICK = 0.005
@@ -76,10 +75,11 @@ def scope(tenant: str) -> str:
 class OverLedger:
     """What the contenders below share: a ledger that is awaited where it can be, and a model."""
 
-    def __init__(self, model: Model, uri: str, replica: int) -> None:
+    def __init__(self, model: Model, uri: str, budget: int, replica: int) -> None:
         redis = uri.startswith("redis")
         self._ledger: Ledger | AsyncLedger = AsyncRedisLedger(uri) if redis else open_ledger(uri)
         self._model = model
+        self._budget = budget
         self._keys = (f"step:streams/{replica}-{number}" for number in count())
 
     async def warm(self, lengths: Sequence[int]) -> None:
@@ -91,7 +91,7 @@ class OverLedger:
     async def _open(self, tenant: str, held: int) -> str:
         """The key of a new hold; BudgetExceededError."""
         key = next(self._keys)
-        await _told(self._ledger.reserve(key, Amount(answer=held), [Limit(scope(tenant), answer=BUDGET)]))
+        await _told(self._ledger.reserve(key, Amount(answer=held), [Limit(scope(tenant), answer=self._budget)]))
         return key
 
     async def _settle(self, key: str, tokens: int) -> Served:
@@ -109,7 +109,7 @@ class CountAfterwards(OverLedger):
 
     async def serve(self, tenant: str, length: int) -> Served:
         balance = await _told(self._ledger.balance(scope(tenant)))
-        if balance.spent.answer >= BUDGET:
+        if balance.spent.answer >= self._budget:
             return Served(refused=SPENT)
         tokens = await self._whole(tenant, length)
         return await self._settle(await self._open(tenant, 0), tokens)
@@ -155,7 +155,7 @@ class ByHand(OverLedger):
             if refusal.kind == BUSY or refusal.left is None:
                 raise
             balance = await _told(self._ledger.balance(scope(tenant)))
-            rest = BUDGET - balance.spent.answer
+            rest = self._budget - balance.spent.answer
             if rest <= 0:
                 raise
             return await self._open(tenant, min(rest, self.HELD)), min(rest, self.HELD)

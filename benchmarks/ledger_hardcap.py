@@ -1,7 +1,8 @@
 """The peer: `hardcap`, a gateway in front of models, in the setting that its README names as its default and best.
 
 Reserves the rolling p95 of output lengths, extends by 64 tokens, truncates. Its own mock of a model, one token a piece,
-counts what it wrote; as in its own benchmark, each gateway has seen some hundred streams of an unlimited tenant before.
+counts what it wrote. As in its own benchmark, each gateway has served a hundred streams of an unlimited tenant before, ten
+at a time.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from urllib.request import Request, urlopen
 
 import aiohttp
 
-from benchmarks.ledger_contenders import BUDGET, MAX_TOKENS, STEP, TICK, Model, Served
+from benchmarks.ledger_contenders import MAX_TOKENS, STEP, TICK, Model, Served
 from tests.redis_servers import RedisServer, free_port
 
 WARM_TENANT = "warm"
+WARM_AT_ONCE = 10  # all at once would show it the short ones first
 WINDOW_SECONDS = 10_000_000
 TOKEN = "tok "  # what its counter takes for one token
 START_SECONDS = 30.0
@@ -47,7 +49,13 @@ class Hardcap:
         )
 
     async def warm(self, lengths: Sequence[int]) -> None:
-        await asyncio.gather(*(self.serve(WARM_TENANT, length) for length in lengths))
+        free = asyncio.Semaphore(WARM_AT_ONCE)
+
+        async def one(length: int) -> None:
+            async with free:
+                await self.serve(WARM_TENANT, length)
+
+        await asyncio.gather(*(one(length) for length in lengths))
 
     async def serve(self, tenant: str, length: int) -> Served:
         headers = {"authorization": f"Bearer {tenant}"}
@@ -79,8 +87,8 @@ def _tokens(choice: dict[str, Any]) -> int:
     return int(choice.get("delta", {}).get("content", "").count(TOKEN))
 
 
-def _config(redis: RedisServer, model: int, tenants: Sequence[str]) -> dict[str, Any]:
-    budget = {"window_s": WINDOW_SECONDS, "output": BUDGET}
+def _config(redis: RedisServer, model: int, tenants: Sequence[str], output: int) -> dict[str, Any]:
+    budget = {"window_s": WINDOW_SECONDS, "output": output}
     return {
         "redis_url": redis.uri,
         "redis_max_connections": 512,
@@ -147,7 +155,7 @@ class Gateways:
 
 
 @contextmanager
-def gateways(size: int, tenants: Sequence[str]) -> Generator[Gateways, None, None]:
+def gateways(size: int, tenants: Sequence[str], budget: int) -> Generator[Gateways, None, None]:
     """So many replicas of it before one model, over a Redis of their own."""
     with TemporaryDirectory(prefix="governor-hardcap-") as name, ExitStack() as running:
         folder = Path(name)
@@ -156,7 +164,7 @@ def gateways(size: int, tenants: Sequence[str]) -> Generator[Gateways, None, Non
         running.callback(redis.kill)
         model, ports = free_port(), tuple(free_port() for _ in range(size))
         settings = folder / "config.yaml"
-        settings.write_text(json.dumps(_config(redis, model, tenants)))  # JSON is YAML
+        settings.write_text(json.dumps(_config(redis, model, tenants, budget)))  # JSON is YAML
         pace = ("--ttft-ms", "0", "--tpot-ms", str(1000 * TICK), "--chunk-tokens", "1")
         running.enter_context(_process(model, folder / "model.log", "mock", *pace))
         for port in ports:

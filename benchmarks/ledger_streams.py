@@ -1,28 +1,17 @@
-"""A crowd of streams against each tenant's token budget, spread over replicas; the same load for every contender.
-
-Each tenant has 128 clients. A client takes the next request, whose answer has a log-normal length (median 150, sigma
-0.8, at most 1,024 tokens), until requests for 5 times the budget were made. Where others hold the rest it asks again, and
-where the budget is spent it goes on with the next request, both after the second that all contenders ask it to wait.
-"""
+"""A crowd of streams against each tenant's token budget: what is spent too much, what stays unused, and who is cut short."""
 
 from __future__ import annotations
 
-import asyncio
-import math
-import random
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
 from typing import TypeAlias
 
 from benchmarks import ledger_stores
 from benchmarks.ledger_contenders import (
-    BUDGET,
-    BUSY,
     MAX_TOKENS,
     STEP,
     TICK,
@@ -33,158 +22,67 @@ from benchmarks.ledger_contenders import (
     Model,
     scope,
 )
-from benchmarks.ledger_crew import ready, together
 from benchmarks.ledger_hardcap import gateways
+from benchmarks.ledger_hardcap import installed as hardcap_is_there
+from benchmarks.ledger_load import MEDIAN, SIGMA, Load, Run, Site, run
+from benchmarks.ledger_product import Governed
 from benchmarks.ledger_report import Claim, Report, Table
 from benchmarks.ledger_stores import Fresh
 from governor.ledger import open_ledger
 
-MEDIAN, SIGMA = 150.0, 0.8
-DEMAND = 5
-PAUSE = 1.0
-WARM = 100
 LEAST_USABLE = 0.99
 MOST_TRUNCATED = 1.2
 NAIVE_OVERSHOOT = 2.0
 
-Opened: TypeAlias = Callable[[Model, int], Contender]
-"""Makes a contender in a replica: from the model that it reads, and the replica's number."""
-
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """How much of it: `streams` clients for each tenant, over all replicas."""
+class Result:
+    """Figures of one contender over the tenants of all its runs; shares are of the budget."""
 
-    tenants: int = 8
-    streams: int = 128
-    replicas: int = 3
-    seed: int = 1
+    overshoot: int
+    share_over: float
+    usable: float
+    least_usable: float
+    truncated: float
+    refused: float
+    waits: float
+    misbooked: int
+    seconds: float
 
-    def arrivals(self, tenant: str) -> list[int]:
-        """Lengths of all answers that are asked for."""
-        rng, lengths = random.Random(f"{self.seed}/{tenant}"), list[int]()
-        while sum(lengths) < DEMAND * BUDGET:
-            lengths.append(length(rng))
-        return lengths
-
-    @property
-    def names(self) -> list[str]:
-        """The tenants."""
-        return [f"tenant{number}" for number in range(self.tenants)]
-
-
-def length(rng: random.Random) -> int:
-    """Tokens of one answer."""
-    return max(1, min(round(rng.lognormvariate(math.log(MEDIAN), SIGMA)), MAX_TOKENS))
-
-
-@dataclass(slots=True)
-class Tally:
-    """What came of one tenant's requests; `made` is what the model made for them, read or not."""
-
-    made: int = 0
-    delivered: int = 0
-    streams: int = 0
-    truncated: int = 0
-    refused: int = 0
-    waits: int = 0
-    booked: int = 0
-
-    def add(self, other: Tally) -> None:
-        """Those of another replica."""
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+    @classmethod
+    def of(cls, runs: Sequence[Run], budget: int) -> Result:
+        """The worst and the mean tenant."""
+        tallies = [tally for one in runs for tally in one.tallies.values()]
+        usable = [min(tally.delivered, budget) / budget for tally in tallies]
+        over = max(max(tally.made - budget for tally in tallies), 0)
+        return cls(
+            overshoot=over,
+            share_over=over / budget,
+            usable=fmean(usable),
+            least_usable=min(usable),
+            truncated=fmean(tally.truncated for tally in tallies),
+            refused=fmean(tally.refused for tally in tallies),
+            waits=fmean(tally.waits for tally in tallies),
+            misbooked=max(abs(tally.made - tally.booked) for tally in tallies),
+            seconds=fmean(one.ended - one.began for one in runs),
+        )
 
 
-@dataclass(slots=True)
-class Run:
-    """One contender under one load: tallies by tenant, and from the first request to the last answer."""
-
-    tallies: dict[str, Tally]
-    began: float = math.inf
-    ended: float = -math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A contender set up: how a replica opens it, what its books say of a tenant, and what a model elsewhere made."""
-
-    opened: Opened
-    booked: Callable[[str], int]
-    made: Callable[[str], int] | None = None
-
-
-def replica(place: int, opened: Opened, load: Load) -> Run:
-    """One replica process, with its share of each tenant's clients."""
-    return asyncio.run(_replica(place, opened, load))
-
-
-async def _replica(place: int, opened: Opened, load: Load) -> Run:
-    model = Model()
-    contender = opened(model, place)
-    rng = random.Random(f"{load.seed}/{place}")
-    await contender.warm([length(rng) for _ in range(WARM)])
-    run = Run({name: Tally() for name in load.names})
-    await asyncio.to_thread(ready)
-    run.began = time.monotonic()
-    async with asyncio.TaskGroup() as clients:
-        for name, tally in run.tallies.items():
-            asked = deque(load.arrivals(name)[place :: load.replicas])
-            for _ in range(place, load.streams, load.replicas):
-                clients.create_task(_client(contender, name, asked, tally, rng))
-    run.ended = time.monotonic()
-    for name, tally in run.tallies.items():
-        tally.made = model.made[name]
-    await contender.close()
-    return run
-
-
-async def _client(contender: Contender, tenant: str, asked: deque[int], tally: Tally, rng: random.Random) -> None:
-    while asked:
-        wanted = asked.popleft()
-        served = await contender.serve(tenant, wanted)
-        while served.refused == BUSY:
-            tally.waits += 1
-            await asyncio.sleep(PAUSE * rng.uniform(0.5, 1.5))
-            served = await contender.serve(tenant, wanted)
-        if served.refused:
-            tally.refused += 1
-            await asyncio.sleep(PAUSE * rng.uniform(0.5, 1.5))
-        else:
-            tally.streams += 1
-            tally.delivered += served.tokens
-            tally.truncated += served.tokens < wanted
-
-
-def run(site: Site, load: Load) -> Run:
-    """All replicas together."""
-    whole = Run({name: Tally() for name in load.names})
-    for one in together(load.replicas, replica, site.opened, load):
-        whole.began, whole.ended = min(whole.began, one.began), max(whole.ended, one.ended)
-        for name, tally in one.tallies.items():
-            whole.tallies[name].add(tally)
-    for name, tally in whole.tallies.items():
-        tally.booked = site.booked(name)
-        if site.made is not None:
-            tally.made = site.made(name)
-    return whole
-
-
-Kind: TypeAlias = Callable[[Model, str, int], Contender]
+Kind: TypeAlias = Callable[[Model, str, int, int], Contender]
 Sited: TypeAlias = Callable[[Load], AbstractContextManager[Site]]
 
 
-def opened(kind: Kind, uri: str, model: Model, place: int) -> Contender:
+def opened(kind: Kind, uri: str, budget: int, model: Model, place: int) -> Contender:
     """In a replica: a contender over a ledger."""
-    return kind(model, uri, place)
+    return kind(model, uri, budget, place)
 
 
 @contextmanager
-def over_ledger(store: Callable[[], AbstractContextManager[Fresh]], kind: Kind, _load: Load) -> Iterator[Site]:
+def over_ledger(store: Callable[[], AbstractContextManager[Fresh]], kind: Kind, load: Load) -> Iterator[Site]:
     """A contender over an empty ledger."""
     with store() as fresh:
         uri = fresh()
-        yield Site(partial(opened, kind, uri), partial(booked, uri))
+        yield Site(partial(opened, kind, uri, load.budget), partial(booked, uri))
 
 
 def booked(uri: str, tenant: str) -> int:
@@ -199,14 +97,105 @@ def booked(uri: str, tenant: str) -> int:
 @contextmanager
 def peer(load: Load) -> Iterator[Site]:
     """The best one there is."""
-    with gateways(load.replicas, load.names) as running:
+    with gateways(load.replicas, load.names, load.budget) as running:
         yield Site(running.client, running.booked, running.made)
 
 
 CONTENDERS: dict[str, Sited] = {
+    "governor, SQLite": partial(over_ledger, ledger_stores.sqlite, Governed),
+    "governor, Redis": partial(over_ledger, ledger_stores.redis, Governed),
     "hardcap, Redis": peer,
     "ledger by hand, SQLite": partial(over_ledger, ledger_stores.sqlite, ByHand),
     "ledger by hand, Redis": partial(over_ledger, ledger_stores.redis, ByHand),
-    "full bound held, SQLite": partial(over_ledger, ledger_stores.sqlite, FullBound),
-    "count afterwards, SQLite": partial(over_ledger, ledger_stores.sqlite, CountAfterwards),
+    "full bound held, Redis": partial(over_ledger, ledger_stores.redis, FullBound),
+    "counted afterwards, Redis": partial(over_ledger, ledger_stores.redis, CountAfterwards),
 }
+HOLD = ("governor, SQLite", "governor, Redis")
+PEER, NAIVE = "hardcap, Redis", "counted afterwards, Redis"
+SHORT = (*HOLD, NAIVE)
+
+
+def measure(*, short: bool, runs: int = 3) -> Report:
+    """Every contender under the same loads; in short, three of them under a small one."""
+    loads = (
+        [Load(tenants=2, streams=32, budget=5_000, demand=2, pause=0.2)]
+        if short
+        else [Load(seed=seed) for seed in range(1, runs + 1)]
+    )
+    names = [name for name in CONTENDERS if _wanted(name, short=short)]
+    found = {name: Result.of([_one(name, load) for load in loads], loads[0].budget) for name in names}
+    return Report((_table(found, loads),), tuple(_claims(found, short=short)))
+
+
+def _wanted(name: str, *, short: bool) -> bool:
+    return name in SHORT if short else name != PEER or hardcap_is_there()
+
+
+def _one(name: str, load: Load) -> Run:
+    print(f"streams: {name}, seed {load.seed} ...", file=sys.stderr, flush=True)
+    with CONTENDERS[name](load) as site:
+        return run(site, load)
+
+
+def _table(found: dict[str, Result], loads: Sequence[Load]) -> Table:
+    load = loads[0]
+    note = (
+        f"{len(loads)} x {load.tenants} tenants with {load.budget:,} tokens and {load.streams} concurrent streams each, over "
+        f"{load.replicas} replicas; lengths log-normal (median {MEDIAN:g}, sigma {SIGMA:g}), at most {MAX_TOKENS}, a token every "
+        f"{1000 * TICK:g} ms; steps of {STEP}; requests for {load.demand} budgets. Figures are means over tenants, but for the most "
+        "over and the least usable. `made` is what the model made, whoever read it."
+    )
+    head = (
+        "contender", "most over, tokens", "usable", "least", "truncated", "refused for good", "asked again",
+        "made, but booked otherwise", "seconds",
+    )  # fmt: skip
+    absent = () if PEER in found or len(found) == len(SHORT) else ((f"{PEER} (not installed)", *"--------"),)
+    return Table("Streams", head, (*(_row(name, one) for name, one in found.items()), *absent), note)
+
+
+def _row(name: str, one: Result) -> tuple[str, ...]:
+    return (
+        name,
+        f"{one.overshoot:,} (+{one.share_over:.2%})",
+        f"{one.usable:.1%}",
+        f"{one.least_usable:.1%}",
+        f"{one.truncated:.2f}",
+        f"{one.refused:.0f}",
+        f"{one.waits:,.0f}",
+        f"{one.misbooked:,}",
+        f"{one.seconds:.1f}",
+    )
+
+
+def _claims(found: dict[str, Result], *, short: bool) -> Iterator[Claim]:
+    for name in HOLD:
+        one = found[name]
+        yield Claim(
+            text=f"overshoot, {name}", measured=f"{one.overshoot} tokens", target="0 tokens", met=one.overshoot == 0
+        )
+        yield Claim(
+            text=f"made, but booked otherwise, {name}",
+            measured=f"{one.misbooked} tokens",
+            target="0 tokens",
+            met=one.misbooked == 0,
+        )
+        if short:
+            continue
+        yield Claim(
+            text=f"usable, {name}",
+            measured=f"{one.usable:.2%}",
+            target=f">= {LEAST_USABLE:.0%}",
+            met=one.usable >= LEAST_USABLE,
+        )
+        yield Claim(
+            text=f"truncated streams a tenant, {name}",
+            measured=f"{one.truncated:.2f}",
+            target=f"<= {MOST_TRUNCATED}",
+            met=one.truncated <= MOST_TRUNCATED,
+        )
+    if not short:
+        naive = found[NAIVE].share_over
+        target = f">= +{NAIVE_OVERSHOOT:.0%}"
+        yield Claim(
+            text="overshoot, counted afterwards", measured=f"+{naive:.0%}", target=target, met=naive >= NAIVE_OVERSHOOT
+        )
