@@ -15,13 +15,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 
-from benchmarks import ledger_caps, ledger_streams, ledger_throughput
+from benchmarks import ledger_caps, ledger_soak, ledger_streams, ledger_throughput
 from benchmarks.ledger_report import Report
+from benchmarks.ledger_soak import Hour
+
+HOUR = {"memory": Hour(3600, 10), "SQLite": Hour(3600, 10), "Redis": Hour(3600, 5), "PostgreSQL": Hour(3600, 1)}
+SHORT_HOUR = {"memory": Hour(1200, 2), "SQLite": Hour(1200, 2), "Redis": Hour(1200, 2)}
 
 PARTS: dict[str, Callable[[bool], Report]] = {
     "caps": lambda short: ledger_caps.measure(rounds=1 if short else 3),
     "throughput": lambda short: ledger_throughput.measure(seconds=1.0 if short else 10.0),
     "streams": lambda short: ledger_streams.measure(short=short),
+    "soak": lambda short: ledger_soak.measure(SHORT_HOUR if short else HOUR),
 }
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from governor.errors import BudgetExceededError
 from governor.ledger import open_ledger
@@ -178,4 +178,4 @@ class ByHand(OverLedger):
 
 
 async def _told(answer: T | Awaitable[T]) -> T:
-    return await answer if isinstance(answer, Awaitable) else answer
+    return await cast("Awaitable[T]", answer) if isinstance(answer, Awaitable) else answer

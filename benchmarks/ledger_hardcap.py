@@ -1,8 +1,8 @@
 """The peer: `hardcap`, a gateway in front of models, in the setting that its README names as its default and best.
 
 Reserves the rolling p95 of output lengths, extends by 64 tokens, truncates. Its own mock of a model, one token a piece,
-counts what it wrote. As in its own benchmark, each gateway has served a hundred streams of an unlimited tenant before, ten
-at a time.
+counts what it wrote. As in its own benchmark, each gateway has served a hundred streams of an unlimited tenant before,
+ten at a time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One load for every contender: a crowd of clients for each tenant, spread over replica processes.
 
-A client takes the next request, whose answer has a log-normal length, until requests for several times the budget were
-made. Where others hold the rest it asks again, and where the budget is spent it goes on with the next request, both after
-the second that all contenders ask it to wait.
+A client takes the next request, whose answer has a log-normal length, until requests for several times the budget
+were made. Where others hold the rest it asks again, and where the budget is spent it goes on with the next request,
+both after the second that all contenders ask it to wait.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Pause: TypeAlias = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How much of it: `streams` clients for each tenant, over all replicas, that ask for `demand` times its `budget` of tokens.
+    """How much of it: `streams` clients for each tenant, over all replicas.
 
-    They wait `pause` seconds, half of it more or less.
+    They ask for `demand` times its `budget` of tokens, and wait `pause` seconds, half of it more or less.
     """
 
     tenants: int = 8

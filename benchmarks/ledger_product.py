@@ -1,4 +1,4 @@
-"""`Governor.astream` as a contender: a policy with a budget of answer tokens, and a model whose stream says its usage."""
+"""`Governor.astream` as a contender: a policy with a budget of answer tokens, a model whose stream says its usage."""
 
 from __future__ import annotations
 

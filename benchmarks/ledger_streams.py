@@ -1,9 +1,9 @@
-"""A crowd of streams against each tenant's token budget: what is spent too much, what stays unused, and who is cut short."""
+"""A crowd of streams against each tenant's token budget: what is overspent, what stays unused, and who is cut short."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -78,7 +78,9 @@ def opened(kind: Kind, uri: str, budget: int, model: Model, place: int) -> Conte
 
 
 @contextmanager
-def over_ledger(store: Callable[[], AbstractContextManager[Fresh]], kind: Kind, load: Load) -> Iterator[Site]:
+def over_ledger(
+    store: Callable[[], AbstractContextManager[Fresh]], kind: Kind, load: Load
+) -> Generator[Site, None, None]:
     """A contender over an empty ledger."""
     with store() as fresh:
         uri = fresh()
@@ -95,7 +97,7 @@ def booked(uri: str, tenant: str) -> int:
 
 
 @contextmanager
-def peer(load: Load) -> Iterator[Site]:
+def peer(load: Load) -> Generator[Site, None, None]:
     """The best one there is."""
     with gateways(load.replicas, load.names, load.budget) as running:
         yield Site(running.client, running.booked, running.made)
@@ -140,10 +142,10 @@ def _one(name: str, load: Load) -> Run:
 def _table(found: dict[str, Result], loads: Sequence[Load]) -> Table:
     load = loads[0]
     note = (
-        f"{len(loads)} x {load.tenants} tenants with {load.budget:,} tokens and {load.streams} concurrent streams each, over "
-        f"{load.replicas} replicas; lengths log-normal (median {MEDIAN:g}, sigma {SIGMA:g}), at most {MAX_TOKENS}, a token every "
-        f"{1000 * TICK:g} ms; steps of {STEP}; requests for {load.demand} budgets. Figures are means over tenants, but for the most "
-        "over and the least usable. `made` is what the model made, whoever read it."
+        f"{len(loads)} x {load.tenants} tenants with {load.budget:,} tokens and {load.streams} concurrent streams each,"
+        f" over {load.replicas} replicas; lengths log-normal (median {MEDIAN:g}, sigma {SIGMA:g}), at most {MAX_TOKENS},"
+        f" a token every {1000 * TICK:g} ms; steps of {STEP}; requests for {load.demand} budgets. Means over tenants, "
+        "but for the most over and the least usable. `made` is what the model made, whoever read it."
     )
     head = (
         "contender", "most over, tokens", "usable", "least", "truncated", "refused for good", "asked again",

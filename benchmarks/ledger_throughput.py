@@ -40,7 +40,7 @@ PLENTY = RateLimitItemPerDay(2**50)
 
 @dataclass(slots=True)
 class Work:
-    """What was done from `began` to `ended` (monotonic seconds, the same for all processes), and each reserve's wait."""
+    """What was done from `began` to `ended` (monotonic seconds, those of all processes), and each reserve's wait."""
 
     began: float = math.inf
     ended: float = -math.inf
@@ -198,9 +198,9 @@ def measure(seconds: float) -> Report:
         found["Redis, AOF every second"] = worked(PROCESSES, book_awaited, fresh(), seconds)
     rows = tuple(_row(name, found) for name in LAYOUTS)
     note = (
-        f"Each for {seconds:g} s, on one scope that all share; of {3 * REFUND_EVERY - 1} operations {REFUND_EVERY} are reserve, "
-        f"{REFUND_EVERY - 1} extend, {REFUND_EVERY - 1} settle, 1 refund. `limits`: one hit of a fixed window. "
-        "Waits are those of a reserve (a hit)."
+        f"Each for {seconds:g} s, on one scope that all share; of {3 * REFUND_EVERY - 1} operations {REFUND_EVERY} are "
+        f"reserve, {REFUND_EVERY - 1} extend, {REFUND_EVERY - 1} settle, 1 refund. `limits`: one hit of a fixed "
+        "window. Waits are those of a reserve (a hit)."
     )
     head = ("store", "layout", "operations/s", "p50 ms", "p99 ms", "longest ms", "operations per hit of `limits`")
     return Report((Table("Throughput", head, rows, note),), tuple(_claims(found)))
