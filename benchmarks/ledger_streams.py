@@ -142,8 +142,8 @@ def _one(name: str, load: Load) -> Run:
 def _table(found: dict[str, Result], loads: Sequence[Load]) -> Table:
     load = loads[0]
     note = (
-        f"{len(loads)} x {load.tenants} tenants with {load.budget:,} tokens and {load.streams} concurrent streams each,"
-        f" over {load.replicas} replicas; lengths log-normal (median {MEDIAN:g}, sigma {SIGMA:g}), at most {MAX_TOKENS},"
+        f"{len(loads)} x {load.tenants} tenants with {load.budget:,} tokens and {load.streams} concurrent streams each "
+        f"over {load.replicas} replicas; lengths log-normal (median {MEDIAN:g}, sigma {SIGMA:g}), at most {MAX_TOKENS},"
         f" a token every {1000 * TICK:g} ms; steps of {STEP}; requests for {load.demand} budgets. Means over tenants, "
         "but for the most over and the least usable. `made` is what the model made, whoever read it."
     )
