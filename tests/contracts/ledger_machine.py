@@ -20,6 +20,7 @@ from governor.testing import FrozenClock, raised
 
 TTL = 60.0
 WINDOW = 240.0
+KEEP = 1e9  # the model forgets nothing
 TOKENS = {"step": 60, "app": 100, "sliding": 90}
 LIMITS = {
     "both": (Limit("step", tokens=60), Limit("app", tokens=100)),
@@ -69,7 +70,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.last: Callable[[], Reservation] | None = None
 
     def open_again(self) -> Ledger:
-        return open_ledger(self.uri.format(self.folder), clock=self.clock, ttl=TTL)
+        return open_ledger(self.uri.format(self.folder), clock=self.clock, ttl=TTL, keep=KEEP)
 
     def teardown(self) -> None:
         if hasattr(self, "ledger"):
