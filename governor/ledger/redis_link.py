@@ -14,10 +14,12 @@ from redis import Redis, RedisCluster
 from redis import asyncio as aio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.connection import HiredisRespSerializer
 from redis.exceptions import AuthenticationError, NoScriptError, OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import TimeoutError as TooLate
 from redis.retry import Retry
+from redis.utils import HIREDIS_AVAILABLE
 
 from governor.errors import LedgerError, LedgerUnavailableError
 from governor.ledger.redis_calls import KEPT, Call, keys_of
@@ -239,7 +241,19 @@ class AsyncLink:
     def _connected(self) -> Any:
         made: Any = aio.RedisCluster if self._at.cluster else aio.Redis
         self._client = made.from_url(self._at.url, retry=AsyncRetry(NoBackoff(), 0), **self._at.options)
+        if HIREDIS_AVAILABLE and not self._at.cluster:
+            pool = self._client.connection_pool
+            pool.connection_class = type("Packed", (_Packed, pool.connection_class), {})
         return self._client
+
+
+class _Packed:
+    """Mixed into an awaited connection: redis-py writes its commands in Python there, a third of what a call costs."""
+
+    def pack_command(self, *arguments: Any) -> list[bytes]:
+        """As blocking connections do it, in C."""
+        packed: list[bytes] = HiredisRespSerializer().pack(*arguments)
+        return packed
 
 
 def _explained(at: Address, cause: Exception) -> LedgerUnavailableError:

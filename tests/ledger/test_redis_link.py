@@ -4,11 +4,12 @@ import subprocess
 import sys
 
 import pytest
+from redis.asyncio.connection import Connection
 
 from governor.errors import LedgerError, LedgerUnavailableError, MissingExtraError
 from governor.ledger import open_ledger
 from governor.ledger.redis_calls import keys_of
-from governor.ledger.redis_link import address
+from governor.ledger.redis_link import _Packed, address
 from tests.redis_servers import free_port
 
 
@@ -79,3 +80,13 @@ def test_other_ledgers_import_no_client() -> None:
         "import sys; from governor.ledger import open_ledger; open_ledger('memory://'); print('redis' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+
+
+def test_an_awaited_connection_packs_the_same_bytes_in_c() -> None:
+    class InC(_Packed, Connection): ...
+
+    command = ("EVALSHA", "a" * 40, 1, "governor:{acme}:epoch", 900.0, "1700000000.25", "é", b"\x00\r\n", "")
+    assert b"".join(InC().pack_command(*command)) == b"".join(Connection().pack_command(*command))
+    assert InC().pack_command("CLIENT SETINFO", "LIB-NAME") == [
+        b"*3\r\n$6\r\nCLIENT\r\n$7\r\nSETINFO\r\n$8\r\nLIB-NAME\r\n"
+    ]
