@@ -130,6 +130,7 @@ class ByHand(OverLedger):
     """Holds a fixed 95th percentile, extends by STEP one step ahead, and cuts where nothing more is to be had."""
 
     HELD = 560
+    LEAST = 150  # the median: a rest that is smaller would hardly ever hold an answer
     AGAIN = 8
 
     async def serve(self, tenant: str, length: int) -> Served:
@@ -148,7 +149,7 @@ class ByHand(OverLedger):
         return await self._settle(key, made)
 
     async def _admit(self, tenant: str) -> tuple[str, int]:
-        """With what is left where that is less, as soon as nobody else holds anything."""
+        """With what is left where that is less, but at least LEAST, as soon as nobody else holds anything."""
         try:
             return await self._open(tenant, self.HELD), self.HELD
         except BudgetExceededError as refusal:
@@ -156,7 +157,7 @@ class ByHand(OverLedger):
                 raise
             balance = await _told(self._ledger.balance(scope(tenant)))
             rest = self._budget - balance.spent.answer
-            if rest <= 0:
+            if rest < self.LEAST:
                 raise
             return await self._open(tenant, min(rest, self.HELD)), min(rest, self.HELD)
 

@@ -52,8 +52,8 @@ def through(kind: Callable[[Model, str, int, int], Contender], folder: Path) -> 
 
 def test_held_by_hand_the_budget_is_used_up_and_not_passed(tmp_path: Path) -> None:
     tokens, cut = through(ByHand, tmp_path)
-    assert tokens == BUDGET
-    assert cut >= 1
+    assert BUDGET - ByHand.LEAST < tokens <= BUDGET
+    assert cut <= 3
 
 
 def test_with_the_full_bound_held_nobody_is_cut_and_a_rest_stays(tmp_path: Path) -> None:
