@@ -165,9 +165,8 @@ class Account:
         except BudgetExceededError as refusal:
             if refusal.others:
                 raise _busy(refusal) from None
-            least = min(reach.step, reach.most)
-            fitting = reach.shortened(least, self._fitting(call, refusal))
-            reach = fitting or replace(reach, tokens=least)  # whose refusal tells why
+            fitting = reach.shortened(reach.least, self._fitting(call, refusal))
+            reach = fitting or replace(reach, tokens=reach.least)  # whose refusal tells why
             yield from self.grant(_reached(call, reach))
         return reach
 

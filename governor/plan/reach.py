@@ -19,12 +19,14 @@ _ASKS = 8
 class Reach:
     """Output `tokens` that are held for a call, of `most` that it may take; `step` more are asked for at a time.
 
-    `beside` is what is held with it for what follows: its verifier.
+    With less than `least` it is not begun: that would hardly ever hold a whole answer. `beside` is what is held with it
+    for what follows: its verifier.
     """
 
     tokens: int
     most: int
     step: int
+    least: int = 1
     beside: Amount = Amount()
 
     def until(self, at: int = 0) -> int | None:
@@ -59,8 +61,9 @@ def opening(call: Call, plan: Plan, terms: Terms, beside: Amount) -> Reach | Non
     forecast = next((one for one in plan.forecasts if one.rung == call.rung.id), None)
     if forecast is None:
         return None
-    tokens = max(math.ceil(tokens_at(forecast, streams.quantile)), streams.step)
-    return Reach(min(tokens, most), most, streams.step, beside)
+    tokens = min(max(math.ceil(tokens_at(forecast, streams.quantile)), streams.step), most)
+    least = min(math.ceil(tokens_at(forecast, 0.5)), tokens)
+    return Reach(tokens, most, streams.step, least, beside)
 
 
 def tokens_at(forecast: Forecast, quantile: float) -> float:

@@ -29,7 +29,7 @@ def test_the_quantile_is_of_a_log_normal_with_the_forecasts_mean() -> None:
 
 def test_a_stream_opens_at_its_quantile() -> None:
     found = opening(CALL, PLAN, TERMS, Amount(calls=1))
-    assert found == Reach(tokens=542, most=1024, step=64, beside=Amount(calls=1))
+    assert found == Reach(tokens=542, most=1024, step=64, least=146, beside=Amount(calls=1))
 
 
 @pytest.mark.parametrize(
