@@ -1,11 +1,21 @@
-"""`Governor.astream` as a contender: a policy with a budget of answer tokens, a model whose stream says its usage."""
+"""`Governor.astream` as a contender: a policy with a budget of answer tokens, a model whose stream says its usage.
+
+What it knows of lengths beforehand is what `governor fit` learned from the records of a hundred earlier answers.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import cast
 
 from benchmarks.ledger_contenders import MAX_TOKENS, STEP, Model, Served
@@ -18,11 +28,13 @@ from governor.protocols import Delta, Ledger
 from governor.records import Call, Rung
 
 
-def policy(budget: int) -> Policy:
+def policy(budget: int, calibration: Path | None = None) -> Policy:
     """A tenant may have so many answer tokens, for good."""
+    learned = {"calibration": str(calibration)} if calibration else {}
     return policy_from(
         {
             "version": 1,
+            **learned,
             "app": "streams",
             "ladder": [{"id": "only", "model": "made/up", "answer_tokens": MAX_TOKENS}],
             "budget": {
@@ -32,6 +44,25 @@ def policy(budget: int) -> Policy:
             "backtrack": {"max_attempts": 1},
         }
     )
+
+
+def prompt(number: object) -> str:
+    """A question that tells nothing of its answer's length."""
+    return f"Go on with story {number}."
+
+
+def fitted(folder: Path, lengths: Sequence[int]) -> Path:
+    """A calibration that `governor fit` made of answers of these lengths; every other one was right."""
+    records, out = folder / "records.jsonl", folder / "calibration.npz"
+    known = {"rung": "only"}
+    rows = (
+        known | {"qid": f"q{at}", "question": prompt(f"q{at}"), "correct": at % 2, "output_tokens": tokens}
+        for at, tokens in enumerate(lengths)
+    )
+    records.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    command = [sys.executable, "-m", "governor", "fit", str(records), "-o", str(out), "--json"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return out
 
 
 class Counted:
@@ -77,16 +108,21 @@ class Governed:
         self._awaited = AsyncRedisLedger(uri) if uri.startswith("redis") else None
         self._backend = Counted(model)
         ledger = cast("Ledger", self._awaited) if self._awaited else open_ledger(uri)  # `adrive` awaits what it gives
-        self._governor = Governor(policy(budget), backend=self._backend, ledger=ledger)
+        self._folder = Path(tempfile.mkdtemp(prefix="governor-streams-"))
+        self._made = partial(Governor, backend=self._backend, ledger=ledger)
+        self._governor = self._made(policy(budget))
+        self._budget = budget
         self._ids = (f"{replica}-{number}" for number in count())
 
     async def warm(self, lengths: Sequence[int]) -> None:
-        """Its forecasts are those of the rules."""
+        """Learns from records of answers of these lengths."""
+        learned = await asyncio.to_thread(fitted, self._folder, lengths)
+        self._governor = self._made(policy(self._budget, learned))
 
     async def serve(self, tenant: str, length: int) -> Served:
         step = next(self._ids)
         self._backend.asked[step] = tenant, length
-        stream = self._governor.astream("Go on.", id=step, tenant=tenant)
+        stream = self._governor.astream(prompt(step), id=step, tenant=tenant)
         tokens = 0
         async for _ in stream:
             tokens += 1
@@ -97,6 +133,7 @@ class Governed:
         return Served(tokens, outcome.refusal.kind if outcome.refusal and not tokens else "")
 
     async def close(self) -> None:
+        shutil.rmtree(self._folder)
         if self._awaited:
             await self._awaited.close()
         else:

@@ -126,8 +126,8 @@ def test_a_stream_is_cut_exactly_where_the_budget_ends(read: Any) -> None:
 
 def test_the_last_stream_opens_with_what_is_left(read: Any) -> None:
     ledger = open_ledger("memory://")
-    governor = governed([story(100), story(50), story(500)], 300, ledger=ledger)
-    assert [words(read(governor)[0]) for _ in range(3)] == [100, 50, 150]
+    governor = governed([story(100), story(50), story(500)], 500, ledger=ledger)
+    assert [words(read(governor)[0]) for _ in range(3)] == [100, 50, 350]
     text, outcome = read(governor)
     assert (text, outcome.status, outcome.refusal.kind) == ("", "refused", "budget_exceeded")
 

@@ -46,6 +46,7 @@ _TREE = {
 _BINS = 63
 _BITS = 6
 _NARROWEST = 1e-3  # of the widest axis: texts of few templates have fewer directions than AXES
+_NOTHING = 1e-6  # of a text's own length: texts of one template have no direction at all
 
 Rows = npt.NDArray[np.intp]
 
@@ -133,7 +134,7 @@ def fit_axes(words: Any, seed: int) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):  # a ratio that nobody reads; texts may all be equal
             svd = decomposition.TruncatedSVD(size, random_state=seed, n_iter=2, n_oversamples=8).fit(present)
         width = svd.transform(present).std(axis=0)
-        real = width > _NARROWEST * width.max()
+        real = width > max(_NARROWEST * width.max(), _NOTHING)
         found[used, :size] = (svd.components_ / np.where(real, width, np.inf)[:, None]).T
     return found
 

@@ -53,6 +53,13 @@ def test_nodes_are_partially_pooled() -> None:
     assert p[-1] > 0.3  # its own four rows say 0
 
 
+def test_texts_of_one_template_have_no_axes() -> None:
+    """Where they differ in words of their own alone, what is left of rounding is no direction."""
+    design = design_of([f"Go on with story q{at}." for at in range(80)])
+    words, _ = design.weighted(inverse_frequency(design.counts))
+    assert not fit_axes(words, seed=0).any()
+
+
 def test_fractions_count_on_both_sides() -> None:
     p = forecasts(design_of(["words"] * 60), np.full((60, 1), 0.7))
     assert p == pytest.approx(np.full((60, 1), 0.7), abs=0.01)
