@@ -12,7 +12,10 @@ from governor.protocols import Terms
 from governor.records import Amount, Call, Forecast, Plan
 
 _ASKS = 8
-"""How often within its last step a stream asks for more where it was refused: others may have settled meanwhile."""
+"""How often within each step a stream asks for more where it was refused: others may have settled meanwhile."""
+
+_AHEAD = 2
+"""Steps before its end at which it begins to ask: more is cut short with one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,11 @@ class Reach:
     def until(self, at: int = 0) -> int | None:
         """Output tokens up to which a stream that stands at `at` runs before it asks for more; None: to its end.
 
-        It asks one step ahead (half-way where less is held), so that it need not wait, and again and again from there.
+        It asks some steps ahead (half-way where less is held), so that it need not wait, and again and again from there.
         """
         if self.tokens >= self.most:
             return None
-        ahead = max(self.tokens - self.step, self.tokens // 2)
+        ahead = max(self.tokens - _AHEAD * self.step, self.tokens // 2)
         return ahead if at <= ahead else min(max(at, ahead) + max(self.step // _ASKS, 1), self.tokens)
 
     def longer(self, at: int) -> Reach:

@@ -52,10 +52,10 @@ def test_else_the_whole_bound_is_held(terms: Terms) -> None:
     assert opening(CALL, Plan(rung=RUNG), TERMS, Amount()) is None  # nothing is forecast
 
 
-def test_it_asks_one_step_ahead_and_again_within_the_step() -> None:
-    reach = Reach(tokens=200, most=1024, step=64)
-    assert reach.until() == 136
-    assert [reach.until(at) for at in (136, 137, 145, 195, 200)] == [136, 145, 153, 200, 200]
+def test_it_asks_two_steps_ahead_and_again_within_them() -> None:
+    reach = Reach(tokens=300, most=1024, step=64)
+    assert reach.until() == 172
+    assert [reach.until(at) for at in (172, 173, 181, 295, 300)] == [172, 181, 189, 300, 300]
     assert Reach(tokens=64, most=1024, step=64).until() == 32
     assert Reach(tokens=1024, most=1024, step=64).until(5) is None
 
