@@ -35,7 +35,7 @@ class Reach:
     def until(self, at: int = 0) -> int | None:
         """Output tokens up to which a stream that stands at `at` runs before it asks for more; None: to its end.
 
-        It asks some steps ahead (half-way where less is held), so that it need not wait, and again and again from there.
+        It asks some steps ahead (half-way where less is held) so that it need not wait, and again from there.
         """
         if self.tokens >= self.most:
             return None
