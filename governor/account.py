@@ -6,11 +6,11 @@ The account asks for ledger effects and never does anything itself. Every model 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from governor.charge import Charge, at_bound, charge
 from governor.effects import (
     CallModel,
     Cut,
@@ -37,122 +37,111 @@ from governor.errors import (
 )
 from governor.ledger.admission import NOTHING, larger, minus
 from governor.ledger.refusals import BUSY_SECONDS
-from governor.plan.bounds import bound, output_bound, over
+from governor.plan.bounds import bound, over
 from governor.plan.reach import Reach
 from governor.protocols import Reservation
-from governor.records import Amount, Call, Limit, Reply, Usage
+from governor.records import Amount, Call, Limit, Reply, Share
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """What a stretch of work used: tokens, micro-USD, calls, seconds.
+@dataclass(slots=True)
+class _Book:
+    """One reservation of a step: what is held, and what was spent. Mutable, owned by one account."""
 
-    `unknown` are output tokens that nobody reported: thought or answer, so that they count as both.
-    """
+    key: str
+    limits: Sequence[Limit]
+    held: Amount = field(default_factory=Amount)
+    total: Charge = field(default_factory=Charge)
+    opened: bool = False
+    scopes: tuple[str, ...] = ()
 
-    usage: Usage = Usage()
-    micros: int = 0
-    calls: int = 0
-    seconds: float = 0.0
-    unknown: int = 0
+    def hold(self, amount: Amount) -> Process[None]:
+        """Hold enough for `amount` on top of what is spent; LedgerError where that is refused."""
+        if not self.opened:
+            opened: Reservation = yield Reserve(self.key, amount, tuple(self.limits))
+            self.opened, self.held = True, amount
+            self.scopes = tuple(dict.fromkeys(limit.scope for limit in opened.limits))
+            return
+        missing = self.missing(amount)
+        if missing != NOTHING:
+            yield Extend(self.key, missing)
+            self.held += missing
 
-    def __add__(self, other: Charge) -> Charge:
-        return Charge(
-            self.usage + other.usage,
-            self.micros + other.micros,
-            self.calls + other.calls,
-            self.seconds + other.seconds,
-            self.unknown + other.unknown,
-        )
+    def missing(self, amount: Amount) -> Amount:
+        """What `amount` more would need beside what is held."""
+        return shortfall(self.held, self.total.amount + amount)
 
-    def __sub__(self, earlier: Charge) -> Charge:
-        mine, theirs = self.usage, earlier.usage
-        return Charge(
-            Usage(
-                mine.input_tokens - theirs.input_tokens,
-                mine.output_tokens - theirs.output_tokens,
-                mine.thinking_tokens - theirs.thinking_tokens,
-                mine.cached_tokens - theirs.cached_tokens,
-            ),
-            self.micros - earlier.micros,
-            self.calls - earlier.calls,
-            self.seconds - earlier.seconds,
-            self.unknown - earlier.unknown,
-        )
-
-    @property
-    def amount(self) -> Amount:
-        """The same in the ledger's dimensions; milliseconds are rounded up."""
-        used = self.usage
-        return Amount(
-            tokens=used.total_tokens,
-            micros=self.micros,
-            millis=math.ceil(self.seconds * 1000),
-            calls=self.calls,
-            input=used.input_tokens,
-            thinking=used.thinking_tokens + self.unknown,
-            answer=used.answer_tokens,
-        )
-
-
-def charge(call: Call, answer: Reply | BackendError, output: int | None = None) -> Charge:
-    """What one call cost: as reported; at its bound where usage is unknown; nothing if it was never sent.
-
-    `output` is how many tokens the call could come to where that is less than its bound.
-    """
-    if isinstance(answer, BackendError) and not answer.sent:
-        return Charge(seconds=answer.seconds)
-    usage = answer.usage
-    if usage is None or (isinstance(answer, Reply) and not answer.usage_known):
-        return _at_bound(call, answer.seconds, output)
-    return Charge(usage, call.rung.price.micros(usage), 1, answer.seconds)
-
-
-def _at_bound(call: Call, seconds: float, output: int | None = None) -> Charge:
-    output = output_bound(call) if output is None else output
-    most = bound(call, output)
-    return Charge(Usage(most.input, output), most.micros, 1, seconds, unknown=output)
+    def closing(self, in_flight: Amount) -> Settle | Refund:
+        """What closes it, once: whatever happens then, it is not closed a second time."""
+        self.opened = False
+        spent = self.total.amount + in_flight
+        return Refund(self.key) if spent == NOTHING else Settle(self.key, spent)
 
 
 @dataclass(slots=True)
 class Account:
-    """The reservation of the step `key` under `limits`. Mutable, owned by one loop.
+    """The reservations of the step `key`: one under `limits`, and one for each model that has limits of its own.
 
-    `ends` is the step's deadline on the clock of `Now`: no call's time limit goes beyond it. `each` limits every
-    single call, whoever asks for it. `fails_closed`: without its ledger the step ends.
+    Mutable, owned by one loop. `models` are these limits by the model's name. `ends` is the step's deadline on the
+    clock of `Now`: no call's time limit goes beyond it. `each` limits every single call, whoever asks for it.
+    `fails_closed`: without its ledger the step ends.
     """
 
     key: str
     limits: Sequence[Limit]
+    models: Mapping[str, Sequence[Limit]] = field(default_factory=dict)
     ends: float | None = None
     each: Limit | None = None
     fails_closed: bool = True
-    held: Amount = field(default_factory=Amount)
-    total: Charge = field(default_factory=Charge)
-    in_flight: Amount = field(default_factory=Amount)
+    in_flight: Amount = NOTHING
     most: Amount | None = None
     """What the step could come to in all when the ledger last refused it; None before."""
     cut: LedgerError | None = None
     """Why the last stream could not be extended; None where it could."""
-    opened: bool = False
-    scopes: tuple[str, ...] = ()
-    """What the reservation books on, each once, as the ledger says: a resumed step stays in its first period."""
     off_the_books: bool = False
     """True after the ledger was unreachable and the policy lets the step go on without it."""
+    _whole: _Book = field(init=False)
+    _parts: dict[str, _Book] = field(init=False)
+    _flying: str = ""
+
+    def __post_init__(self) -> None:
+        self._whole = _Book(self.key, self.limits)
+        self._parts = {model: _Book(f"{self.key}#{model}", limits) for model, limits in self.models.items()}
+
+    @property
+    def total(self) -> Charge:
+        """What the step has spent so far."""
+        return self._whole.total
+
+    @property
+    def opened(self) -> bool:
+        """Whether anything is held for the step as a whole."""
+        return self._whole.opened
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """What the step is booked on, each once, as the ledger says: a resumed step stays in its first period."""
+        return self._whole.scopes
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """What was booked on the budgets of single models."""
+        parts = self._parts.items()
+        return tuple(Share(model, part.total.amount, part.scopes) for model, part in parts if part.scopes)
 
     @property
     def left(self) -> Amount | None:
         """What the next attempt may still use, as far as a refusal told; None before one."""
-        return None if self.most is None else _shortfall(self.total.amount, self.most)
+        return None if self.most is None else shortfall(self.total.amount, self.most)
 
-    def grant(self, amount: Amount) -> Process[None]:
-        """Hold enough for `amount` on top of what is spent; BudgetExceededError when it does not fit."""
+    def grant(self, amount: Amount, model: str = "", part: Amount = NOTHING) -> Process[None]:
+        """Hold enough for `amount` on top of what is spent, `part` of it of a model; BudgetExceededError if not."""
         try:
-            yield from self._hold(amount)
+            yield from self._hold(amount, model, part)
         except BudgetExceededError as refusal:
-            self.most = self.held + (refusal.left or Amount())
+            if refusal.scope not in self._scopes_of(model):  # what is left of one model says nothing of others
+                self.most = self._whole.held + (refusal.left or NOTHING)
             raise
 
     def grant_reach(self, call: Call, reach: Reach) -> Process[Reach]:
@@ -161,62 +150,87 @@ class Account:
         As long as others do, BudgetExceededError says `budget_busy`: what they don't use comes back.
         """
         try:
-            yield from self.grant(_reached(call, reach))
+            yield from self._grant_reached(call, reach)
         except BudgetExceededError as refusal:
             if refusal.others:
                 raise _busy(refusal) from None
             fitting = reach.shortened(reach.least, self._fitting(call, refusal))
             reach = fitting or replace(reach, tokens=reach.least)  # whose refusal tells why
-            yield from self.grant(_reached(call, reach))
+            yield from self._grant_reached(call, reach)
         return reach
 
-    def _hold(self, amount: Amount) -> Process[None]:
+    def _grant_reached(self, call: Call, reach: Reach) -> Process[None]:
+        part = bound(call, reach.tokens)
+        yield from self.grant(part + reach.beside, call.rung.model, part)
+
+    def _hold(self, amount: Amount, model: str, part: Amount) -> Process[None]:
+        """The model's part first: it is the more likely to be refused, and then nothing more is held."""
         if self.off_the_books:
             return
-        if not self.opened:
-            opened: Reservation = yield Reserve(self.key, amount, tuple(self.limits))
-            self.opened, self.held = True, amount
-            self.scopes = tuple(dict.fromkeys(limit.scope for limit in opened.limits))
-            return
-        missing = _shortfall(self.held, self.total.amount + amount)
-        if missing != Amount():
-            yield Extend(self.key, missing)
-            self.held += missing
+        if model in self._parts:
+            yield from self._parts[model].hold(part)
+        yield from self._whole.hold(amount)
 
     def _fitting(self, call: Call, refusal: BudgetExceededError) -> Callable[[Reach], bool]:
         """Whether a reach fits what a refusal left."""
-        room = refusal.left or Amount()
-        return lambda reach: not over(_shortfall(self.held, self.total.amount + _reached(call, reach)), room)
+        room, model = refusal.left or NOTHING, call.rung.model
+        if refusal.scope in self._scopes_of(model):
+            return lambda reach: not over(self._parts[model].missing(bound(call, reach.tokens)), room)
+        return lambda reach: not over(self._whole.missing(bound(call, reach.tokens) + reach.beside), room)
+
+    def _scopes_of(self, model: str) -> set[str]:
+        return {limit.scope for limit in self.models.get(model, ())}
 
     def charged(self, call: Call, reach: Reach | None = None) -> Process[Reply | BackendError]:
         """Make a call and book it. Until its answer is here, all it may come to counts as in flight.
 
         With `reach`, which is held, it is a stream that is extended as it runs, and cut where that is refused.
         """
+        model = call.rung.model
         if self.ends is not None:
             left = self.ends - (yield Now())
             if left <= 0:
-                return BackendTimeoutError("the step's deadline has passed", model=call.rung.model, sent=False)
+                return BackendTimeoutError("the step's deadline has passed", model=model, sent=False)
             call = replace(call, timeout=min(call.timeout, left))
         if self.each is not None and (passed := over(bound(call), replace(self.each, millis=None))):
-            return BackendRequestError(f"over the limit of a call ({passed})", model=call.rung.model, sent=False)
-        self.in_flight = bound(call, reach.tokens if reach else None)
+            return BackendRequestError(f"over the limit of a call ({passed})", model=model, sent=False)
+        most = bound(call, reach.tokens if reach else None)
+        if refusal := (yield from self._uncovered(model, most)):
+            return BackendRequestError(f"over the budget of {model} ({refusal})", model=model, sent=False)
+        self.in_flight, self._flying = most, model
         answer: Reply | BackendError
         try:
             answer = yield from self._streamed(call, reach) if reach else _called(call)
         except BackendError as fault:
             answer = fault
         except (MissingExtraError, ModelFileError):
-            self.in_flight = Amount()  # the model could not even be started: nothing was sent
+            self.in_flight = NOTHING  # the model could not even be started: nothing was sent
             raise
         except Exception:
             # Not one of a backend's own errors: who knows what was sent? A verifier may go on after it.
-            self.total += _at_bound(call, call.timeout, self._most_output(reach))
-            self.in_flight = Amount()
+            self._book(at_bound(call, call.timeout, self._most_output(reach)))
             raise
-        self.total += charge(call, answer, self._most_output(reach))
-        self.in_flight = Amount()
+        self._book(charge(call, answer, self._most_output(reach)))
         return answer
+
+    def _uncovered(self, model: str, most: Amount) -> Process[LedgerError | None]:
+        """Hold what a call needs of its model's own budget where nobody did: a verifier's calls. None: it is held."""
+        if model not in self._parts or self.off_the_books:
+            return None
+        try:
+            yield from self._parts[model].hold(most)
+        except LedgerError as fault:
+            if self.fails_closed or not isinstance(fault, LedgerUnavailableError):
+                return fault
+            self.off_the_books = True
+        return None
+
+    def _book(self, used: Charge) -> None:
+        """What was in flight has come to this."""
+        self._whole.total += used
+        if self._flying in self._parts:
+            self._parts[self._flying].total += used
+        self.in_flight = NOTHING
 
     def _most_output(self, reach: Reach | None) -> int | None:
         """Output tokens to which a stream's reach has grown."""
@@ -249,8 +263,9 @@ class Account:
     def _extended(self, call: Call, longer: Reach) -> Process[Reach | None]:
         """Hold a longer reach; None, and why in `cut`, where the ledger refuses or can't be reached."""
         self.cut = None
+        part = bound(call, longer.tokens)
         try:
-            yield from self._hold(_reached(call, longer))
+            yield from self._hold(part + longer.beside, call.rung.model, part)
         except LedgerError as fault:
             if self.fails_closed or not isinstance(fault, LedgerUnavailableError):
                 self.cut = fault
@@ -280,32 +295,33 @@ class Account:
     def _timed(self, started: float, before: float) -> Process[None]:
         """Charge the time since `started` that no call was charged for."""
         ended = yield Now()
-        self.total += Charge(seconds=max(0.0, ended - started - (self.total.seconds - before)))
+        self._whole.total += Charge(seconds=max(0.0, ended - started - (self.total.seconds - before)))
 
     def close(self) -> Process[None]:
-        """Settle or refund; safe to call twice. What is still in flight is booked at its bound."""
-        if not self.opened:
-            return
-        spent = self.total.amount + self.in_flight
-        closing = Refund(self.key) if spent == Amount() else Settle(self.key, spent)
-        self.opened = False
-        try:
-            yield closing
-        except LedgerError:
-            raise  # the lease runs out and books the bound: nothing more can be done from here
-        except BaseException:
-            # A signal interrupted the store in mid-work. Closing is idempotent, so it is simply done again.
-            yield closing
-            raise
+        """Settle or refund all; safe to call twice. What is still in flight is booked at its bound."""
+        failed: BaseException | None = None
+        for closing in self._closings():
+            try:
+                yield closing
+            except LedgerError as fault:
+                failed = failed or fault  # the lease runs out and books the bound: nothing more can be done from here
+            except BaseException as interruption:  # noqa: BLE001 - raised once everything is closed
+                # A signal interrupted the store in mid-work. Closing is idempotent, so it is simply done again.
+                yield closing
+                failed = interruption
+        if failed is not None:
+            raise failed
+
+    def _closings(self) -> list[Settle | Refund]:
+        books = [(self._whole, self.in_flight)] + [
+            (part, self.in_flight if model == self._flying else NOTHING) for model, part in self._parts.items()
+        ]
+        return [book.closing(in_flight) for book, in_flight in books if book.opened]
 
 
 def _called(call: Call) -> Process[Reply]:
     reply: Reply = yield CallModel(call)
     return reply
-
-
-def _reached(call: Call, reach: Reach) -> Amount:
-    return bound(call, reach.tokens) + reach.beside
 
 
 def _busy(refusal: BudgetExceededError) -> BudgetExceededError:
@@ -322,6 +338,6 @@ def _busy(refusal: BudgetExceededError) -> BudgetExceededError:
     )
 
 
-def _shortfall(held: Amount, needed: Amount) -> Amount:
+def shortfall(held: Amount, needed: Amount) -> Amount:
     """What is missing of `needed`, never below zero."""
     return larger(minus(needed, held), NOTHING)

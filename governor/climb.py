@@ -172,6 +172,7 @@ def outcome_of(
         audit=climb.terms.audit,
         refusal=cut.told if isinstance(cut, BudgetExceededError) else None,
         scopes=climb.account.scopes,
+        shares=climb.account.shares,
     )
 
 

@@ -37,7 +37,7 @@ def _held(climb: Climb, plan: Plan) -> Process[None]:
     climb.reach = None
     if climb.terms.reserve == "ladder" and not climb.account.opened:
         try:
-            yield from climb.account.grant(_whole_ladder(climb, plan, needed))
+            yield from climb.account.grant(_whole_ladder(climb, plan, needed), plan.rung.model, _calls(call, plan.mode))
         except BudgetExceededError:
             if climb.terms.on_exhausted != "degrade":
                 raise
@@ -45,7 +45,7 @@ def _held(climb: Climb, plan: Plan) -> Process[None]:
             return
     reach = None if plan.mode in SECOND_LOOKS else opening(call, plan, climb.terms, _verifying(climb, call))
     if reach is None:
-        yield from climb.account.grant(needed)
+        yield from climb.account.grant(needed, plan.rung.model, _calls(call, plan.mode))
     else:
         climb.reach = yield from climb.account.grant_reach(call, reach)
     climb.account.cut = None
@@ -74,8 +74,13 @@ def checker(climb: Climb, call: Call) -> Verifier | None:
 
 def bound_of(climb: Climb, call: Call, mode: BacktrackMode = "fresh") -> Amount:
     """The most an attempt can use: its samples and, where one has its say, its verifier."""
-    needed = Amount() if mode == "verify" else sum([bound(call)] * call.rung.samples, Amount())
+    needed = _calls(call, mode)
     return needed if mode in COMPARISONS else needed + _verifying(climb, call)
+
+
+def _calls(call: Call, mode: BacktrackMode) -> Amount:
+    """The most that an attempt's own calls can use; its verifier's may be of other models."""
+    return Amount() if mode == "verify" else sum([bound(call)] * call.rung.samples, Amount())
 
 
 def _verifying(climb: Climb, call: Call) -> Amount:

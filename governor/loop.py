@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from governor.account import Account, Charge
+from governor.account import Account
 from governor.arm import arm_of, unenforced
+from governor.charge import Charge
 from governor.climb import Climb, Mind, finished, least, outcome_of, told, with_load
 from governor.effects import Emit, Now, Process, traced
 from governor.errors import (
@@ -91,12 +92,14 @@ def _account(step: Step, terms: Terms, arm: Arm, started: float) -> Account:
     """In shadow and control arms only the caller's own deadline holds, not the policy's: calls stay as they were."""
     governed = arm == "governed"
     deadline = least(step.deadline, terms.deadline) if governed else step.deadline
+    every = (*terms.limits, *(limit for _, limits in terms.models for limit in limits))
     return Account(
         step.id,
         terms.limits if governed else unenforced(terms.limits),
+        {model: limits if governed else unenforced(limits) for model, limits in terms.models},
         ends=None if deadline is None else started + deadline,
         each=terms.call if governed else None,
-        fails_closed=(governed and terms.fail == "closed") or any(limit.micros is not None for limit in terms.limits),
+        fails_closed=governed and (terms.fail == "closed" or any(limit.micros is not None for limit in every)),
     )
 
 

@@ -57,6 +57,8 @@ class Terms:
     harm: float = 0.5
     call: Limit | None = None
     limits: tuple[Limit, ...] = ()
+    models: tuple[tuple[str, tuple[Limit, ...]], ...] = ()
+    """Limits of single models, by name: on what this step calls of them."""
     on_exhausted: Literal["refuse", "degrade", "best_so_far"] = "best_so_far"
     reserve: Literal["attempt", "ladder"] = "attempt"
     streams: Streams = Streams()

@@ -377,6 +377,15 @@ class Attempt:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a step spent of one model that has a budget of its own, and the ledger's scopes that it was booked on."""
+
+    model: str
+    spent: Amount
+    scopes: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The end of a step: the answer that ships, and everything that was tried and spent for it.
@@ -408,3 +417,5 @@ class Outcome:
     """Where a budget ended the step: which, and when to come again."""
     scopes: tuple[str, ...] = ()
     """The ledger's scopes that `spent` was booked on; () where the step was booked nowhere."""
+    shares: tuple[Share, ...] = ()
+    """What of it was booked on the budgets of single models besides."""

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from governor.checks import policy_checks
 from governor.cli.app import app
 from governor.policy import Policy, load_policy, shipped_names
-from governor.policy.schema import periods
+from governor.policy.budget import periods
 from governor.testing import ScriptedBackend
 
 ROOT = Path(__file__).parent.parent

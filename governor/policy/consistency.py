@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from governor.policy.budget import Budget, PeriodLimits, periods
 from governor.policy.finding import Finding, Path, suggestion
-from governor.policy.schema import Budget, ModelSpec, PeriodLimits, Policy, Rule, RungSpec, periods
+from governor.policy.schema import ModelSpec, Policy, Rule, RungSpec
 from governor.policy.spec import shape_findings
 from governor.records import Limit
 
@@ -125,6 +126,10 @@ def _budget(budget: Budget, path: Path) -> Iterator[Finding]:
             yield from _pace(part, part.pace, (*path, *at, "pace"))
     for name in ("app", "tenant", "node"):
         yield from _same_window(periods(getattr(budget, name)), (*path, name))
+    for glob, held in budget.model.items():
+        yield from _same_window(periods(held), (*path, "model", glob))
+        if any(part.pace is not None for part in periods(held)):
+            yield Finding((*path, "model", glob), "a model's money is not paced", "give app, tenant or node the pace")
 
 
 def _pace(part: PeriodLimits, weights: tuple[float, ...], path: Path) -> Iterator[Finding]:

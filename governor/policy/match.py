@@ -10,19 +10,9 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
+from governor.policy.budget import Budget, Limits, PeriodLimits, periods
 from governor.policy.period import SESSION, STEP, period_of, slides, span
-from governor.policy.schema import (
-    Backtrack,
-    Budget,
-    Canary,
-    Limits,
-    Match,
-    PeriodLimits,
-    Policy,
-    Rule,
-    RungSpec,
-    periods,
-)
+from governor.policy.schema import Backtrack, Canary, Match, Policy, Rule, RungSpec
 from governor.protocols import Streams, Terms
 from governor.records import Limit, Rung, Step
 
@@ -56,6 +46,7 @@ class _Ready:
     step: Limits | None
     session: Limits | None
     shared: tuple[tuple[str, PeriodLimits], ...]
+    models: tuple[tuple[str, tuple[PeriodLimits, ...]], ...]
     paced: tuple[tuple[str, PeriodLimits], ...]
     verify: Any
 
@@ -64,16 +55,17 @@ def terms_for(policy: Policy, step: Step, when: float) -> Terms:
     """What the policy grants to `step`. `when` is POSIX time in seconds; it picks the budget's UTC window.
 
     The limits' scopes are `step:{app}/{step.id}`, `session:{app}/{session}` (the step's id where it has no session),
-    `node:{app}/{node}@{window}`, `tenant:{app}/{tenant}@{window}` and `app:{app}@{window}` (see `period.placed`), each
-    only where the policy limits it. `continues` is left empty.
+    `node:{app}/{node}@{window}`, `tenant:{app}/{tenant}@{window}`, `app:{app}@{window}` and, on what is called of one,
+    `model:{app}/{model}@{window}` (see `period.placed`), each where the policy limits it. `continues` is left empty.
     """
     ready = _matching(policy, step)
     limits = _limits(ready, policy.app, step, when)
     deadline = _earlier(ready.terms.deadline, step.deadline)
     audit = audited(policy.audit, step.id)
-    if not (limits or deadline or audit):
+    models = _model_limits(ready, policy.app, when)
+    if not (limits or models or deadline or audit):
         return ready.terms
-    return replace(ready.terms, limits=limits, deadline=deadline, audit=audit)
+    return replace(ready.terms, limits=limits, models=models, deadline=deadline, audit=audit)
 
 
 def paced_for(policy: Policy, step: Step, when: float) -> tuple[Paced, ...]:
@@ -128,6 +120,12 @@ def _limits(ready: _Ready, app: str, step: Step, when: float) -> tuple[Limit, ..
     return tuple(limits)
 
 
+def _model_limits(ready: _Ready, app: str, when: float) -> tuple[tuple[str, tuple[Limit, ...]], ...]:
+    return tuple(
+        (model, tuple(part.limit_at(f"model:{app}/{model}", when) for part in parts)) for model, parts in ready.models
+    )
+
+
 def limits_on(policy: Policy, scope: str) -> tuple[Limit, ...]:
     """Every limit that the policy, or a rule of it, sets on a scope of whatever step and time; windows are left out.
 
@@ -138,18 +136,21 @@ def limits_on(policy: Policy, scope: str) -> tuple[Limit, ...]:
         for name, part in (("step", ready.step), ("session", ready.session)):
             if part is not None and scope.startswith(f"{name}:{policy.app}/"):
                 found[part.limit(scope)] = None
+        for model, parts in ready.models:
+            for part in parts:
+                if _falls_on(f"model:{policy.app}/{model}", part, scope, whole=True):
+                    found[part.limit(scope)] = None
         for name, part in ready.shared:
-            if _falls_on(f"{name}:{policy.app}", part, scope):
+            if _falls_on(f"{name}:{policy.app}", part, scope, whole=name == "app"):
                 found[part.limit(scope)] = None
     return tuple(found)
 
 
-def _falls_on(owner: str, part: PeriodLimits, scope: str) -> bool:
-    """Whether a shared limit names its sums so (see `period.placed`)."""
+def _falls_on(owner: str, part: PeriodLimits, scope: str, *, whole: bool) -> bool:
+    """Whether a shared limit names its sums so (see `period.placed`); `whole`: the owner has no name behind it."""
     if not scope.startswith(owner):
         return False
     rest = scope[len(owner) :]
-    whole = owner.startswith("app:")
     if part.per == "total":
         return rest == "" if whole else rest.startswith("/") and period_of(scope) is None and not slides(scope)
     if part.sliding:
@@ -179,9 +180,15 @@ def _ready(policy: Policy, rule: Rule, name: str) -> _Ready:
         step=_untimed(budget.step),
         session=budget.session,
         shared=shared,
+        models=tuple((model, parts) for model in _models(policy) if (parts := budget.of_model(model))),
         paced=tuple((name, part) for name, part in shared if part.pace is not None),
         verify=rule.verify if "verify" in rule.model_fields_set else policy.verify,
     )
+
+
+def _models(policy: Policy) -> list[str]:
+    """Every model that a step may call, a judge's included."""
+    return list(dict.fromkeys(rung.model for rung in policy.rungs.values()))
 
 
 def _over(base: Any, own: Budget | Backtrack | None) -> Any:

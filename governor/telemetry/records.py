@@ -204,6 +204,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "reason": outcome.reason,
         "spent": asdict(outcome.spent),
         "scopes": list(outcome.scopes),
+        "shares": [asdict(share) for share in outcome.shares],
         "usage": _usage(outcome.usage),
         "verifier_usage": _usage(outcome.verifier_usage),
         "micros": outcome.spent.micros,

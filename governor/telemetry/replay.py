@@ -48,14 +48,17 @@ _NAMES: dict[type[Any], str] = {
 
 @dataclass(slots=True)
 class History:
-    """What the journal holds of one step: its latest line at each position, and its closing totals."""
+    """What the journal holds of one step: its latest line at each position, and its closing totals.
+
+    A step has a reservation of its own, under "", and one under its key for each model with a budget.
+    """
 
     lines: dict[int, dict[str, Any]] = field(default_factory=dict)
-    closings: list[Amount] = field(default_factory=list)
+    closings: dict[str, list[Amount]] = field(default_factory=dict)
 
     def apply(self, line: dict[str, Any]) -> None:
         if "closing" in line:
-            self.closings.append(decode(line["closing"]))
+            self.closings.setdefault(line.get("key", ""), []).append(decode(line["closing"]))
         elif "void" in line:
             self.lines = {at: kept for at, kept in self.lines.items() if at < line["void"]}
         else:
@@ -75,12 +78,13 @@ class Replay:
         self._id = step_id
         self._append = append
         self._former = dict(history.lines)
-        self._holds = Holds(history.closings)
+        self._closings = history.closings
+        self._books: dict[str, Holds] = {}
         self._at = 0
         self._last_now: float | None = None
         self._clock_shift: float | None = None
         self._recording = True
-        self._closing_noted = False
+        self._closing_noted: set[str] = set()
 
     def process(self, effect: Effect) -> Process[Any]:
         """Answers one effect of the loop by asking for none, one or several."""
@@ -107,10 +111,10 @@ class Replay:
             # Under the limits of then: a resumed step stays in the period in which it began.
             effect = Reserve(effect.key, effect.amount, decode(line["what"]))
             if "ok" in line:
-                return self._holds.remember(effect)
-            return (yield from self._perform(at, effect, self._holds.reserve(effect)))
+                return self._holds(effect.key).remember(effect)
+            return (yield from self._perform(at, effect, self._holds(effect.key).reserve(effect)))
         if isinstance(effect, Extend):
-            return self._holds.remember(effect)
+            return self._holds(effect.key).remember(effect)
         if "ok" not in line:
             raise _interrupted(effect)
         if isinstance(effect, Now):
@@ -120,9 +124,9 @@ class Replay:
     def _live(self, at: int, effect: Recorded) -> Process[Any]:
         if isinstance(effect, Reserve):
             self._note(at, effect)
-            return (yield from self._perform(at, effect, self._holds.reserve(effect)))
+            return (yield from self._perform(at, effect, self._holds(effect.key).reserve(effect)))
         if isinstance(effect, Extend):
-            return (yield from self._perform(at, effect, self._holds.extend(effect)))
+            return (yield from self._perform(at, effect, self._holds(effect.key).extend(effect)))
         if isinstance(effect, CallModel):
             self._note(at, effect)
             return (yield from self._perform(at, effect, self._call(at, effect)))
@@ -130,7 +134,8 @@ class Replay:
 
     def _call(self, at: int, effect: CallModel) -> Process[Any]:
         try:
-            yield from self._holds.take_up()
+            for holds in self._books.values():
+                yield from holds.take_up()
         except LedgerError:
             self._append({"void": at})  # refused before it was sent
             raise
@@ -156,11 +161,17 @@ class Replay:
             # Stopped before it had caught up: the reservation waits for the next life, or for its lease.
             spent = effect.spent if isinstance(effect, Settle) else Amount()
             return Reservation(key=effect.key, amount=spent, state="open")
-        total = self._holds.closing(effect)
-        if total is not None and not self._closing_noted:
-            self._append({"closing": encode(total)}, durable=True)
-            self._closing_noted = True
-        return (yield from self._holds.close(effect))
+        total = self._holds(effect.key).closing(effect)
+        if total is not None and effect.key not in self._closing_noted:
+            of = {} if effect.key == self._id else {"key": effect.key}
+            self._append({"closing": encode(total), **of}, durable=True)
+            self._closing_noted.add(effect.key)
+        return (yield from self._holds(effect.key).close(effect))
+
+    def _holds(self, key: str) -> Holds:
+        if key not in self._books:
+            self._books[key] = Holds(self._closings.get("" if key == self._id else key, ()))
+        return self._books[key]
 
     def _shifted(self, seconds: float) -> float:
         """A step's clock stands still while its process is dead: a monotonic clock begins anew with each boot."""

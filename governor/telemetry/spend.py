@@ -79,9 +79,19 @@ def told_by(records: Iterable[Mapping[str, Any]]) -> Told:
             else:
                 step.endings.append(_ending(record))
                 told.outcomes += 1
+                for share in record.get("shares", ()):
+                    _add_share(told, key, record, share)
         except (KeyError, TypeError, ValueError, AttributeError) as fault:
             step.broken = f"its {record['kind']} can't be read ({type(fault).__name__}: {fault})"
     return told
+
+
+def _add_share(told: Told, key: str, record: Mapping[str, Any], share: Mapping[str, Any]) -> None:
+    """What a step spent of one model with a budget: under the key of the reservation that it was booked with."""
+    part = told.steps.setdefault(f"{key}#{share['model']}", Spend(f"{key}#{share['model']}"))
+    ending = _ending({**record, **share})
+    part.endings.append(ending)
+    part.recounted += ending.spent
 
 
 def _ending(record: Mapping[str, Any]) -> Ending:

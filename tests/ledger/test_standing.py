@@ -12,7 +12,7 @@ import pytest
 from governor.ledger.exposition import COLUMNS, as_csv, as_object, as_prometheus, kind_of
 from governor.ledger.standing import UNITS, Standing, standings
 from governor.ledger.sums import DIMENSIONS
-from governor.policy.schema import Limits
+from governor.policy.budget import Limits
 from governor.protocols import Balance, Reservation
 from governor.records import Amount, Limit, Window
 

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from governor.errors import PolicyError
 from governor.policy import Policy, inspect_policy, load_policy, policy_from, shipped_names
-from governor.policy.schema import Canary, periods
+from governor.policy.budget import periods
+from governor.policy.schema import Canary
 from governor.records import Limit, Price
 
 MINIMAL = "version: 1\nladder: [{id: a, model: m}]\n"
