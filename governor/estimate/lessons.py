@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
 
 from governor.estimate.adjusted import lifted
+from governor.estimate.answers import agreement
 from governor.estimate.curves import Floats
 from governor.estimate.evidence import Ints
 from governor.estimate.recalibration import Observed
@@ -44,33 +48,85 @@ def observations(begun: Begun, outcome: Outcome) -> Iterator[tuple[Observed, flo
                 yield seen, told.p_success if attempt.failure == "truncated" else told.p_accept
 
 
+Lesson: TypeAlias = tuple[Observed, float]
+"""What became of an answer, and the P(accepted) that was told of it."""
+
+_LEAST = 1e-3
+"""Of the difference that an answer's being right must make to be told of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unlabelled:
-    """The answer that a step shipped, for a label that may come: as if it were known to be right, and its forecast.
+    """The answer that a step shipped, for a label that may come: what each label would teach.
 
-    `verdict` is what a verifier has taught of it already; `expected` is P(correct) as told, that verdict included.
+    The answer itself comes first, the one that it was compared with after it. `verdict` is what a verifier has taught
+    of it already.
     """
 
-    right: Observed
+    if_right: tuple[Lesson, ...]
+    if_wrong: tuple[Lesson, ...]
     verdict: Observed | None
-    expected: float
     sketch: Ints
 
-    def labelled(self, correct: bool) -> Observed:
-        """The same as a label that is known."""
-        return replace(self.right, accepted=correct)
+    def labelled(self, correct: bool) -> tuple[Lesson, ...]:
+        """What this label teaches."""
+        return self.if_right if correct else self.if_wrong
 
 
 def unlabelled(begun: Begun, outcome: Outcome) -> Unlabelled | None:
-    """What a label of the outcome's answer would be compared with; None where it shipped none, or nothing was told."""
+    """What a label of the outcome's answer would teach; None where it shipped none, or nothing was told."""
     shipped = next((one for one in outcome.attempts if one.reply is not None and one.reply is outcome.reply), None)
     found = None if shipped is None else _forecast(begun, shipped)
     if shipped is None or found is None:
         return None
     p, told = found
     verdict = _verdict(begun, shipped, p)
-    right = Observed(shipped.rung.id, begun.cluster, p, True)
-    return Unlabelled(right, verdict, _given(verdict, told.p_success), begun.sketch)
+    right = Observed(shipped.rung.id, begun.cluster, p, True), _given(verdict, told.p_success)
+    wrong = replace(right[0], accepted=False), right[1]
+    other = _compared(begun, outcome, shipped)
+    return Unlabelled((right, *other[0]), (wrong, *other[1]), verdict, begun.sketch)
+
+
+def _compared(begun: Begun, outcome: Outcome, shipped: Attempt) -> tuple[tuple[Lesson, ...], tuple[Lesson, ...]]:
+    """What the label says of the answer that the shipped one was compared with: where it is right, and where not.
+
+    What ships was chosen by what both said: its label alone would flatter the rung whose answers were confirmed.
+    """
+    last = next((one for one in reversed(outcome.attempts) if agreement(one) is not None), None)
+    if last is None:
+        return (), ()
+    before = (one for one in reversed(outcome.attempts[: last.number - 1]) if one.reply is not None)
+    other = next(before, None) if shipped is last else last
+    found = None if other is None else _forecast(begun, other)
+    if other is None or found is None:
+        return (), ()
+    p, told = found
+    right = Observed(other.rung.id, begun.cluster, p, True)
+    wrong = replace(right, accepted=False)
+    if agreement(last):
+        return ((right, told.p_success),), ((wrong, told.p_success),)
+    # Both may be wrong where they differ: how likely then, if this one is right, and if it is not?
+    if_right, if_wrong = _fails_beside(begun, shipped.rung.id, other.rung.id)
+    unsure = replace(wrong, sensitivity=1.0 - if_right, false_accept=1.0 - if_wrong)
+    known = ((unsure, 1.0 - _mean_of(if_right, if_wrong, told.p_success)),) if if_wrong - if_right > _LEAST else ()
+    return ((wrong, told.p_success),), known
+
+
+def _fails_beside(begun: Begun, one: str, other: str) -> tuple[float, float]:
+    """P(`one` is wrong | `other` is right) and P(`one` is wrong | `other` is wrong), by what was believed at first."""
+    answer = lifted(begun.answer, begun.odds)
+    weights = np.full(answer.shape[1], 1.0 / answer.shape[1]) if begun.weights is None else begun.weights
+    first, second = (answer[begun.heads.index(rung)] for rung in (one, other))
+    return _mean(weights * second, 1.0 - first), _mean(weights * (1.0 - second), 1.0 - first)
+
+
+def _mean_of(if_right: float, if_wrong: float, p: float) -> float:
+    return p * if_right + (1.0 - p) * if_wrong
+
+
+def _mean(weights: Floats, values: Floats) -> float:
+    total = float(weights.sum())
+    return float(weights @ values) / total if total > 0.0 else 0.5
 
 
 def _given(verdict: Observed | None, p: float) -> float:
@@ -114,7 +170,7 @@ def rates_of(forecasts: tuple[Forecast, ...]) -> tuple[float, float] | None:
     slope = (high.p_accept - low.p_accept) / (high.p_success - low.p_success)
     passed = low.p_accept - slope * low.p_success
     passed, seen = min(max(passed, 0.0), 1.0), min(max(passed + slope, 0.0), 1.0)
-    return (seen, passed) if seen - passed > 1e-3 else None
+    return (seen, passed) if seen - passed > _LEAST else None
 
 
 def _success(forecast: Forecast) -> float:

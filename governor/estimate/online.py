@@ -203,7 +203,10 @@ class Online:
             known = self._unlabelled.pop(step_id, None)
             if known is None:
                 return False
-            self._learn(known.labelled(correct), known.expected, known.sketch, known.verdict)
+            taught = known.verdict
+            for seen, expected in known.labelled(correct):
+                self._learn(seen, expected, known.sketch, taught)
+                taught = None  # the verdict was on the answer that shipped
             due = self._learned_one()
         if due:
             self.flush(patient=True)

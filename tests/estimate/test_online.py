@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from governor.errors import LedgerUnavailableError
-from governor.estimate.adjusted import AdjustedBelief
+from governor.estimate.adjusted import AdjustedBelief, joint
 from governor.estimate.evidence import Evidence
 from governor.estimate.latent import LatentBelief
 from governor.estimate.lessons import rates_of
@@ -480,6 +480,41 @@ def test_labels_of_accepted_answers_do_not_flatter_the_forecast() -> None:
             assert with_labels.label(f"s{number}", correct)
     told = [online.estimate(asked, TERMS).forecasts(situation(asked))[0].p_success for online in (with_labels, without)]
     assert told == pytest.approx([p, p], abs=0.06)
+
+
+def compared(online: Online, asked: Step, right: tuple[bool, bool], *, equal: bool) -> None:
+    """The small rung's answer compared with the middle one's, which ships where they differ."""
+    told = online.estimate(asked, TERMS).forecasts(Situation(step=asked, terms=TERMS))
+    attempts = tuple(
+        Attempt(
+            number=number,
+            rung=rung,
+            mode="first" if number == 1 else "compare",
+            reply=Reply(text=f"{rung.id} {number}"),
+            verdict=None if number == 1 else Verdict(decision="unsure", verifier="agreement", score=float(equal)),
+            forecasts=told,
+        )
+        for number, rung in enumerate(LADDER[:2], start=1)
+    )
+    ships = 0 if equal else 1
+    reply = attempts[ships].reply
+    online.emit(asked, Outcome(step_id=asked.id, status="unverified", attempts=attempts, reply=reply, rung="mid"))
+    assert online.label(asked.id, right[ships])
+
+
+def test_labels_of_compared_answers_do_not_flatter_the_rung_that_was_confirmed() -> None:
+    """Answers come out as forecast; what is labelled was chosen by comparing them, which must not look like skill."""
+    rng = np.random.default_rng(5)
+    online, unlearned = Online(Normal()), Online(Normal())
+    asked = step(10_000)
+    grid = joint(unlearned.estimate(asked, TERMS).inner, Situation(step=asked, terms=TERMS))
+    before = grid.success @ grid.weights
+    for number in range(800):
+        hardness = rng.choice(len(grid.weights), p=grid.weights)
+        right = tuple(bool(rng.random() < grid.success[k, hardness]) for k in (0, 1))
+        compared(online, step(number), (right[0], right[1]), equal=right[0] and right[1])
+    told = [one.p_success for one in online.estimate(asked, TERMS).forecasts(Situation(step=asked, terms=TERMS))]
+    assert told[:2] == pytest.approx(before[:2].tolist(), abs=0.05)
 
 
 def test_labels_reach_other_replicas(tmp_path: Path) -> None:
