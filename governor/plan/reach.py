@@ -58,7 +58,8 @@ class Reach:
 def opening(call: Call, plan: Plan, terms: Terms, beside: Amount) -> Reach | None:
     """What is held for a call that can be cut; None where it is not one, and its whole bound is held."""
     streams = terms.streams
-    if call.rung.id not in streams.rungs or not terms.limits or terms.reserve == "ladder":
+    limited = terms.limits or any(model == call.rung.model for model, _ in terms.models)
+    if call.rung.id not in streams.rungs or not limited or terms.reserve == "ladder":
         return None
     most = output_bound(call)
     forecast = next((one for one in plan.forecasts if one.rung == call.rung.id), None)

@@ -52,6 +52,12 @@ def test_else_the_whole_bound_is_held(terms: Terms) -> None:
     assert opening(CALL, Plan(rung=RUNG), TERMS, Amount()) is None  # nothing is forecast
 
 
+def test_a_limit_of_its_model_alone_is_one() -> None:
+    models = (("m/small", (Limit("model:a/m/small", answer=20_000),)),)
+    assert opening(CALL, PLAN, replace(TERMS, limits=(), models=models), Amount()) is not None
+    assert opening(CALL, PLAN, replace(TERMS, limits=(), models=(("m/large", models[0][1]),)), Amount()) is None
+
+
 def test_it_asks_two_steps_ahead_and_again_within_them() -> None:
     reach = Reach(tokens=300, most=1024, step=64)
     assert reach.until() == 172
