@@ -113,6 +113,7 @@ def test_one_line_for_each_attempt_and_outcome(tmp_path: Path) -> None:
             "answer": 33,
         },
         "scopes": ["session:desk/thread 9", "app:desk@2026-11-21"],
+        "shares": [],
         "usage": {"input_tokens": 300, "output_tokens": 120, "thinking_tokens": 90, "cached_tokens": 15},
         "verifier_usage": {"input_tokens": 7, "output_tokens": 3, "thinking_tokens": 0, "cached_tokens": 0},
         "micros": 81,
@@ -135,7 +136,7 @@ def test_every_record_fits_the_published_schema(record: Attempt | Outcome, shape
 
 def test_outcomes_of_before_tokens_were_told_by_kind_still_fit() -> None:
     line: dict[str, Any] = record_of(STEP, OUTCOME, RecordShape(), 1.7e9)
-    del line["scopes"]
+    del line["scopes"], line["shares"]
     line["spent"] = {name: line["spent"][name] for name in ("tokens", "micros", "millis", "calls")}
     jsonschema.validate(line, SCHEMA)
 
