@@ -15,18 +15,42 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 
-from benchmarks import ledger_caps, ledger_soak, ledger_streams, ledger_throughput
 from benchmarks.ledger_report import Report
-from benchmarks.ledger_soak import Hour
 
-HOUR = {"memory": Hour(3600, 10), "SQLite": Hour(3600, 10), "Redis": Hour(3600, 5), "PostgreSQL": Hour(3600, 1)}
-SHORT_HOUR = {"memory": Hour(1200, 2), "SQLite": Hour(1200, 2), "Redis": Hour(1200, 2)}
+# Each part is imported when it is run: processes that are measured import this module anew, and what the other parts
+# bring along would be walked by their garbage collection all the time.
+
+
+def _caps(short: bool) -> Report:
+    from benchmarks.ledger_caps import measure
+
+    return measure(rounds=1 if short else 3)
+
+
+def _throughput(short: bool) -> Report:
+    from benchmarks.ledger_throughput import measure
+
+    return measure(seconds=1.0 if short else 10.0)
+
+
+def _streams(short: bool) -> Report:
+    from benchmarks.ledger_streams import measure
+
+    return measure(short=short)
+
+
+def _soak(short: bool) -> Report:
+    from benchmarks.ledger_soak import Hour, measure
+
+    hour = {"memory": Hour(3600, 10), "SQLite": Hour(3600, 10), "Redis": Hour(3600, 5), "PostgreSQL": Hour(3600, 1)}
+    return measure({name: Hour(1200, 2) for name in ("memory", "SQLite", "Redis")} if short else hour)
+
 
 PARTS: dict[str, Callable[[bool], Report]] = {
-    "caps": lambda short: ledger_caps.measure(rounds=1 if short else 3),
-    "throughput": lambda short: ledger_throughput.measure(seconds=1.0 if short else 10.0),
-    "streams": lambda short: ledger_streams.measure(short=short),
-    "soak": lambda short: ledger_soak.measure(SHORT_HOUR if short else HOUR),
+    "caps": _caps,
+    "throughput": _throughput,
+    "streams": _streams,
+    "soak": _soak,
 }
 
 
