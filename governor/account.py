@@ -51,7 +51,7 @@ class _Book:
 
     key: str
     limits: Sequence[Limit]
-    held: Amount = field(default_factory=Amount)
+    held: Amount = NOTHING
     total: Charge = field(default_factory=Charge)
     opened: bool = False
     scopes: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -91,24 +92,26 @@ class Ports:
 
     def _book(self, effect: Booking) -> Any:
         """Asks the ledger, and tells the meter what came of it."""
-        try:
+        with self._failures_told(effect):
             answer = self._asked(effect)
-        except LedgerError as fault:
-            self.meter.failed(effect, fault)
-            raise
         if inspect.isawaitable(answer):
             return self._booked_later(effect, answer)
         self.meter.booked(effect, answer)
         return answer
 
     async def _booked_later(self, effect: Booking, waiting: Awaitable[Reservation]) -> Reservation:
-        try:
+        with self._failures_told(effect):
             answer = await waiting
+        self.meter.booked(effect, answer)
+        return answer
+
+    @contextmanager
+    def _failures_told(self, effect: Booking) -> Generator[None, None, None]:
+        try:
+            yield
         except LedgerError as fault:
             self.meter.failed(effect, fault)
             raise
-        self.meter.booked(effect, answer)
-        return answer
 
     def _asked(self, effect: Booking) -> Any:
         match effect:

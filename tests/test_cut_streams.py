@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -198,10 +198,6 @@ def test_tokens_that_come_together_never_pass_what_is_held(read: Any) -> None:
                 yield Delta(text=" so" * 50, usage=Usage(20, at))
             yield story(1000)
 
-        async def astream(self, call: Call) -> AsyncIterator[Delta | Reply]:
-            for piece in self.stream(call):
-                yield piece
-
     ledger = open_ledger("memory://")
     governor = governed([], 730, ledger=ledger)
     governor.backend = Lumps([], counted=["low"])
@@ -230,10 +226,6 @@ def test_a_stream_that_breaks_off_is_booked_at_what_it_could_have_reached(read: 
         def stream(self, call: Call) -> Iterator[Delta | Reply]:
             yield Delta(text="so", usage=Usage(20, 1))
             raise BackendReplyError("cut", model="m/small")
-
-        async def astream(self, call: Call) -> AsyncIterator[Delta | Reply]:
-            for piece in self.stream(call):
-                yield piece
 
     ledger = Watched(open_ledger("memory://"))
     governor = governed([], 20_000, ledger=ledger)
@@ -300,10 +292,6 @@ def test_the_model_makes_no_token_that_is_not_held(read: Any) -> None:
                 yield Delta(text=" so", usage=Usage(20, made))
             yield story(1000)
 
-        async def astream(self, call: Call) -> AsyncIterator[Delta | Reply]:
-            for piece in self.stream(call):
-                yield piece
-
     governor = governed([], 730)
     governor.backend = Lazy([], counted=["low"])
     text, _ = read(governor)
@@ -318,10 +306,6 @@ def test_pieces_that_do_not_say_their_tokens_count_as_their_bytes(read: Any) -> 
             for _ in range(1000):
                 yield Delta(text=" so")
             yield story(1000)
-
-        async def astream(self, call: Call) -> AsyncIterator[Delta | Reply]:
-            for piece in self.stream(call):
-                yield piece
 
     ledger = open_ledger("memory://")
     governor = governed([], 730, ledger=ledger)

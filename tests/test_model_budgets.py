@@ -15,6 +15,7 @@ from governor.effects import Effect
 from governor.errors import PolicyError
 from governor.ledger import open_ledger
 from governor.policy import Policy, limits_on, policy_from
+from governor.policy.consistency import consistency
 from governor.protocols import Auditable, Ledger
 from governor.records import Amount, Call, Limit, Outcome
 from governor.telemetry.audit import audited
@@ -190,6 +191,16 @@ def test_a_run_that_was_killed_and_resumed_books_each_call_once(stop: int, tmp_p
 def test_mistakes_are_told(limits: dict[str, Any], said: str) -> None:
     with pytest.raises(PolicyError, match=said):
         policy(budget={"model": {"m/large": limits}})
+
+
+def test_a_glob_that_matches_no_model_is_told() -> None:
+    budget = {"model": {"m/lrage": {"usd": 1, "per": "day"}, "m/l*": {"usd": 1, "per": "day"}}}
+    (found,) = [one for one in consistency(policy(budget=budget)) if "matches" in one.message]
+    assert (found.message, found.path, found.severity) == (
+        "no rung's model matches 'm/lrage', so this limits nothing",
+        ("budget", "model", "m/lrage"),
+        "warning",
+    )
 
 
 def _calls(governor: Governor) -> list[Call]:

@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from governor.cli.budget_store import AsJson, Prefix, Store, opened
-from governor.cli.reading import refusals
+from governor.cli.reading import refusals, tell
 from governor.errors import RecordError
 
 if TYPE_CHECKING:
     from governor.telemetry.audit import Audit
-
-TOLD = 20
-"""Lines and steps that are told one by one; the rest are counted."""
 
 
 def audit(
@@ -73,10 +70,7 @@ def outcomes_in(paths: list[Path], since: float) -> list[Any]:
 
     with warnings.catch_warnings(record=True, action="always", category=RecordWarning) as skipped:
         found = [record for path in paths for record in read_records(path) if _written(record) >= since]
-    for warning in skipped[:TOLD]:
-        typer.echo(str(warning.message), err=True)
-    if len(skipped) > TOLD:
-        typer.echo(f"{len(skipped) - TOLD} more lines were skipped", err=True)
+    tell([str(warning.message) for warning in skipped], "{} more lines were skipped")
     if not any(record.get("kind") == "outcome" for record in found):
         raise RecordError(f"{', '.join(map(str, paths))}: no outcome to add up (governor run --records writes them)")
     return found
@@ -97,10 +91,7 @@ def _print_audit(found: Audit) -> None:
     if more:
         typer.echo(f"{more} more scopes agree")
     for words, mismatches in (("not matched", found.unmatched), ("without an outcome", found.unrecorded)):
-        for one in mismatches[:TOLD]:
-            typer.echo(f"{words}: {one.key}: {one.reason}")
-        if len(mismatches) > TOLD:
-            typer.echo(f"{words}: {len(mismatches) - TOLD} more")
+        tell([f"{words}: {one.key}: {one.reason}" for one in mismatches], f"{words}: {{}} more", err=False)
     typer.echo(_verdict(found))
 
 

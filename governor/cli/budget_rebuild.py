@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from governor.cli.budget_audit import TOLD, moment_of, outcomes_in
+from governor.cli.budget_audit import moment_of, outcomes_in
 from governor.cli.budget_store import AsJson, Store, confirmed, opened
-from governor.cli.reading import refusals
+from governor.cli.reading import refusals, tell
 from governor.errors import LedgerError
 
 if TYPE_CHECKING:
     from governor.protocols import Rebuildable
-    from governor.telemetry.restore import Restored
 
 
 def rebuild(
@@ -47,7 +46,7 @@ def rebuild(
     found = restored(lines, time.time())
     with opened(uri, policy) as store:
         ledger = _rebuildable(store)
-        _tell_unplaced(found)
+        tell([f"not placed: {key}: {why}" for key, why in found.unplaced], "not placed: {} more")
         if found.unplaced and not incomplete:
             typer.echo("left as it was: with --incomplete it is rebuilt without them", err=True)
             raise typer.Exit(1)
@@ -71,10 +70,3 @@ def _rebuildable(store: Store) -> Rebuildable:
             why = "no store that marks its books as lost, as redis:// does"
             raise LedgerError(f"{store.name}: {why} (single scopes: governor budget set)")
     return store.ledger
-
-
-def _tell_unplaced(found: Restored) -> None:
-    for key, why in found.unplaced[:TOLD]:
-        typer.echo(f"not placed: {key}: {why}", err=True)
-    if len(found.unplaced) > TOLD:
-        typer.echo(f"not placed: {len(found.unplaced) - TOLD} more", err=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,18 @@ if TYPE_CHECKING:
     from governor.learn.schema import Row
 
 SHOWN = 20
-"""Bad rows told one by one; the rest are counted."""
+"""Lines told one by one; the rest are counted."""
 
 SECONDS = 2.0
 """What takes longer shows how far it is."""
+
+
+def tell(lines: Sequence[str], more: str, *, err: bool = True) -> None:
+    """The first lines one by one, and how many there are beside them, which `more` puts into words ({})."""
+    for line in lines[:SHOWN]:
+        typer.echo(line, err=err)
+    if len(lines) > SHOWN:
+        typer.echo(more.format(len(lines) - SHOWN), err=err)
 
 
 class BadRows:

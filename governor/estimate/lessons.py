@@ -108,8 +108,8 @@ def _compared(begun: Begun, outcome: Outcome, shipped: Attempt) -> tuple[tuple[L
     # Both may be wrong where they differ: how likely then, if this one is right, and if it is not?
     if_right, if_wrong = _fails_beside(begun, shipped.rung.id, other.rung.id)
     unsure = replace(wrong, sensitivity=1.0 - if_right, false_accept=1.0 - if_wrong)
-    known = ((unsure, 1.0 - _mean_of(if_right, if_wrong, told.p_success)),) if if_wrong - if_right > _LEAST else ()
-    return ((wrong, told.p_success),), known
+    accepted = 1.0 - told.p_success * if_right - (1.0 - told.p_success) * if_wrong
+    return ((wrong, told.p_success),), ((unsure, accepted),) if if_wrong - if_right > _LEAST else ()
 
 
 def _fails_beside(begun: Begun, one: str, other: str) -> tuple[float, float]:
@@ -118,10 +118,6 @@ def _fails_beside(begun: Begun, one: str, other: str) -> tuple[float, float]:
     weights = np.full(answer.shape[1], 1.0 / answer.shape[1]) if begun.weights is None else begun.weights
     first, second = (answer[begun.heads.index(rung)] for rung in (one, other))
     return _mean(weights * second, 1.0 - first), _mean(weights * (1.0 - second), 1.0 - first)
-
-
-def _mean_of(if_right: float, if_wrong: float, p: float) -> float:
-    return p * if_right + (1.0 - p) * if_wrong
 
 
 def _mean(weights: Floats, values: Floats) -> float:

@@ -119,7 +119,7 @@ def settle(found: Hold, spent: Amount, booked: Booked, now: float) -> bool:
     """Closes with what was really spent; what passes the hold is booked in full and counted as overshoot.
 
     False: it was settled so before. A late settlement takes the place of its lease's booking, in the same grain of a
-    sliding window: if that has left, so has what is settled.
+    sliding window: if that has left, as the clock stands now, so has what is settled.
     """
     numbers = checked(spent)
     if found.state == "settled" and found.amount == spent:

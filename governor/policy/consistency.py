@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 
 from governor.policy.budget import Budget, PeriodLimits, periods
 from governor.policy.finding import Finding, Path, suggestion
@@ -21,6 +22,7 @@ def consistency(policy: Policy) -> Iterator[Finding]:
     yield from _unpriced(policy)
     yield from _too_big_for_a_call(policy)
     yield from _budget(policy.budget, ("budget",))
+    yield from _unmatched_models(policy)
     for position, rule in enumerate(policy.steps):
         yield from _rule(policy, rule, ("steps", position))
     yield from _unreachable(policy)
@@ -130,6 +132,18 @@ def _budget(budget: Budget, path: Path) -> Iterator[Finding]:
         yield from _same_window(periods(held), (*path, "model", glob))
         if any(part.pace is not None for part in periods(held)):
             yield Finding((*path, "model", glob), "a model's money is not paced", "give app, tenant or node the pace")
+
+
+def _unmatched_models(policy: Policy) -> Iterator[Finding]:
+    """A budget of a model that no rung names: a misspelt one limits nothing."""
+    models = sorted({rung.model for _, rung in rung_specs(policy)})
+    budgets: list[tuple[Path, Budget]] = [(("budget",), policy.budget)]
+    budgets += [(("steps", at, "budget"), rule.budget) for at, rule in enumerate(policy.steps) if rule.budget]
+    for path, budget in budgets:
+        for glob in budget.model:
+            if not any(fnmatchcase(model, glob) for model in models):
+                message = f"no rung's model matches '{glob}', so this limits nothing"
+                yield Finding((*path, "model", glob), message, f"models are {', '.join(models)}", "warning")
 
 
 def _pace(part: PeriodLimits, weights: tuple[float, ...], path: Path) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ as an interrupted call, which books it at its bound. Lines (JSON, one an event):
     {"step": ID, "at": 4, "effect": "call", "what": [...]}                    a call is about to be sent
     {"step": ID, "at": 4, "effect": "call", "what": [...], "ok": {...}}       its reply; "no": its error
     {"step": ID, "closing": {...}}                                            about to be settled with this total
+    {"step": ID, "closing": {...}, "key": KEY}                                the same of a model with its own budget
     {"step": ID, "void": 4}                                                   forget what stands at 4 and after
     {"step": ID, "end": true}                                                 its outcome is safe elsewhere
 

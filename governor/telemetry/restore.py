@@ -54,6 +54,6 @@ def _bookings(step: Spend) -> Iterable[tuple[str, Ending]]:
 
 
 def _counts(scope: str, time: float, now: float) -> bool:
-    """Whether spend of `time` still counts; a ledger keeps a sliding window's whole grains."""
+    """Whether spend of `time` still counts; it counts from `now` on then, so never too short."""
     sliding = window_of(scope).sliding
     return sliding is None or time > now - sliding
