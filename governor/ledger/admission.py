@@ -119,7 +119,7 @@ def settle(found: Hold, spent: Amount, booked: Booked, now: float) -> bool:
     """Closes with what was really spent; what passes the hold is booked in full and counted as overshoot.
 
     False: it was settled so before. A late settlement takes the place of its lease's booking, in the same grain of a
-    sliding window: if that has left, as the clock stands now, so has what is settled.
+    sliding window: if that has left, so has what is settled.
     """
     numbers = checked(spent)
     if found.state == "settled" and found.amount == spent:
@@ -130,7 +130,7 @@ def settle(found: Hold, spent: Amount, booked: Booked, now: float) -> bool:
     over = _over(numbers, found)
     for sums in booked.values():
         _free(found, sums)
-        if not late or sums.live(when, now):
+        if not late or sums.live(when):
             sums.spend(numbers, when)
         for place, number in over:
             sums.overshoot[place] += number
@@ -165,8 +165,10 @@ def expire(found: Hold, booked: Booked, ttl: float, now: float) -> None:
     """Books an open reservation as spent at its bound when its lease ran out: its holder may have spent all of it."""
     numbers, end = found.numbers, found.moment + ttl
     for sums in booked.values():
+        end = sums.lapse(end, now)
+    for sums in booked.values():
         sums.free(numbers)
-        if found.sent and sums.live(end, now):
+        if found.sent and sums.live(end):
             sums.spend(numbers, end)
         sums.expired += 1
         sums.touched = now

@@ -176,7 +176,7 @@ class BookLedger:
             if found is None:
                 return Balance(scope=scope)
             if found.slide(now):
-                books.keep(None, (found,))  # what has left has left, whatever the clock does next
+                books.keep(None, (found,))
             return found.balance
 
     def balances(self, prefix: str = "") -> tuple[Balance, ...]:
@@ -184,8 +184,7 @@ class BookLedger:
             now = self._clock()
             self._book_overdue(books, now, None)
             found = sorted(books.booked(prefix), key=lambda sums: sums.scope)
-            for sums in found:
-                sums.slide(now)
+            books.keep(None, [sums for sums in found if sums.slide(now)])
             return tuple(sums.balance for sums in found)
 
     def reservations(self, prefix: str = "") -> tuple[Reservation, ...]:

@@ -18,7 +18,7 @@ SUMMED = tuple(f"{part}_{dimension}" for part in ("spent", "reserved", "overshoo
 """The integers among SUMS_COLUMNS."""
 
 SUMS_COLUMNS = ("scope", *SUMMED, "expired", "refs", "touched", "since", "window", "grains", "due")
-"""`window` and `grains` are JSON; `due` is when the row may be forgotten, and the only one that is derived."""
+"""`window` and `grains` (with `gone`) are JSON; `due` is when the row may be forgotten, the only derived one."""
 
 _SIZE = len(DIMENSIONS)
 
@@ -36,7 +36,7 @@ def sums_of(row: Sequence[Any]) -> Sums:
         references,
         touched,
         float("-inf") if since is None else since,
-        None if grains is None else {int(grain): spent for grain, spent in json.loads(grains).items()},
+        *_grains(grains),
     )
 
 
@@ -51,7 +51,7 @@ def sums_row(sums: Sums) -> tuple[Any, ...]:
         sums.touched,
         None if sums.since == float("-inf") else sums.since,
         _window_text(sums.window),
-        None if sums.grains is None else json.dumps(sums.grains, separators=(",", ":")),
+        None if sums.grains is None else json.dumps([sums.gone, sums.grains], separators=(",", ":")),
         None if sums.references else sums.due,
     )
 
@@ -79,6 +79,14 @@ def _limits(text: str) -> tuple[Limit, ...]:
 def _limit(scope: str, *rest: Any) -> Limit:
     """Rows of version 1 have four ceilings and no window."""
     return Limit(scope, **dict(zip(DIMENSIONS, rest, strict=False)), window=Window(*rest[_SIZE:]))
+
+
+def _grains(text: str | None) -> tuple[dict[int, list[int]] | None, int | None]:
+    if text is None:
+        return None, None
+    kept = json.loads(text)
+    gone, grains = kept if isinstance(kept, list) else (None, kept)  # the latter before `gone` was kept
+    return {int(grain): spent for grain, spent in grains.items()}, gone
 
 
 @lru_cache(maxsize=256)

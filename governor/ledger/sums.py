@@ -61,9 +61,9 @@ def zeros() -> list[int]:
 class Sums:
     """The row of one scope. Mutable: a store hands it out inside a transaction and keeps what became of it.
 
-    `grains` is the spend of a sliding window by its grain (None for all other windows), `references` how many
-    remembered reservations book here, `touched` when something was last booked, `since` when the sums were last set by
-    hand.
+    `grains` is the spend of a sliding window by its grain (None for all other windows), `gone` the last grain that has
+    left it (None: none yet), `references` how many remembered reservations book here, `touched` when something was last
+    booked, `since` up to when bookings were replaced by a sum set by hand.
     """
 
     scope: str
@@ -76,6 +76,7 @@ class Sums:
     touched: float = 0.0
     since: float = float("-inf")
     grains: dict[int, list[int]] | None = None
+    gone: int | None = None
 
     @property
     def balance(self) -> Balance:
@@ -103,15 +104,17 @@ class Sums:
         return max(ends, default=None)
 
     def slide(self, now: float) -> bool:
-        """Lets go of the spend that has left a sliding window; whether there was any."""
+        """Lets go of the spend that has left a sliding window; whether the window has moved on."""
         if self.grains is None:
             return False
-        first = self._grain(now - cast("float", self.window.sliding))
-        gone = [grain for grain in self.grains if grain < first]
-        for grain in gone:
+        first = self._first(now)
+        for grain in [grain for grain in self.grains if grain < first]:
             for place, number in enumerate(self.grains.pop(grain)):
                 self.spent[place] -= number
-        return bool(gone)
+        if self.gone is not None and first <= self.gone + 1:
+            return False
+        self.gone = first - 1
+        return True
 
     def hold(self, numbers: Pairs) -> None:
         """Adds to what is reserved."""
@@ -126,7 +129,7 @@ class Sums:
             reserved[place] -= number
 
     def spend(self, numbers: Pairs, at: float) -> None:
-        """Books as spent at a moment, which must be `live`."""
+        """Books as spent at a moment: now, or one that is `live`."""
         if self.grains is not None:
             grain = self._grain(at)
             row = self.grains.setdefault(grain, zeros())
@@ -145,14 +148,21 @@ class Sums:
                 row[place] -= number
 
     def counts(self, at: float) -> bool:
-        """Whether what was booked at that moment is part of `spent`: not after a reset, nor once it left the window."""
-        if at <= self.since:
-            return False
-        return self.grains is None or self._grain(at) in self.grains
+        """Whether a lease booked at that moment is part of `spent`: not after a reset, nor once it left the window."""
+        return at > self.since and self.live(at)
 
-    def live(self, at: float, now: float) -> bool:
+    def live(self, at: float) -> bool:
         """Whether what is booked as of that moment would count at all."""
-        return self.grains is None or self._grain(at) >= self._grain(now - cast("float", self.window.sliding))
+        return self.grains is None or self.gone is None or self._grain(at) > self.gone
+
+    def lapse(self, end: float, now: float) -> float:
+        """When a lease that ran out at `end` is booked: then, or late enough to be told from bookings of before.
+
+        The latter only after the clock was set back: what has left a window, or was replaced by hand, had later times.
+        """
+        if self.grains is not None and not self.live(end) and self._grain(end) >= self._first(now):
+            end = (cast("int", self.gone) + 1.5) * cast("float", self.window.sliding) / GRAINS
+        return end if end > self.since else self.since + 2**-20
 
     def room_at(self, place: int, least: int) -> float | None:
         """When at least `least` of a dimension's spend will have left; None: never by itself."""
@@ -167,10 +177,14 @@ class Sums:
 
     def reset(self, spent: Amount, now: float) -> None:
         """Sets what counts as spent, as if booked now."""
-        self.spent, self.overshoot, self.since, self.touched = zeros(), zeros(), now, now
+        self.spent, self.overshoot, self.since, self.touched = zeros(), zeros(), max(now, self.touched, self.since), now
         if self.grains is not None:
             self.grains.clear()
         self.spend(booking(spent), now)
+
+    def _first(self, now: float) -> int:
+        """The first grain of the window that ends now."""
+        return self._grain(now - cast("float", self.window.sliding))
 
     def _grain(self, at: float) -> int:
         return int(at * GRAINS // cast("float", self.window.sliding))

@@ -59,6 +59,37 @@ class Windows(MadeLedger):
         clock.advance(-2 * _HOUR)
         assert ledger.balance(_SLIDING.scope).spent == Amount()
 
+    def test_a_lease_that_left_a_window_is_told_from_one_that_ran_out_on_a_clock_set_back(self) -> None:
+        clock = FrozenClock(_START)
+        ledger = self.make_ledger(clock, self.ttl)
+        ledger.reserve("left", Amount(tokens=60), (_SLIDING,))
+        clock.advance(2 * _HOUR)
+        assert ledger.balance(_SLIDING.scope).spent == Amount()
+        clock.advance(-2 * _HOUR)
+        ledger.reserve("came", Amount(tokens=7), (_SLIDING,))
+        clock.advance(self.ttl)
+        assert ledger.balance(_SLIDING.scope).spent == Amount(tokens=7)
+        ledger.settle("left", Amount(tokens=50))
+        assert ledger.balance(_SLIDING.scope).spent == Amount(tokens=7)
+        ledger.settle("came", Amount(tokens=5))
+        assert ledger.balance(_SLIDING.scope).spent == Amount(tokens=5)
+
+    def test_a_reset_holds_when_the_clock_was_set_back(self) -> None:
+        clock = FrozenClock(_START)
+        ledger = self.make_ledger(clock, self.ttl)
+        assert isinstance(ledger, Auditable)
+        ledger.reserve("before", Amount(tokens=60), (APP,))
+        clock.advance(_HOUR)
+        assert ledger.balance(APP.scope).spent == Amount(tokens=60)
+        clock.advance(-2 * _HOUR)
+        ledger.reset(APP.scope, Amount(tokens=8))
+        ledger.refund("before")
+        ledger.reserve("after", Amount(tokens=30), (APP,))
+        clock.advance(self.ttl)
+        assert ledger.balance(APP.scope).spent == Amount(tokens=38)
+        ledger.settle("after", Amount(tokens=10))
+        assert ledger.balance(APP.scope).spent == Amount(tokens=18)
+
     def test_spend_of_a_sliding_window_belongs_to_its_settlement(self) -> None:
         clock = FrozenClock(_START)
         ledger = self.make_ledger(clock, self.ttl)

@@ -68,6 +68,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = self.open_again()
         self.model: dict[str, Hold] = {}
         self.last: Callable[[], Reservation] | None = None
+        self.gone = -1e9  # the last grain that left the sliding window, once something was booked on it
 
     def open_again(self) -> Ledger:
         return open_ledger(self.uri.format(self.folder), clock=self.clock, ttl=TTL, keep=KEEP)
@@ -181,8 +182,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def pass_time(self) -> None:
         """What the clock alone does to the model."""
         now, grain = self.clock(), WINDOW / 60
+        first = (now - WINDOW) // grain
+        if any(hold.books_on("sliding") for hold in self.model.values()):
+            self.gone = max(self.gone, first - 1)
         for hold in self.model.values():
             if hold.state == "open" and hold.touched <= now - TTL:
                 hold.state, hold.at, hold.left = "expired", hold.touched + TTL, False
-            if hold.state in ("settled", "expired") and hold.at // grain < (now - WINDOW) // grain:
+                if first <= hold.at // grain <= self.gone:  # the clock was set back: it stays as if booked later
+                    hold.at = (self.gone + 1.5) * grain
+            if hold.state in ("settled", "expired") and hold.at // grain < first:
                 hold.left = True

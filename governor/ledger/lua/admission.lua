@@ -57,7 +57,7 @@ local function settle(hold, spent, found, now)
   local bound = (hold.sent or hold.state == 'open') and hold.amount or zeros()
   for scope, one in pairs(found) do
     free(hold, one)
-    if not late or live(one, at, now) then spend(one, spent, at) end
+    if not late or live(one, at) then spend(one, spent, at) end
     for place = 1, PLACES do
       one.overshoot[place] = one.overshoot[place] + math.max(0, spent[place] - bound[place])
     end
@@ -81,10 +81,11 @@ local function expire(now, ttl, most)
   local overdue = redis.call('ZRANGEBYSCORE', LEASES, '-inf', exact(now - ttl), 'LIMIT', 0, most)
   for _, key in ipairs(overdue) do
     local hold = find(key)
-    local at = hold.moment + ttl
-    for scope, one in pairs(booked(cjson.decode(hold.limits), now)) do
+    local found, at = booked(cjson.decode(hold.limits), now), hold.moment + ttl
+    for _, one in pairs(found) do at = lapse(one, at, now) end
+    for scope, one in pairs(found) do
       add(one.reserved, hold.amount, -1)
-      if hold.sent and live(one, at, now) then spend(one, hold.amount, at) end
+      if hold.sent and live(one, at) then spend(one, hold.amount, at) end
       one.expired, one.touched = one.expired + 1, now
       changed(scope)
     end

@@ -8,7 +8,7 @@ end
 
 function operations.balance(scope)
   local one = stored(scope)
-  if one and slide(one, NOW) then changed(scope) end -- once it left it has left, whatever the clock does
+  if one and slide(one, NOW) then changed(scope) end
   return 'done', one and sums_row(scope, one) or false
 end
 

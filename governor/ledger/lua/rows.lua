@@ -1,6 +1,7 @@
 -- Rows of one tenant's ledger, in one slot: all that scripts touch is declared in KEYS.
 -- A hold: {state, amount, limits = JSON text, sent, moment, stamp of the last extension, was = whether kept as open}.
--- Sums of a scope: {window = {ends, sliding, idle}, spent, reserved, overshoot, expired, refs, touched, since, grains}.
+-- Sums of a scope: {window = {ends, sliding, idle}, spent, reserved, overshoot, expired, refs, touched, since, grains,
+-- gone}.
 -- Figures are lists in the order of governor.ledger.sums.DIMENSIONS; absent fields are None in Python.
 local EPOCH, HOLDS, SUMS, LEASES, CLOSED, DUE, SHELF, EXPIRIES = unpack(KEYS)
 local PLACES, GRAINS, BATCH = 7, 60, 64
@@ -36,17 +37,19 @@ local function grain(at, sliding)
   return rest < 0 and whole - 1 or whole
 end
 
--- Lets go of the spend that has left a sliding window; whether there was any.
+-- Lets go of the spend that has left a sliding window; whether the window has moved on.
 local function slide(one, now)
   if not one.grains then return false end
-  local first, left = grain(now - one.window.sliding, one.window.sliding), false
+  local first = grain(now - one.window.sliding, one.window.sliding)
   for at, figures in pairs(one.grains) do
     if at < first then
       add(one.spent, figures, -1)
-      one.grains[at], left = nil, true
+      one.grains[at] = nil
     end
   end
-  return left
+  if one.gone and first <= one.gone + 1 then return false end
+  one.gone = first - 1
+  return true
 end
 
 local function stored(scope)
@@ -90,21 +93,25 @@ local function spend(one, figures, at)
   add(one.spent, figures, 1)
 end
 
--- Whether what was booked at that moment is part of `spent`: not after a reset, nor once it left the window.
-local function counts(one, at)
-  if one.since and at <= one.since then return false end
-  return not one.grains or one.grains[grain(at, one.window.sliding)] ~= nil
+-- Whether what is booked as of that moment would count at all.
+local function live(one, at) return not one.grains or not one.gone or grain(at, one.window.sliding) > one.gone end
+
+-- Whether a lease that was booked at that moment is part of `spent`: not after a reset, nor once it left the window.
+local function counts(one, at) return not (one.since and at <= one.since) and live(one, at) end
+
+-- When a lease that ran out at `ends` is booked: Sums.lapse.
+local function lapse(one, ends, now)
+  local window = one.window.sliding
+  if window and not live(one, ends) and grain(ends, window) >= grain(now - window, window) then
+    ends = (one.gone + 1.5) * window / GRAINS
+  end
+  if not one.since or ends > one.since then return ends end
+  return one.since + 2 ^ -20
 end
 
 local function unspend(one, figures, at)
   add(one.spent, figures, -1)
   if one.grains then add(one.grains[grain(at, one.window.sliding)], figures, -1) end
-end
-
--- Whether what is booked as of that moment would count at all.
-local function live(one, at, now)
-  local window = one.window.sliding
-  return not window or grain(at, window) >= grain(now - window, window)
 end
 
 -- When the sums may be forgotten; nil: never, or not as things are.
@@ -143,7 +150,8 @@ end
 local function set(scope, spent, window, now)
   local one = stored(scope) or empty({ends = given(window[1]), sliding = given(window[2]), idle = given(window[3])})
   sums[scope] = one
-  one.spent, one.overshoot, one.since, one.touched = zeros(), zeros(), now, now
+  local since = math.max(now, one.touched, one.since or now)
+  one.spent, one.overshoot, one.since, one.touched = zeros(), zeros(), since, now
   one.grains = one.grains and {}
   spend(one, spent, now)
   changed(scope)
