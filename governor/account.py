@@ -100,7 +100,8 @@ class Account:
     cut: LedgerError | None = None
     """Why the last stream could not be extended; None where it could."""
     off_the_books: bool = False
-    """True after the ledger was unreachable and the policy lets the step go on without it."""
+    """True where the step's calls book for themselves, and after the ledger was unreachable and the policy lets the
+    step go on without it."""
     _whole: _Book = field(init=False)
     _parts: dict[str, _Book] = field(init=False)
     _flying: str = ""

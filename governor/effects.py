@@ -120,6 +120,12 @@ class Exit:
 
 Effect: TypeAlias = Now | Reserve | Extend | Settle | Refund | CallModel | Resume | Cut | Compute | Emit | Enter | Exit
 
+
+
+class Unneeded(BaseException):
+    """Thrown into a process of which nothing more is needed: it ends, and that is no error."""
+
+
 T = TypeVar("T")
 Process: TypeAlias = Generator[Effect, Any, T]
 """A computation that asks for effects and ends with a T."""
@@ -149,7 +155,7 @@ def traced(
     try:
         result = yield from body
     except BaseException as cause:
-        yield Exit(error=type(cause).__name__)
+        yield Exit(error="" if isinstance(cause, Unneeded) else type(cause).__name__)
         raise
     yield Exit(describe(result))
     return result

@@ -23,6 +23,9 @@ GovernorError
 ├── RecordError            a record could not be written (disk full, no permission), or read where it must be
 ├── CalibrationError       a calibration can't be used (absent, damaged, foreign, newer), or not be fitted
 ├── CertificateError       a certificate can't be used (damaged, foreign, newer), or may not be given
+├── NoAnswerError          a governed step ended without an answer, where an answer has to be returned
+├── UngovernedModelError   a chat model inside a governed node can't take the node's rung
+├── CheckFailedError       a node found that the work so far is wrong: raised by an application's own code
 ├── FeedbackError          feedback about a step that is not known here, or was given already
 └── ModelFileError         a local model file is absent, truncated or not the one recorded
 """
@@ -34,7 +37,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from governor.records import Amount, Usage
+    from governor.records import Amount, Outcome, Usage
 
 
 class GovernorError(Exception):
@@ -254,6 +257,23 @@ class CalibrationError(GovernorError):
 
 class CertificateError(GovernorError):
     """A certificate can't be used: damaged, foreign or newer; or none may be given on these records."""
+
+
+class NoAnswerError(GovernorError):
+    """A governed step ended without an answer; `outcome` says why, `outcome.refusal` where a budget did."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        why = outcome.error or outcome.reason
+        super().__init__(f"step '{outcome.node}' ended without an answer ({outcome.status}): {why}")
+
+
+class UngovernedModelError(GovernorError):
+    """A chat model that was called inside a governed node can't take the node's rung."""
+
+
+class CheckFailedError(GovernorError):
+    """Raise it in a node that finds the work so far to be wrong; the policy's `on_fail` says which step is redone."""
 
 
 class FeedbackError(GovernorError):

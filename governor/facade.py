@@ -98,10 +98,15 @@ class Governor:
         messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
         return Step(id=context.pop("id", None) or uuid.uuid4().hex, messages=messages, **context)
 
-    def process(self, step: Step, **terms: Any) -> Process[Outcome]:
-        """The loop for one step, not yet driven. `terms` override the policy's terms for this one step."""
-        granted = self._cuttable(self.terms(step, **terms))
-        verifier = self.verifier(step, granted)
+    def process(
+        self, step: Step, *, granted: Terms | None = None, policy_checks: bool = True, **terms: Any
+    ) -> Process[Outcome]:
+        """The loop for one step, not yet driven. `terms` override the policy's terms for this one step.
+
+        `granted` takes the place of all terms. Without `policy_checks` only the step's own checks judge its answers.
+        """
+        granted = self._cuttable(granted or self.terms(step, **terms))
+        verifier = self.verifier(step, granted, policy_checks=policy_checks)
         if granted.streamed and verifier is not None and verifier.needs_whole_answer:
             granted = replace(granted, streamed=False)  # nothing is shown before it is accepted
         return govern(step, granted, Mind(self.estimator, self.planner, verifier))
@@ -231,13 +236,13 @@ class Governor:
         mu = self._pacer.mu(paced, terms.ladder, now) if paced else terms.mu
         return replace(terms, continues=continues, mu=mu)
 
-    def verifier(self, step: Step, terms: Terms) -> Verifier | None:
+    def verifier(self, step: Step, terms: Terms, *, policy_checks: bool = True) -> Verifier | None:
         """The step's verifier: the policy's and the step's own checks; None where neither has any.
 
         Its rates are the measured ones of the step's node, where the calibration has any; the step's own checks were
         not part of what was measured.
         """
-        spec = verify_for(self.policy, step)
+        spec = verify_for(self.policy, step) if policy_checks else None
         if step.checks:
             return self._built(spec, step, terms)
         key = (id(spec), terms.fail)  # the policy keeps its specs alive

@@ -98,8 +98,9 @@ def _account(step: Step, terms: Terms, arm: Arm, started: float) -> Account:
         terms.limits if governed else unenforced(terms.limits),
         {model: limits if governed else unenforced(limits) for model, limits in terms.models},
         ends=None if deadline is None else started + deadline,
-        each=terms.call if governed else None,
+        each=terms.call if governed and not terms.nested else None,
         fails_closed=governed and (terms.fail == "closed" or any(limit.micros is not None for limit in every)),
+        off_the_books=terms.nested,
     )
 
 

@@ -82,6 +82,8 @@ class Terms:
     mu: float = 0.0
     """Shadow price of the period's budget (`governor.plan.pacing`), in value per micro-USD (per token where nothing
     has a price): what a right answer is worth is 1."""
+    nested: bool = False
+    """The step's calls are steps of their own, which reserve and book what they spend: it books nothing itself."""
     audit: bool = False
     """The step is one whose answer the application promises to label (`Governor.feedback`)."""
     reason: str = ""

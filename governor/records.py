@@ -186,6 +186,8 @@ class Step:
     """Whose budget this is booked on: a customer, a key."""
     index: int = 0
     tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: str | Mapping[str, Any] | None = None
+    """Which tools must be called, in OpenAI's words: `auto`, `none`, `required`, or the function's name in its shape."""
     response_schema: Mapping[str, Any] | None = None
     state: Mapping[str, Any] = field(default_factory=dict)
     checks: tuple[Mapping[str, Any], ...] = ()
@@ -258,6 +260,7 @@ class Call:
     attempt: int = 1
     sample: int = 0
     tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: str | Mapping[str, Any] | None = None
     response_schema: Mapping[str, Any] | None = None
     prefix: str = ""
     seed: int | None = None

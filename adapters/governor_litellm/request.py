@@ -109,10 +109,12 @@ def _resumed(call: Call, target: Target) -> Mapping[str, Any]:
 
 
 def _asked(call: Call, dialect: Dialect) -> dict[str, Any]:
-    """Tools, schema, seed and logprobs; the last two are wishes, and only sent where they are accepted."""
+    """Tools and which of them, schema, seed and logprobs; the last two are wishes, and only sent where they are accepted."""
     asked: dict[str, Any] = {}
     if call.tools:
         asked["tools"] = [dict(tool) for tool in call.tools]
+        if call.tool_choice is not None:
+            asked["tool_choice"] = call.tool_choice
     if call.response_schema is not None:
         schema = {"name": "answer", "schema": dict(call.response_schema)}
         asked["response_format"] = {"type": "json_schema", "json_schema": schema}

@@ -47,6 +47,8 @@ def request_of(call: Call) -> dict[str, Any]:
         body |= {"logprobs": True, "top_logprobs": 1}  # 0 switches them off
     if call.tools:
         body["tools"] = [dict(tool) for tool in call.tools]
+        if call.tool_choice is not None:
+            body["tool_choice"] = call.tool_choice
     if call.response_schema is not None:
         schema = {"name": "reply", "schema": dict(call.response_schema), "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}

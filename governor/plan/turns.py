@@ -23,6 +23,7 @@ def call_for(
         messages=_messages(step, plan, attempts),
         attempt=len(attempts) + 1,
         tools=step.tools,
+        tool_choice=step.tool_choice,
         response_schema=step.response_schema,
         prefix=unfinished(last) if plan.mode == "continue" and last is not None else "",
         seed=None if step.seed is None else step.seed + len(attempts),

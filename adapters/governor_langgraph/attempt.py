@@ -1,0 +1,80 @@
+"""The attempt of a governed node that is running in this context: which rung its models take, what they spend."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from governor.errors import Refusal
+from governor.facade import Governor
+from governor.protocols import Terms
+from governor.records import Outcome, Rung, Step, Usage
+
+
+@dataclass(slots=True)
+class NodeAttempt:
+    """One attempt of a node. Mutable: model calls of parallel threads and tasks of the node add what they spent.
+
+    `ends` is the node's deadline in monotonic seconds; `silent` says that nothing of it may be shown before a verifier
+    has seen the whole.
+    """
+
+    governor: Governor
+    step: Step
+    terms: Terms
+    rung: Rung
+    ends: float | None
+    silent: bool
+    calls: int = 0
+    usage: Usage = Usage()
+    refusal: Refusal | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, outcome: Outcome) -> None:
+        """Counts a model call, rejected attempts of it too."""
+        with self._lock:
+            self.calls += 1
+            self.usage += outcome.usage + outcome.verifier_usage
+            self.refusal = outcome.refusal or self.refusal
+
+    def within(self, step: Step) -> tuple[Step, dict[str, Any]]:
+        """A model call as a step of its own, part of this one: its place, and the terms that bind it.
+
+        It may take this rung alone, and reserves what it needs on the same budgets as the node.
+        """
+        left = None if self.ends is None else max(0.0, self.ends - time.monotonic())
+        mine = self.step
+        part = {"parent": mine.id, "session": mine.session, "run": mine.run, "tenant": mine.tenant, "node": mine.node}
+        bound = {
+            "ladder": (self.rung,),
+            "mode": "on",
+            "share": 1.0,
+            "call": self.terms.call,
+            "limits": self.terms.limits,
+            "models": self.terms.models,
+            "deadline": left,
+        }
+        return replace(step, **part), bound
+
+
+_running: ContextVar[NodeAttempt | None] = ContextVar("governor_langgraph.attempt", default=None)
+
+
+def running() -> NodeAttempt | None:
+    """The attempt of the governed node that this code runs in; None outside of one."""
+    return _running.get()
+
+
+@contextmanager
+def entered(attempt: NodeAttempt | None) -> Generator[None, None, None]:
+    """What runs meanwhile in this context, and in contexts copied from it, belongs to the attempt."""
+    token = _running.set(attempt)
+    try:
+        yield
+    finally:
+        _running.reset(token)

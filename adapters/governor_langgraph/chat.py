@@ -1,0 +1,243 @@
+"""GovernedChat: a LangChain chat model whose every call is a governed step.
+
+It takes the place of a provider's chat model: tools, structured output, batches, streams and chains work as with any
+other. Which model answers, and how hard it thinks, the policy says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models.base import LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables.config import ensure_config
+from langchain_core.utils.function_calling import convert_to_json_schema
+from pydantic import BaseModel, ConfigDict
+
+from governor.drivers import adrive, drive
+from governor.errors import NoAnswerError
+from governor.facade import Governor
+from governor.records import Outcome, Step
+from governor.streaming import AsyncStream, Stream
+from governor_langgraph.attempt import running
+from governor_langgraph.messages import (
+    details_of,
+    message_of,
+    messages_of,
+    schema_of,
+    tool_choice_of,
+    tools_of,
+)
+from governor_langgraph.place import place_of
+
+UNUSED = frozenset({"stream", "ls_structured_output_format", "strict", "parallel_tool_calls"})
+"""Arguments of LangChain's own that say nothing of what is asked, or that a policy need not be told."""
+
+Asked = tuple[Governor, Step, dict[str, Any]]
+
+
+class BackendChat(BaseChatModel):
+    """A chat model that asks Governor's backends: what it binds, and how it reads what was bound."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    governor: Governor
+
+    @property
+    def _llm_type(self) -> str:
+        return "compute-governor"
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        return {"app": self.governor.policy.app}
+
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: Any = None, strict: bool | None = None, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Offers tools of any kind that LangChain takes."""
+        offered = tools_of(tools, strict=strict)
+        return self.bind(tools=offered, tool_choice=tool_choice_of(tool_choice, offered), **kwargs)
+
+    def with_structured_output(
+        self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Answers as `schema` says: a pydantic class, a TypedDict or a JSON Schema; the last two give a dict.
+
+        The schema goes to the backend, which constrains the answer where it can, and to verifiers (`from_step`).
+        """
+        wanted = convert_to_json_schema(schema)
+        form = {"type": "json_schema", "json_schema": {"name": str(wanted.get("title", "answer")), "schema": wanted}}
+        chat = self.bind(response_format=form)
+        own = isinstance(schema, type) and issubclass(schema, BaseModel)
+        parser: Runnable[Any, Any] = PydanticOutputParser(pydantic_object=schema) if own else JsonOutputParser()
+        if not include_raw:
+            return chat | parser
+        read = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+        unread = RunnablePassthrough.assign(parsed=lambda _: None)
+        return RunnableMap(raw=chat) | read.with_fallbacks([unread], exception_key="parsing_error")
+
+
+class GovernedChat(BackendChat):
+    """Every call is a step of `governor`: estimated, planned, reserved, called, verified, and escalated.
+
+    `node` is what the policy's `steps` match (default: the graph's node that calls it), `session` and `tenant` whose
+    budgets it is booked on (default: the graph's thread, `configurable: {tenant: ...}`). Inside a governed node a call
+    takes the node's rung and is a part of the node's step. NoAnswerError where a step ends without an answer. The
+    message's usage is that of all attempts; `response_metadata["governor"]` says what became of the step.
+    """
+
+    node: str = ""
+    session: str = ""
+    tenant: str = ""
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        governor, step, bound = self._asked(messages, kwargs)
+        outcome = drive(governor.process(step, **bound), governor.ports().perform)
+        return ChatResult(generations=[ChatGeneration(message=_ended(outcome, stop))])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        governor, step, bound = self._asked(messages, kwargs)
+        outcome = await adrive(governor.process(step, **bound), governor.async_ports().perform)
+        return ChatResult(generations=[ChatGeneration(message=_ended(outcome, stop))])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        governor, step, bound = self._asked(messages, kwargs)
+        shown = _Shown(stop)
+        stream = Stream(
+            governor.backend, lambda: governor.process(step, streamed=True, **bound), governor.ports().perform
+        )
+        for text in stream:
+            yield from shown.chunks(text)
+        yield shown.last(_ended(stream.outcome, stop))
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        governor, step, bound = self._asked(messages, kwargs)
+        shown = _Shown(stop)
+        stream = AsyncStream(
+            governor.backend, lambda: governor.process(step, streamed=True, **bound), governor.async_ports().perform
+        )
+        async for text in stream:
+            for chunk in shown.chunks(text):
+                yield chunk
+        yield shown.last(_ended(stream.outcome, stop))
+
+    def _asked(self, messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]) -> Asked:
+        """The step of a call, and the terms that bind it."""
+        attempt = running()
+        governor = attempt.governor if attempt else self.governor
+        place = place_of(ensure_config())
+        step = governor.step(
+            messages_of(messages),
+            node=self.node or place.node,
+            session=self.session or place.session,
+            run=place.run,
+            tenant=self.tenant or place.tenant,
+            index=place.index,
+            **asked_of(kwargs),
+        )
+        if attempt is None:
+            return governor, step, {}
+        step, bound = attempt.within(step)
+        return governor, step, {**bound, "policy_checks": False}
+
+
+def asked_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A step's tools and schema out of a call's bound arguments; ValueError for one that the policy decides."""
+    strange = sorted(
+        name
+        for name, value in kwargs.items()
+        if value is not None and name not in UNUSED and name not in ("tools", "tool_choice", "response_format")
+    )
+    if strange:
+        raise ValueError(f"a governed model takes {', '.join(strange)} from its policy: set it in a rung, or leave it out")
+    return {
+        "tools": tuple(kwargs.get("tools") or ()),
+        "tool_choice": kwargs.get("tool_choice"),
+        "response_schema": schema_of(kwargs.get("response_format")),
+    }
+
+
+class _Shown:
+    """What a reader of a stream has seen of an answer; nothing before its end where words may end it."""
+
+    def __init__(self, stop: Sequence[str] | None) -> None:
+        self._held = bool(stop)
+        self._text = ""
+
+    def chunks(self, text: str) -> Iterator[ChatGenerationChunk]:
+        if not self._held:
+            self._text += text
+            yield ChatGenerationChunk(message=AIMessageChunk(content=text))
+
+    def last(self, message: AIMessage) -> ChatGenerationChunk:
+        """What was not shown yet, the tool calls, and what it came to."""
+        calls = [
+            tool_call_chunk(name=one["name"], args=json.dumps(one["args"]), id=one["id"], index=index)
+            for index, one in enumerate(message.tool_calls)
+        ]
+        broken = [
+            tool_call_chunk(name=one["name"], args=one["args"], id=one["id"], index=len(calls) + index)
+            for index, one in enumerate(message.invalid_tool_calls)
+        ]
+        return ChatGenerationChunk(
+            message=AIMessageChunk(
+                content=str(message.content).removeprefix(self._text),
+                additional_kwargs=message.additional_kwargs,
+                tool_call_chunks=[*calls, *broken],
+                usage_metadata=message.usage_metadata,
+                response_metadata=message.response_metadata,
+                chunk_position="last",
+            )
+        )
+
+
+def _ended(outcome: Outcome | None, stop: Sequence[str] | None) -> AIMessage:
+    """The message of a step, counted by the attempt it is part of; NoAnswerError where it has none."""
+    assert outcome is not None, "a stream that was read to its end has an outcome"
+    attempt = running()
+    if attempt is not None:
+        attempt.add(outcome)
+    if outcome.reply is None:
+        raise NoAnswerError(outcome)
+    message = message_of(outcome.reply, outcome.usage + outcome.verifier_usage, details_of(outcome))
+    if stop and isinstance(message.content, str):
+        message.content = until(message.content, stop)
+    return message
+
+
+def until(text: str, stop: Sequence[str]) -> str:
+    """The text before the first of the words that end it."""
+    return text[: min((at for word in stop if (at := text.find(word)) >= 0), default=len(text))]

@@ -1,0 +1,242 @@
+"""A governed node: each run of it is a step, whose rung every model called inside takes.
+
+The node's function is not changed. What it returns is verified as the policy says; a rejected result is dropped and the
+node runs again on a higher rung. What its models spend is reserved by each model call on the node's budgets. A node
+that asks no model is left as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
+from langgraph.errors import GraphBubbleUp
+
+from governor.arm import arm_of, unenforced
+from governor.climb import least
+from governor.drivers import adrive, drive
+from governor.effects import CallModel, Effect, Process, Unneeded
+from governor.errors import BackendError, NoAnswerError
+from governor.facade import Governor
+from governor.protocols import Terms
+from governor.records import Call, Outcome, Reply, Step
+from governor_langgraph.attempt import NodeAttempt, entered
+from governor_langgraph.place import place_of
+from governor_langgraph.source import Source
+
+RERUNS = frozenset({"more", "fresh", "again", "agree", "compare", "verify"})
+"""How a node may follow its last attempt: it runs anew, so it can't go on from a text nor be told what was wrong."""
+
+
+class Untouched(Unneeded):
+    """A node asked no model; `result` is what it returned."""
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
+        super().__init__()
+
+
+class Left(Unneeded):
+    """A node was left for the graph to go on elsewhere: an interrupt, or a command to a parent graph."""
+
+    def __init__(self, cause: GraphBubbleUp) -> None:
+        self.cause = cause
+        super().__init__()
+
+
+@dataclass(slots=True)
+class NodeRun:
+    """One run of a governed node. Mutable: it keeps what each attempt returned, which LangGraph must get unchanged."""
+
+    governor: Governor
+    step: Step
+    terms: Terms
+    source: Source
+    silent: bool
+    config: RunnableConfig
+    started: float
+    refusal: Any = None
+    results: list[tuple[Reply, Any]] = field(default_factory=list)
+
+    def process(self) -> Process[Outcome]:
+        """The loop of this step."""
+        return self.governor.process(self.step, granted=self.terms)
+
+    def attempt(self, call: Call) -> NodeAttempt:
+        """What models are told while an attempt runs."""
+        limit = least(self.step.deadline, self.terms.deadline)
+        ends = None if limit is None else self.started + limit
+        return NodeAttempt(self.governor, self.step, self.terms, call.rung, ends, self.silent)
+
+    @contextmanager
+    def attempting(self, call: Call) -> Generator[_Attempting, None, None]:
+        """While the node's own code runs for a call of the loop."""
+        attempting = _Attempting(self, self.attempt(call))
+        token = var_child_runnable_config.set(attempting.config)
+        try:
+            with entered(attempting.attempt):
+                yield attempting
+        except GraphBubbleUp as left:
+            raise Left(left) from left
+        except NoAnswerError as fault:
+            raise attempting.failed(fault) from fault
+        finally:
+            var_child_runnable_config.reset(token)
+
+    def judging(self, call: Call) -> Process[Outcome]:
+        """A call of a verifier as a step of its own, so that it reserves what it needs as the node's models do."""
+        asked = self.governor.step(call.messages, response_schema=call.response_schema, seed=call.seed)
+        step, bound = self.attempt(call).within(asked)
+        return self.governor.process(step, policy_checks=False, **bound)
+
+    def shipped(self, outcome: Outcome) -> Any:
+        """What the node returned in the attempt that ships. NoAnswerError where none does."""
+        for reply, result in self.results:
+            if reply is outcome.reply:
+                return result
+        raise NoAnswerError(replace(outcome, refusal=outcome.refusal or self.refusal))
+
+
+@dataclass(slots=True)
+class _Attempting:
+    """One attempt of a run, from its start to its reply."""
+
+    run: NodeRun
+    attempt: NodeAttempt
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def config(self) -> RunnableConfig:
+        """What the node is called with: where a verifier may reject the result, nothing of it is streamed before."""
+        return quieted(self.run.config) if self.attempt.silent else self.run.config
+
+    def reply(self, result: Any) -> Reply:
+        """The reply that a result comes to; Untouched where there was nothing to govern."""
+        attempt = self.attempt
+        if not attempt.calls:
+            raise Untouched(result)
+        seconds = time.monotonic() - self.began
+        reply = replace(self.run.source.reply(result), usage=attempt.usage, usage_known=True, seconds=seconds)
+        self.run.results.append((reply, result))
+        return reply
+
+    def failed(self, fault: NoAnswerError) -> BackendError:
+        """A model inside gave no answer: a failed attempt, and the loop decides what follows."""
+        attempt, seconds = self.attempt, time.monotonic() - self.began
+        self.run.refusal = fault.outcome.refusal or self.run.refusal
+        return BackendError(str(fault), model=attempt.rung.model, usage=attempt.usage, seconds=seconds)
+
+
+def begun(governor: Governor, source: Source, state: Any, config: RunnableConfig, limit: float | None) -> NodeRun:
+    """A run of the node that `config` names, on this state; `limit` is the seconds that the graph grants it."""
+    place = place_of(config)
+    step = governor.step(
+        source.messages(state),
+        node=place.node,
+        session=place.session,
+        run=place.run,
+        tenant=place.tenant,
+        index=place.index,
+        deadline=limit,
+    )
+    granted = governor.terms(step, nested=True)
+    granted = replace(granted, modes=tuple(one for one in granted.modes if one in RERUNS), continues=frozenset())
+    governed = arm_of(step, granted) == "governed"
+    if not governed:
+        granted = unbound(granted)
+    silent = governed and governor.verifier(step, granted) is not None
+    return NodeRun(governor, step, granted, source, silent, config, time.monotonic())
+
+
+def unbound(terms: Terms) -> Terms:
+    """In shadow and control arms nothing of ours may refuse or end a model call."""
+    models = tuple((model, unenforced(limits)) for model, limits in terms.models)
+    return replace(terms, limits=unenforced(terms.limits), models=models, call=None, deadline=None)
+
+
+def run_node(run: NodeRun, body: Callable[[RunnableConfig], Any]) -> Any:
+    """Runs a node to what it returns, blocking."""
+    ports = run.governor.ports()
+
+    def perform(effect: Effect) -> Any:
+        match effect:
+            case CallModel(call) if call.purpose == "judge":
+                return judged(call, drive(run.judging(call), ports.perform))
+            case CallModel(call):
+                with run.attempting(call) as attempting:
+                    return attempting.reply(body(attempting.config))
+            case _:
+                return ports.perform(effect)
+
+    with passed_on() as passed:
+        passed.result = run.shipped(drive(run.process(), perform))
+    return passed.result
+
+
+async def arun_node(run: NodeRun, body: Callable[[RunnableConfig], Awaitable[Any]]) -> Any:
+    """The same, awaiting."""
+    ports = run.governor.async_ports()
+
+    async def judge(call: Call) -> Reply:
+        return judged(call, await adrive(run.judging(call), ports.perform))
+
+    async def attempt(call: Call) -> Reply:
+        with run.attempting(call) as attempting:
+            return attempting.reply(await body(attempting.config))
+
+    def perform(effect: Effect) -> Any:
+        match effect:
+            case CallModel(call):
+                return judge(call) if call.purpose == "judge" else attempt(call)
+            case _:
+                return ports.perform(effect)
+
+    with passed_on() as passed:
+        passed.result = run.shipped(await adrive(run.process(), perform))
+    return passed.result
+
+
+@dataclass(slots=True)
+class _Passed:
+    result: Any = None
+
+
+@contextmanager
+def passed_on() -> Generator[_Passed, None, None]:
+    """What ends a run early leaves it as it came: what an untouched node returned, or an interrupt of the graph."""
+    passed = _Passed()
+    try:
+        yield passed
+    except Untouched as untouched:
+        passed.result = untouched.result
+    except Left as left:
+        raise left.cause from None
+
+
+def judged(call: Call, outcome: Outcome) -> Reply:
+    """The reply of a call that was a step of its own; BackendError where it has none."""
+    if outcome.reply is None:
+        why = outcome.error or outcome.reason
+        raise BackendError(why, model=call.rung.model, usage=outcome.usage, seconds=outcome.seconds)
+    return replace(outcome.reply, usage=outcome.usage)
+
+
+def quieted(config: RunnableConfig) -> RunnableConfig:
+    """The configuration without the handlers that pass a model's tokens on to whoever reads the graph's stream."""
+    callbacks = config.get("callbacks")
+    if isinstance(callbacks, BaseCallbackManager):
+        heard = callbacks.copy()
+        heard.handlers = [one for one in heard.handlers if not _streams(one)]
+        heard.inheritable_handlers = [one for one in heard.inheritable_handlers if not _streams(one)]
+        return {**config, "callbacks": heard}
+    return {**config, "callbacks": [one for one in callbacks or () if not _streams(one)]}
+
+
+def _streams(handler: object) -> bool:
+    """Whether a handler reads tokens as they come. LangChain marks these by a private base class."""
+    return any("StreamingCallbackHandler" in one.__name__ for one in type(handler).__mro__)
