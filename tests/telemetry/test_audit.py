@@ -242,6 +242,23 @@ def test_what_was_booked_nowhere_is_counted_apart(tmp_path: Path) -> None:
     assert (found.unbooked, found.rows, found.agrees) == (2, (), True)
 
 
+def test_outcomes_and_lines_carry_their_step_s_run_and_parent(desk: Desk) -> None:
+    outcome = desk.governor.run(desk.step(1, run="run-3", parent="node-7"))
+    assert (outcome.run, outcome.parent) == ("run-3", "node-7")
+    assert {(line["run"], line["parent"]) for line in desk.records()} == {("run-3", "node-7")}
+    assert desk.audit().agrees
+
+
+def test_parts_of_a_step_are_booked_with_it_and_counted_apart() -> None:
+    inner = [told | {"parent": "s1"} for told in line(2, SPENT, [])]
+    both = [*line(1, SPENT, ["app:a"]), *inner]
+    found = audited(both, [Balance(scope="app:a", spent=SPENT)], [], NOW)
+    assert (found.agrees, found.outcomes, found.parts, found.unbooked) == (True, 2, 1, 0)
+    assert [row.steps for row in found.rows] == [1]
+    nowhere = audited([*line(1, SPENT, []), *inner], [], [], NOW)
+    assert (nowhere.agrees, nowhere.parts, nowhere.unbooked) == (True, 1, 1)
+
+
 def line(number: int, spent: Amount, scopes: list[str] | None, at: float = NOW) -> list[dict[str, Any]]:
     """An attempt and an outcome of `spent` micro-USD, tokens and calls."""
     usage = Usage(spent.tokens, 0)

@@ -65,6 +65,25 @@ def test_steps_whose_spend_is_not_placed_are_named(lines: list[dict[str, Any]], 
     assert restored(lines, NOON).unplaced == (("s", why),)
 
 
+def part(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line | {"step_id": "s/1", "parent": "s"} for line in lines]
+
+
+@pytest.mark.parametrize("inner", [[attempt("", 3)], [attempt("", 3), outcome("", 3, [])]], ids=["cut", "ended"])
+def test_a_part_is_placed_by_the_step_that_it_is_a_part_of(inner: list[dict[str, Any]]) -> None:
+    found = restored([*part(inner), attempt("s", 7), outcome("s", 7, [DAY])], NOON)
+    assert found.unplaced == ()
+    assert [one.spent.micros for one in found.balances] == [7], "what the part spent is in the whole's figures"
+    lost = restored(part(inner), NOON)
+    assert lost.unplaced == (("s/1", "it is a part of 's', which has no outcome"),)
+
+
+def test_a_part_with_scopes_of_its_own_is_booked_on_them() -> None:
+    lines = [*part([attempt("", 3), outcome("", 3, [DAY])]), attempt("s", 7), outcome("s", 7, [DAY])]
+    found = restored(lines, NOON)
+    assert ([one.spent.micros for one in found.balances], found.unplaced) == ([10], ())
+
+
 @pytest.mark.parametrize("per", ["minute", "hour", "day", "week", "month", "total"])
 @pytest.mark.parametrize("sliding", [False, True])
 def test_a_scopes_key_tells_its_window(per: Any, sliding: bool) -> None:
