@@ -35,6 +35,7 @@ LADDER = [
 BUDGET: dict[str, Any] = {
     "step": {"usd": 1},
     "session": {"tokens": 100_000},
+    "run": {"seconds": 900},
     "node": {"per": "total", "thinking_tokens": 90_000},
     "tenant": {"per": "month", "usd": 3},
     "app": [{"per": "day", "usd": 5}, {"per": "hour", "sliding": True, "calls": 500}],
@@ -69,7 +70,12 @@ class Desk:
 
     def step(self, number: int, **fields: Any) -> Step:
         messages = ({"role": "user", "content": "What is 12 * 17?"},)
-        named: dict[str, Any] = {"node": f"n{number % 2}", "session": f"s{number % 3}", "tenant": "t@1"} | fields
+        named: dict[str, Any] = {
+            "node": f"n{number % 2}",
+            "session": f"s{number % 3}",
+            "run": f"r{number % 2}",
+            "tenant": "t@1",
+        } | fields
         return Step(id=f"step-{number}", messages=messages, checks=({"arithmetic": "12 * 17"},), **named)
 
     def records(self) -> list[dict[str, Any]]:
@@ -107,7 +113,7 @@ def test_real_runs_agree_in_every_dimension_on_every_scope(desk: Desk) -> None:
     rows = {row.scope: row for row in found.rows if not row.scope.startswith("step:")}
     assert set(rows) == {
         *("app:desk@2025-11-21", "app:desk~hour", "tenant:desk/t@1@2025-11", "node:desk/n0", "node:desk/n1"),
-        *("session:desk/s0", "session:desk/s1", "session:desk/s2"),
+        *("session:desk/s0", "session:desk/s1", "session:desk/s2", "run:desk/r0", "run:desk/r1"),
     }
     whole = rows["app:desk@2025-11-21"]
     assert whole.records == whole.ledger
@@ -293,6 +299,8 @@ def test_old_records_are_matched_by_what_the_ledger_remembers() -> None:
         ("step:a/1", 0.1, True),
         ("session:a/1", 29, False),
         ("session:a/1", 31, True),
+        ("run:a/1", 29, False),
+        ("run:a/1", 31, True),
         ("app:a@2025-10-01", 34, False),
         ("app:a@2025-10-01", 36, True),
         ("app:a~hour", 0.01, False),

@@ -44,6 +44,8 @@ def test_spend_is_added_up_on_every_scope_with_its_window() -> None:
         ("app:desk~hour", 3_700.0, False),
         ("session:desk/9", 29 * 86_400.0, True),
         ("session:desk/9", 31 * 86_400.0, False),
+        ("run:desk/r", 29 * 86_400.0, True),
+        ("run:desk/r", 31 * 86_400.0, False),
         ("step:desk/s", 60.0, False),
         ("app:desk", 900 * 86_400.0, True),
     ],
@@ -91,7 +93,8 @@ def test_a_scopes_key_tells_its_window(per: Any, sliding: bool) -> None:
     assert window_of(scope) == window
 
 
-def test_steps_and_sessions_may_be_called_like_a_window() -> None:
+def test_steps_runs_and_sessions_may_be_called_like_a_window() -> None:
     assert window_of("session:desk/x~hour") == window_of("session:desk/x")
+    assert window_of("run:desk/x@2026-11-21") == window_of("run:desk/x") == window_of("session:desk/x")
     assert window_of("step:desk/2026-11-21").idle == 0.0
     assert window_of("app:desk") == Window()
