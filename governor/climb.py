@@ -169,6 +169,8 @@ def outcome_of(
         error="; ".join([*([error] if error else []), *why]),
         node=climb.step.node,
         session=climb.step.session,
+        run=climb.step.run,
+        parent=climb.step.parent,
         audit=climb.terms.audit,
         refusal=cut.told if isinstance(cut, BudgetExceededError) else None,
         scopes=climb.account.scopes,

@@ -184,6 +184,10 @@ class Step:
     session: str = ""
     tenant: str = ""
     """Whose budget this is booked on: a customer, a key."""
+    run: str = ""
+    """One run of a graph (one invoke): what `budget.run` is summed under. A step without run is a run of its own."""
+    parent: str = ""
+    """The id of the step that this one is a part of: a model call inside a governed node."""
     index: int = 0
     tools: tuple[Mapping[str, Any], ...] = ()
     tool_choice: str | Mapping[str, Any] | None = None
@@ -414,6 +418,9 @@ class Outcome:
     error: str = ""
     node: str = "default"
     session: str = ""
+    run: str = ""
+    parent: str = ""
+    """The step that this one is a part of; its `spent` is told there too."""
     audit: bool = False
     """The application promised to label this step's answer: `Governor.feedback`."""
     refusal: Refusal | None = None

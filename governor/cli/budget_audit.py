@@ -99,6 +99,8 @@ def _verdict(found: Audit) -> str:
     read = f"outcomes {found.outcomes}, attempts {found.attempts}, scopes {found.compared}"
     if found.unbooked:
         read += f", booked nowhere {found.unbooked}"
+    if found.parts:
+        read += f", parts of others {found.parts}"
     apart = sum(not row.agrees for row in found.rows)
     wrong = [
         f"{words} {number}"

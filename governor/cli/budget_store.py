@@ -53,7 +53,7 @@ class Store:
         """Of a policy, its application's. Steps are not even read then: they may be many, and others wait meanwhile."""
         if prefix or self.policy is None:
             return [one for one in self.ledger.balances(prefix) if prefix or not one.scope.startswith("step:")]
-        owners = [f"{kind}:{self.policy.app}" for kind in ("app", "model", "node", "session", "tenant")]
+        owners = [f"{kind}:{self.policy.app}" for kind in ("app", "model", "node", "run", "session", "tenant")]
         found = [(owner, one) for owner in owners for one in self.ledger.balances(owner)]
         return [one for owner, one in found if one.scope[len(owner) :][:1] in ("", "/", "@", "~")]
 

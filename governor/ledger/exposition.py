@@ -16,7 +16,7 @@ from typing import Any
 from governor.ledger.standing import UNITS, Standing
 from governor.ledger.sums import DIMENSIONS, figures
 
-KINDS = ("step", "session", "node", "tenant", "model", "app", "emergency")
+KINDS = ("step", "session", "run", "node", "tenant", "model", "app", "emergency")
 """What a policy's scopes begin with."""
 
 

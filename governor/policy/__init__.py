@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from governor.policy.finding import Check, Finding
 from governor.policy.load import Inspection, inspect_policy, load_policy, policy_from
-from governor.policy.match import Paced, limits_on, paced_for, terms_for, verify_for
+from governor.policy.match import Paced, limits_on, paced_for, tell_for, terms_for, verify_for
 from governor.policy.schema import Policy
 from governor.policy.shipped import shipped_names
 from governor.policy.spec import specs, verify_check
@@ -24,6 +24,7 @@ __all__ = [
     "policy_from",
     "shipped_names",
     "specs",
+    "tell_for",
     "terms_for",
     "verify_check",
     "verify_for",

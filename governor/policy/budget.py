@@ -101,6 +101,8 @@ class Budget(Part):
     """Limits of one governed step with all its attempts and verifiers."""
     session: Limits | None = None
     """Limits of one session; a step without session is a session of its own."""
+    run: Limits | None = Field(default=None, examples=[{"usd": 0.05}])
+    """Limits of one run of a graph (`Step.run`: one invoke); a step without run is a run of its own."""
     app: Periods | None = Field(default=None, examples=[{"usd": 20, "per": "day"}])
     """Limits of the application in each period, or a list of several."""
     tenant: Periods | None = Field(default=None, examples=[{"usd": 1, "per": "day"}])
@@ -121,10 +123,12 @@ class Budget(Part):
     emergency: Limits | None = Field(default=None, examples=[{"usd": 0.5}])
     """What each process may spend while the ledger's store can't be reached; it is booked there afterwards. Left out:
     nothing where money is limited, and with `fail: open` everything else."""
+    tell: bool = False
+    """Tell the model what is left of its budget after tool results."""
 
     def parts(self) -> Iterator[tuple[tuple[str | int, ...], Limits]]:
         """Every limit with its path under `budget`."""
-        for name in ("call", "step", "session", "emergency"):
+        for name in ("call", "step", "session", "run", "emergency"):
             part = getattr(self, name)
             if part is not None:
                 yield (name,), part
@@ -142,5 +146,5 @@ class Budget(Part):
 
     @property
     def shared(self) -> bool:
-        """Whether anything is limited that outlives a session."""
+        """Whether anything is limited that outlives a session or run."""
         return bool(self.model) or any(periods(part) for part in (self.app, self.tenant, self.node))

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Any, TypeAlias
 
 from governor.policy.budget import Budget, Limits, PeriodLimits, periods
-from governor.policy.period import SESSION, STEP, period_of, slides, span
+from governor.policy.period import RUN, SESSION, STEP, period_of, slides, span
 from governor.policy.schema import Backtrack, Canary, Match, Policy, Rule, RungSpec
 from governor.protocols import Streams, Terms
 from governor.records import Limit, Rung, Step
@@ -45,18 +45,21 @@ class _Ready:
     terms: Terms
     step: Limits | None
     session: Limits | None
+    run: Limits | None
     shared: tuple[tuple[str, PeriodLimits], ...]
     models: tuple[tuple[str, tuple[PeriodLimits, ...]], ...]
     paced: tuple[tuple[str, PeriodLimits], ...]
     verify: Any
+    tell: bool
 
 
 def terms_for(policy: Policy, step: Step, when: float) -> Terms:
     """What the policy grants to `step`. `when` is POSIX time in seconds; it picks the budget's UTC window.
 
-    The limits' scopes are `step:{app}/{step.id}`, `session:{app}/{session}` (the step's id where it has no session),
-    `node:{app}/{node}@{window}`, `tenant:{app}/{tenant}@{window}`, `app:{app}@{window}` and, on what is called of one,
-    `model:{app}/{model}@{window}` (see `period.placed`), each where the policy limits it. `continues` is left empty.
+    The limits' scopes are `step:{app}/{step.id}`, `session:{app}/{session}` and `run:{app}/{run}` (the step's id where
+    it has none), `node:{app}/{node}@{window}`, `tenant:{app}/{tenant}@{window}`, `app:{app}@{window}` and, on what is
+    called of one, `model:{app}/{model}@{window}` (see `period.placed`), each where the policy limits it. `continues` is
+    left empty.
     """
     ready = _matching(policy, step)
     limits = _limits(ready, policy.app, step, when)
@@ -101,6 +104,11 @@ def verify_for(policy: Policy, step: Step) -> Any:
     return _matching(policy, step).verify
 
 
+def tell_for(policy: Policy, step: Step) -> bool:
+    """Whether the model of `step` is told after tool results what is left of its budget."""
+    return _matching(policy, step).tell
+
+
 def _matching(policy: Policy, step: Step) -> _Ready:
     prompt = step.prompt
     for ready in _prepared(policy):
@@ -115,6 +123,8 @@ def _limits(ready: _Ready, app: str, step: Step, when: float) -> tuple[Limit, ..
         limits.append(ready.step.limit(f"step:{app}/{step.id}", STEP))
     if ready.session is not None:
         limits.append(ready.session.limit(f"session:{app}/{step.session or step.id}", SESSION))
+    if ready.run is not None:
+        limits.append(ready.run.limit(f"run:{app}/{step.run or step.id}", RUN))
     owners = _owners(app, step)
     limits += [part.limit_at(owners[name], when) for name, part in ready.shared]
     return tuple(limits)
@@ -133,7 +143,7 @@ def limits_on(policy: Policy, scope: str) -> tuple[Limit, ...]:
     """
     found: dict[Limit, None] = {}
     for ready in _prepared(policy):
-        for name, part in (("step", ready.step), ("session", ready.session)):
+        for name, part in (("step", ready.step), ("session", ready.session), ("run", ready.run)):
             if part is not None and scope.startswith(f"{name}:{policy.app}/"):
                 found[part.limit(scope)] = None
         for model, parts in ready.models:
@@ -179,10 +189,12 @@ def _ready(policy: Policy, rule: Rule, name: str) -> _Ready:
         terms=_terms(policy, rule, budget, _reason(rule.match, name)),
         step=_untimed(budget.step),
         session=budget.session,
+        run=budget.run,
         shared=shared,
         models=tuple((model, parts) for model in _models(policy) if (parts := budget.of_model(model))),
         paced=tuple((name, part) for name, part in shared if part.pace is not None),
         verify=rule.verify if "verify" in rule.model_fields_set else policy.verify,
+        tell=budget.tell,
     )
 
 

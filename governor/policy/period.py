@@ -12,7 +12,7 @@ from governor.records import Window
 Per: TypeAlias = Literal["minute", "hour", "day", "week", "month", "total"]
 
 SESSION_IDLE = 30 * 86_400.0
-"""Seconds after which the sums of a session that nobody went on with may be forgotten."""
+"""Seconds after which the sums of a session, or of a run, that nobody went on with may be forgotten."""
 
 PERIOD_IDLE = 35 * 86_400.0
 """Seconds for which the sums of a period are kept after their last booking, for whoever wants to look back."""
@@ -24,7 +24,7 @@ _SECONDS = {"minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800, "month"
 """Widths of the windows that slide: a sliding month has 30 days."""
 
 STEP = Window(idle=0.0)
-SESSION = Window(idle=SESSION_IDLE)
+SESSION = RUN = Window(idle=SESSION_IDLE)
 TOTAL = Window()
 
 
@@ -80,7 +80,7 @@ def slides(scope: str) -> Per | None:
 
 def window_of(scope: str) -> Window:
     """The window that the key of a policy's scope names: the inverse of `placed`."""
-    if scope.startswith(("step:", "session:")):
+    if scope.startswith(("step:", "session:", "run:")):
         return STEP if scope.startswith("step:") else SESSION
     if (per := slides(scope)) is not None:
         return _sliding(per)

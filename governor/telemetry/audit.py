@@ -60,7 +60,8 @@ class Audit:
     """What came of it.
 
     `unrecorded` are reservations that the ledger settled and no outcome tells of; `unbooked` counts outcomes that state
-    that they were booked nowhere, because nothing limits them or the store was down.
+    that they were booked nowhere, because nothing limits them or the store was down. `parts` counts outcomes of steps
+    that are parts of others and were booked with these.
     """
 
     rows: tuple[Row, ...]
@@ -71,6 +72,7 @@ class Audit:
     unbooked: int
     cancelled: bool = False
     """Whether the ledger's word is taken for what is unrecorded."""
+    parts: int = 0
 
     @property
     def compared(self) -> int:
@@ -80,7 +82,7 @@ class Audit:
     @property
     def agrees(self) -> bool:
         """Whether it is proved: every scope agrees, every record was matched, and there was something to compare."""
-        something = self.compared > 0 or self.unbooked == self.outcomes
+        something = self.compared > 0 or self.unbooked + self.parts == self.outcomes
         told = self.cancelled or not self.unrecorded
         return something and told and not self.unmatched and all(row.agrees for row in self.rows)
 
@@ -112,6 +114,7 @@ def audited(
         unrecorded=tuple(books.unrecorded),
         unbooked=books.unbooked,
         cancelled=cancelled,
+        parts=books.parts,
     )
 
 
@@ -137,6 +140,7 @@ class _Books:
         self.unmatched: list[Mismatch] = []
         self.unrecorded: list[Mismatch] = []
         self.unbooked = 0
+        self.parts = 0
         self._now = now
         self._steps = steps
         self._spent = {balance.scope: balance.spent for balance in balances}
@@ -207,6 +211,8 @@ class _Books:
         if scopes is None:
             reason = "its outcome does not state its scopes, and the ledger has forgotten its reservation"
             self.unmatched.append(Mismatch(step.key, reason))
+        elif not scopes and step.parent:
+            self.parts += 1
         elif not scopes:
             self.unbooked += 1
         for scope in scopes or ():

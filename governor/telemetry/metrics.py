@@ -44,7 +44,7 @@ _WORDS: Mapping[Measure, str] = {
 }
 _NONE: Figures = (0,) * len(DIMENSIONS)
 
-WIDEST = ("app", "tenant", "node", "session", "model")
+WIDEST = ("app", "tenant", "node", "session", "run", "model")
 """Kinds of scopes, of which the first that a store knows tells of expired leases: a lease runs out on all alike."""
 
 Booking: TypeAlias = Reserve | Extend | Settle | Refund

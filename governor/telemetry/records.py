@@ -88,6 +88,7 @@ def record_of(step: Step, record: Attempt | Outcome, shape: RecordShape, seconds
         "session": step.session,
         "step_index": step.index,
     }
+    line |= {name: held for name, held in (("run", step.run), ("parent", step.parent)) if held}
     line |= _attempt(record, shape) | _context(step) if isinstance(record, Attempt) else _outcome(record)
     if shape.prompts:
         line["messages"] = [dict(message) for message in step.messages]

@@ -31,7 +31,7 @@ def restored(records: Iterable[Mapping[str, Any]], now: float) -> Restored:
     spent: dict[str, Amount] = {}
     unplaced: list[tuple[str, str]] = []
     for step in told.steps.values():
-        if why := _unplaced(step):
+        if why := _unplaced(step, told.steps.get(step.parent)):
             unplaced.append((step.key, why))
         for scope, ending in _bookings(step):
             if ending.time + kept(scope) > now and _counts(scope, ending.time, now):
@@ -40,8 +40,11 @@ def restored(records: Iterable[Mapping[str, Any]], now: float) -> Restored:
     return Restored(balances=tuple(balances), outcomes=told.outcomes, unplaced=tuple(unplaced))
 
 
-def _unplaced(step: Spend) -> str:
-    """Why some of a step's spend is booked nowhere; empty if all of it is."""
+def _unplaced(step: Spend, whole: Spend | None) -> str:
+    """Why some of a step's spend is booked nowhere; empty if all of it is, be it by the step that it is a part of."""
+    if step.parent and not any(ending.scopes for ending in step.endings):
+        ended = whole is not None and whole.endings
+        return step.broken or ("" if ended else f"it is a part of '{step.parent}', which has no outcome")
     if not step.endings and not step.broken:
         used = step.recounted
         return f"no outcome: its attempts used {used.tokens} tokens, {used.micros} micro-USD"

@@ -41,6 +41,8 @@ class Spend:
     recounted: Amount = NOTHING
     broken: str = ""
     """Why a line of it could not be read."""
+    parent: str = ""
+    """The step that it is a part of: what it spent is told there too, and booked there unless it states scopes."""
 
     @property
     def apart(self) -> str:
@@ -72,6 +74,7 @@ def told_by(records: Iterable[Mapping[str, Any]]) -> Told:
         seen.add(digest)
         key = str(record.get("step_id"))
         step = told.steps.setdefault(key, Spend(key))
+        step.parent = str(record.get("parent") or step.parent)
         try:
             if record["kind"] == "attempt":
                 step.recounted += _of_attempt(record)

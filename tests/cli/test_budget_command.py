@@ -111,6 +111,7 @@ def test_limits_are_the_policy_s_or_those_that_something_is_held_under(
 ) -> None:
     store = ledger()
     store.reserve("other", Amount(micros=250_000), [Limit("app:desk2", micros=1_000_000)])
+    store.reserve("run", Amount(calls=1), [Limit("run:desk/7")])
     store.close()
     assert budget(monkeypatch, "show", STORE, "--json") == 0
     told = scopes(capsys.readouterr().out)
@@ -119,6 +120,7 @@ def test_limits_are_the_policy_s_or_those_that_something_is_held_under(
     assert budget(monkeypatch, "show", "--policy", "policy.yaml", "--json") == 0
     told = scopes(capsys.readouterr().out)
     assert "app:desk2" not in told, "another application's"
+    assert told["run:desk/7"]["kind"] == "run"
     assert told["session:desk/s0"]["left"] == {"tokens": 4_991}
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from governor.policy import Policy, load_policy, policy_from, terms_for, verify_for
-from governor.policy.period import PERIOD_IDLE, SESSION, STEP, fixed, window
+from governor.policy import Policy, limits_on, load_policy, policy_from, tell_for, terms_for, verify_for
+from governor.policy.period import PERIOD_IDLE, RUN, SESSION, STEP, fixed, window, window_of
 from governor.records import Limit, Step, Window
 
 NOON = datetime(2026, 11, 21, 14, 30, tzinfo=UTC).timestamp()
@@ -143,10 +143,32 @@ def test_a_rule_overrides_only_what_it_gives() -> None:
     assert [verify_for(own, step(node=node)) for node in "xyz"] == [None, {"regex": "a"}, "complete"]
 
 
+def test_the_model_is_told_of_its_budget_where_the_policy_or_its_rule_says_so() -> None:
+    own = policy(
+        budget={"tell": True, "step": {"usd": 1}},
+        steps=[
+            {"match": {"node": "quiet"}, "budget": {"tell": False}},
+            {"match": {"node": "loud"}, "budget": {"step": {"usd": 2}}},
+        ],
+    )
+    assert [tell_for(own, step(node=node)) for node in ("quiet", "loud", "other")] == [False, True, True]
+    assert not tell_for(policy(), step())
+
+
 def test_scopes_name_app_session_step_and_window() -> None:
     own = policy(budget={"step": {"calls": 1}, "session": {"calls": 2}, "app": {"per": "day", "usd": 3}})
     scopes = [limit.scope for limit in terms_for(own, step(session="conv/7"), NOON).limits]
     assert scopes == ["step:shop/s1", "session:shop/conv/7", "app:shop@2026-11-21"]
+
+
+@given(st.text(max_size=8), st.text(min_size=1, max_size=8), st.text(max_size=8))
+def test_a_run_is_one_scope_and_a_step_without_run_a_run_of_its_own(run: str, step_id: str, node: str) -> None:
+    own = policy(budget={"run": {"usd": 0.5}}, steps=[{"match": {"node": "x*"}, "budget": {"run": {"calls": 3}}}])
+    (limit,) = terms_for(own, Step(id=step_id, messages=(), node=node, run=run), NOON).limits
+    assert (limit.scope, limit.window) == (f"run:shop/{run or step_id}", RUN)
+    assert (limit.calls, limit.micros) == ((3, None) if node.startswith("x") else (None, 500_000))
+    assert limits_on(own, limit.scope) == (Limit(limit.scope, calls=3), Limit(limit.scope, micros=500_000))
+    assert window_of(limit.scope) == RUN
 
 
 @pytest.mark.parametrize(

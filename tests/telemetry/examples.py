@@ -7,7 +7,15 @@ from governor.records import Amount, Attempt, Forecast, Outcome, Reply, Rung, St
 
 PROMPT = "What is six times seven, Ä\ud800?"
 ANSWER = "forty-two, says the oracle"
-STEP = Step(id="s-1", node="solve", session="thread 9", index=2, messages=({"role": "user", "content": PROMPT},))
+STEP = Step(
+    id="s-1",
+    node="solve",
+    session="thread 9",
+    run="run-3",
+    parent="node-7",
+    index=2,
+    messages=({"role": "user", "content": PROMPT},),
+)
 RUNG = Rung(
     id="high", model="openai/large", effort="high", thinking_tokens=512, answer_tokens=256, temperature=0.2, samples=3
 )
@@ -73,5 +81,7 @@ OUTCOME = Outcome(
     reason="nothing left",
     node="solve",
     session="thread 9",
+    run="run-3",
+    parent="node-7",
     scopes=("session:desk/thread 9", "app:desk@2026-11-21"),
 )

@@ -35,6 +35,7 @@ LADDER = [
 BUDGET: dict[str, Any] = {
     "step": {"usd": 1},
     "session": {"tokens": 100_000},
+    "run": {"seconds": 900},
     "node": {"per": "total", "thinking_tokens": 90_000},
     "tenant": {"per": "month", "usd": 3},
     "app": [{"per": "day", "usd": 5}, {"per": "hour", "sliding": True, "calls": 500}],
@@ -69,7 +70,12 @@ class Desk:
 
     def step(self, number: int, **fields: Any) -> Step:
         messages = ({"role": "user", "content": "What is 12 * 17?"},)
-        named: dict[str, Any] = {"node": f"n{number % 2}", "session": f"s{number % 3}", "tenant": "t@1"} | fields
+        named: dict[str, Any] = {
+            "node": f"n{number % 2}",
+            "session": f"s{number % 3}",
+            "run": f"r{number % 2}",
+            "tenant": "t@1",
+        } | fields
         return Step(id=f"step-{number}", messages=messages, checks=({"arithmetic": "12 * 17"},), **named)
 
     def records(self) -> list[dict[str, Any]]:
@@ -107,7 +113,7 @@ def test_real_runs_agree_in_every_dimension_on_every_scope(desk: Desk) -> None:
     rows = {row.scope: row for row in found.rows if not row.scope.startswith("step:")}
     assert set(rows) == {
         *("app:desk@2025-11-21", "app:desk~hour", "tenant:desk/t@1@2025-11", "node:desk/n0", "node:desk/n1"),
-        *("session:desk/s0", "session:desk/s1", "session:desk/s2"),
+        *("session:desk/s0", "session:desk/s1", "session:desk/s2", "run:desk/r0", "run:desk/r1"),
     }
     whole = rows["app:desk@2025-11-21"]
     assert whole.records == whole.ledger
@@ -242,6 +248,23 @@ def test_what_was_booked_nowhere_is_counted_apart(tmp_path: Path) -> None:
     assert (found.unbooked, found.rows, found.agrees) == (2, (), True)
 
 
+def test_outcomes_and_lines_carry_their_step_s_run_and_parent(desk: Desk) -> None:
+    outcome = desk.governor.run(desk.step(1, run="run-3", parent="node-7"))
+    assert (outcome.run, outcome.parent) == ("run-3", "node-7")
+    assert {(line["run"], line["parent"]) for line in desk.records()} == {("run-3", "node-7")}
+    assert desk.audit().agrees
+
+
+def test_parts_of_a_step_are_booked_with_it_and_counted_apart() -> None:
+    inner = [told | {"parent": "s1"} for told in line(2, SPENT, [])]
+    both = [*line(1, SPENT, ["app:a"]), *inner]
+    found = audited(both, [Balance(scope="app:a", spent=SPENT)], [], NOW)
+    assert (found.agrees, found.outcomes, found.parts, found.unbooked) == (True, 2, 1, 0)
+    assert [row.steps for row in found.rows] == [1]
+    nowhere = audited([*line(1, SPENT, []), *inner], [], [], NOW)
+    assert (nowhere.agrees, nowhere.parts, nowhere.unbooked) == (True, 1, 1)
+
+
 def line(number: int, spent: Amount, scopes: list[str] | None, at: float = NOW) -> list[dict[str, Any]]:
     """An attempt and an outcome of `spent` micro-USD, tokens and calls."""
     usage = Usage(spent.tokens, 0)
@@ -276,6 +299,8 @@ def test_old_records_are_matched_by_what_the_ledger_remembers() -> None:
         ("step:a/1", 0.1, True),
         ("session:a/1", 29, False),
         ("session:a/1", 31, True),
+        ("run:a/1", 29, False),
+        ("run:a/1", 31, True),
         ("app:a@2025-10-01", 34, False),
         ("app:a@2025-10-01", 36, True),
         ("app:a~hour", 0.01, False),

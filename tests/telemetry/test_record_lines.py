@@ -38,6 +38,8 @@ def test_one_line_for_each_attempt_and_outcome(tmp_path: Path) -> None:
         "step_id": "s-1",
         "node": "solve",
         "session": "thread 9",
+        "run": "run-3",
+        "parent": "node-7",
         "step_index": 2,
     }
     assert attempt == shared | {
@@ -120,6 +122,13 @@ def test_one_line_for_each_attempt_and_outcome(tmp_path: Path) -> None:
         "seconds": 2.7,
         "error": "",
     }
+
+
+@pytest.mark.parametrize("record", [ATTEMPT, OUTCOME])
+def test_a_step_of_no_run_that_is_no_part_says_neither(record: Attempt | Outcome) -> None:
+    line = record_of(replace(STEP, run="", parent=""), record, RecordShape(), 1.7e9)
+    assert {"run", "parent"} & set(line) == set()
+    jsonschema.validate(json.loads(to_line(line)), SCHEMA)
 
 
 @pytest.mark.parametrize("shape", [RecordShape(), ALL], ids=["without texts", "with texts"])

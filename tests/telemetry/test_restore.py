@@ -44,6 +44,8 @@ def test_spend_is_added_up_on_every_scope_with_its_window() -> None:
         ("app:desk~hour", 3_700.0, False),
         ("session:desk/9", 29 * 86_400.0, True),
         ("session:desk/9", 31 * 86_400.0, False),
+        ("run:desk/r", 29 * 86_400.0, True),
+        ("run:desk/r", 31 * 86_400.0, False),
         ("step:desk/s", 60.0, False),
         ("app:desk", 900 * 86_400.0, True),
     ],
@@ -65,6 +67,25 @@ def test_steps_whose_spend_is_not_placed_are_named(lines: list[dict[str, Any]], 
     assert restored(lines, NOON).unplaced == (("s", why),)
 
 
+def part(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line | {"step_id": "s/1", "parent": "s"} for line in lines]
+
+
+@pytest.mark.parametrize("inner", [[attempt("", 3)], [attempt("", 3), outcome("", 3, [])]], ids=["cut", "ended"])
+def test_a_part_is_placed_by_the_step_that_it_is_a_part_of(inner: list[dict[str, Any]]) -> None:
+    found = restored([*part(inner), attempt("s", 7), outcome("s", 7, [DAY])], NOON)
+    assert found.unplaced == ()
+    assert [one.spent.micros for one in found.balances] == [7], "what the part spent is in the whole's figures"
+    lost = restored(part(inner), NOON)
+    assert lost.unplaced == (("s/1", "it is a part of 's', which has no outcome"),)
+
+
+def test_a_part_with_scopes_of_its_own_is_booked_on_them() -> None:
+    lines = [*part([attempt("", 3), outcome("", 3, [DAY])]), attempt("s", 7), outcome("s", 7, [DAY])]
+    found = restored(lines, NOON)
+    assert ([one.spent.micros for one in found.balances], found.unplaced) == ([10], ())
+
+
 @pytest.mark.parametrize("per", ["minute", "hour", "day", "week", "month", "total"])
 @pytest.mark.parametrize("sliding", [False, True])
 def test_a_scopes_key_tells_its_window(per: Any, sliding: bool) -> None:
@@ -72,7 +93,8 @@ def test_a_scopes_key_tells_its_window(per: Any, sliding: bool) -> None:
     assert window_of(scope) == window
 
 
-def test_steps_and_sessions_may_be_called_like_a_window() -> None:
+def test_steps_runs_and_sessions_may_be_called_like_a_window() -> None:
     assert window_of("session:desk/x~hour") == window_of("session:desk/x")
+    assert window_of("run:desk/x@2026-11-21") == window_of("run:desk/x") == window_of("session:desk/x")
     assert window_of("step:desk/2026-11-21").idle == 0.0
     assert window_of("app:desk") == Window()
