@@ -13,7 +13,10 @@ from typing import Any
 from governor.errors import Refusal
 from governor.facade import Governor
 from governor.protocols import Terms
-from governor.records import Outcome, Rung, Step, Usage
+from governor.records import BacktrackMode, Outcome, Rung, Step, Usage
+
+MENDS: tuple[BacktrackMode, ...] = ("continue", "more", "fresh")
+"""How a model call inside a node may be mended where it was cut or failed; the rest is the node's to decide."""
 
 
 @dataclass(slots=True)
@@ -54,6 +57,7 @@ class NodeAttempt:
             "ladder": (self.rung,),
             "mode": "on",
             "share": 1.0,
+            "modes": MENDS,
             "call": self.terms.call,
             "limits": self.terms.limits,
             "models": self.terms.models,

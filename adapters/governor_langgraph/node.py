@@ -29,8 +29,8 @@ from governor_langgraph.attempt import NodeAttempt, entered
 from governor_langgraph.place import place_of
 from governor_langgraph.source import Source
 
-RERUNS = frozenset({"more", "fresh", "again", "agree", "compare", "verify"})
-"""How a node may follow its last attempt: it runs anew, so it can't go on from a text nor be told what was wrong."""
+RERUNS = frozenset({"more", "fresh", "again", "verify"})
+"""How a node may follow its last attempt: it runs anew, and only where that failed."""
 
 
 class Untouched(Unneeded):
