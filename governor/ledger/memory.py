@@ -79,25 +79,19 @@ class MemoryStore:
 
     def keep(self, hold: Hold | None, sums: Iterable[Sums]) -> None:
         if hold is not None:
-            self._keep_hold(hold)
+            key = hold.key
+            if hold.state == "open":
+                self._holds[key] = hold
+                if hold.moment < self._leased.get(key, inf):  # new, or renewed after the clock was turned back
+                    self._lease(key, hold.moment)
+            elif hold.state == "expired":
+                self._closed.append((hold.moment, key))
+            else:
+                self._close(key, hold)
         for one in sums:
             self._sums[one.scope] = one
             if not one.references:
                 self._wait(one)
-
-    def _keep_hold(self, hold: Hold) -> None:
-        key = hold.key
-        if hold.state == "open":
-            self._holds[key] = hold
-            if hold.moment < self._leased.get(key, inf):  # new, or renewed after the clock was turned back
-                self._lease(hold)
-        elif hold.state == "expired":
-            self._closed.append((hold.moment, key))
-        else:
-            del self._holds[key]
-            self._leased.pop(key, None)
-            row = self._rows[key] = self._row(hold)
-            self._closed.append(row)
 
     def overdue(self, since: float, most: int | None) -> list[Hold]:
         found: list[Hold] = []
@@ -110,7 +104,7 @@ class MemoryStore:
             if hold is None or hold.state != "open":
                 continue
             if hold.moment > since:
-                self._lease(hold)
+                self._lease(key, hold.moment)
             else:
                 found.append(hold)
         return found
@@ -157,20 +151,24 @@ class MemoryStore:
     def booked(self, prefix: str) -> list[Sums]:
         return [sums for scope, sums in self._sums.items() if scope.startswith(prefix)]
 
-    def _lease(self, hold: Hold) -> None:
-        self._leased[hold.key] = hold.moment
-        heappush(self._leases, (hold.moment, hold.key))
+    def _lease(self, key: str, moment: float) -> None:
+        self._leased[key] = moment
+        heappush(self._leases, (moment, key))
         if len(self._leases) > 2 * len(self._leased) + SPARE:
             self._leases = [(moment, key) for key, moment in self._leased.items()]
             heapify(self._leases)
 
-    def _row(self, hold: Hold) -> Row:
-        under = self._under.get(hold.limits)
+    def _close(self, key: str, hold: Hold) -> None:
+        limits = hold.limits
+        under = self._under.get(limits)
         if under is None:
-            under = Under(hold.limits, next(self._numbers))
-            self._under[hold.limits] = self._numbered[under.number] = under
+            under = self._under[limits] = Under(limits, next(self._numbers))
+            self._numbered[under.number] = under
         under.rows += 1
-        return (hold.moment, hold.key, hold.state, hold.sent, under.number, *figures(hold.amount))
+        row = self._rows[key] = (hold.moment, key, hold.state, hold.sent, under.number, *figures(hold.amount))
+        self._closed.append(row)
+        del self._holds[key]
+        self._leased.pop(key, None)
 
     def _hold(self, row: Row) -> Hold:
         moment, key, state, sent, number, *amount = row
