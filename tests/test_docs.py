@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from governor.checks import policy_checks
 from governor.plan.dialects import NAMES
-from governor.policy import Policy, load_policy
+from governor.policy import OnFail, Policy, Rewind, ToolRule, load_policy
 from governor.policy.schema import Backtrack, Match, ModelSpec, Rule, RungSpec, Sandbox
 from governor.records import BacktrackMode, Status
 from governor.verify import known_verifiers
@@ -35,7 +36,7 @@ def first_column(text: str) -> list[str]:
     return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
 
 
-def keys(model: type[Policy | RungSpec | ModelSpec | Match | Rule | Sandbox | Backtrack]) -> set[str]:
+def keys(model: type[BaseModel]) -> set[str]:
     return {field.alias or name for name, field in model.model_fields.items()}
 
 
@@ -54,6 +55,10 @@ def test_the_policy_page_lists_every_key_and_no_other() -> None:
     assert set(first_column(section(text, "`ladder[]`"))) == keys(RungSpec)
     assert keys(ModelSpec) <= set(re.findall(r"\w+", section(text, "`models.NAME`")))
     assert keys(Match) | keys(Rule) <= set(re.findall(r"\w+", section(text, "`steps[]`")))
+    rewinding = {f"on_fail.backtrack.{key}" for key in keys(Rewind)} | {"on_fail.blame"}
+    rewinding |= {f"tools.NAME.{key}" for key in keys(ToolRule)}
+    assert set(first_column(section(text, "Rewinding"))) == rewinding
+    assert keys(OnFail) == {"backtrack", "blame"}
     assert keys(Sandbox) | keys(Backtrack) <= set(re.findall(r"\w+", section(text, "`backtrack`")))
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from governor.policy.finding import Check, Finding
 from governor.policy.load import Inspection, inspect_policy, load_policy, policy_from
-from governor.policy.match import Paced, limits_on, paced_for, tell_for, terms_for, verify_for
+from governor.policy.match import (
+    Paced,
+    limits_on,
+    on_fail_for,
+    paced_for,
+    tell_for,
+    terms_for,
+    tool_rule,
+    verify_for,
+)
+from governor.policy.rewind import OnFail, Rewind, ToolRule
 from governor.policy.schema import Policy
 from governor.policy.shipped import shipped_names
 from governor.policy.spec import specs, verify_check
@@ -14,18 +24,23 @@ __all__ = [
     "Check",
     "Finding",
     "Inspection",
+    "OnFail",
     "Paced",
     "Policy",
     "PolicyWatcher",
+    "Rewind",
+    "ToolRule",
     "inspect_policy",
     "limits_on",
     "load_policy",
+    "on_fail_for",
     "paced_for",
     "policy_from",
     "shipped_names",
     "specs",
     "tell_for",
     "terms_for",
+    "tool_rule",
     "verify_check",
     "verify_for",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from fnmatch import fnmatchcase
 
 from governor.policy.budget import Budget, PeriodLimits, periods
 from governor.policy.finding import Finding, Path, suggestion
+from governor.policy.rewind import OnFail, Rewind
 from governor.policy.schema import ModelSpec, Policy, Rule, RungSpec
 from governor.policy.spec import shape_findings
 from governor.records import Limit
@@ -26,6 +27,8 @@ def consistency(policy: Policy) -> Iterator[Finding]:
     for position, rule in enumerate(policy.steps):
         yield from _rule(policy, rule, ("steps", position))
     yield from _unreachable(policy)
+    yield from _too_high(policy)
+    yield from _shadowed_tools(policy)
     yield from _learning(policy)
     yield from shape_findings(policy)
 
@@ -173,6 +176,8 @@ def _rule(policy: Policy, rule: Rule, path: Path) -> Iterator[Finding]:
     yield from _dial_beside_keep(rule, path)
     if rule.budget is not None:
         yield from _budget(rule.budget, (*path, "budget"))
+    if rule.on_fail is not None:
+        yield from _on_fail(rule.on_fail, rule, (*path, "on_fail"))
     least, most = rule.match.min_prompt_chars, rule.match.max_prompt_chars
     if least is not None and most is not None and least > most:
         message = f"no prompt has at least {least} and at most {most} characters"
@@ -184,6 +189,40 @@ def _rule(policy: Policy, rule: Rule, path: Path) -> Iterator[Finding]:
     if ids and policy.baseline is not None and policy.baseline not in ids:
         message = f"the baseline '{policy.baseline}' is not in this ladder; its top rung '{ids[-1]}' takes its place"
         yield Finding((*path, "ladder"), message, f"add '{policy.baseline}' if shadow mode must call it", "warning")
+
+
+def _on_fail(part: OnFail, rule: Rule, path: Path) -> Iterator[Finding]:
+    to = part.backtrack.to if part.backtrack else None
+    if part.blame is not None and to is not None:
+        yield Finding((*path, "blame"), "'backtrack.to' and 'blame' exclude each other", "remove one of them")
+    elif part.blame is None and to is None:
+        at = (*path, "backtrack") if part.backtrack else path
+        yield Finding(at, "does not say what to go back to", "give 'backtrack: {to: NODE}', or 'blame: auto'")
+    if to is not None and rule.match.node in (to, (to,)):
+        hint = "name an earlier node; 'backtrack' of the rule says how a step is tried again"
+        yield Finding((*path, "backtrack", "to"), f"'{to}' is the node of this rule itself", hint)
+
+
+def _too_high(policy: Policy) -> Iterator[Finding]:
+    """Whatever node a rewind goes back to, its ladder is one of the policy's."""
+    ladders: list[Sized] = [policy.ladder, *(rule.ladder for rule in policy.steps if rule.ladder)]
+    above = max(map(len, ladders)) - 1
+    for at, rule in enumerate(policy.steps):
+        rewind = rule.on_fail.rewind if rule.on_fail else Rewind()
+        if "rung" in rewind.model_fields_set and rewind.rung > above:
+            message = f"no ladder has more than {above} rungs above its first: a rewind ends on the top rung"
+            yield Finding(("steps", at, "on_fail", "backtrack", "rung"), message, f"write {above}", "warning")
+
+
+def _shadowed_tools(policy: Policy) -> Iterator[Finding]:
+    """A name whose calls an earlier glob takes all."""
+    globs = list(policy.tools)
+    for position, later in enumerate(globs):
+        for earlier in globs[:position]:
+            if earlier == "*" or (not set("*?[") & set(later) and fnmatchcase(later, earlier)):
+                message = f"is never used: '{earlier}' stands before it and matches first"
+                yield Finding(("tools", later), message, "move it up", "warning")
+                break
 
 
 def _unreachable(policy: Policy) -> Iterator[Finding]:

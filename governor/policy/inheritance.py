@@ -1,8 +1,8 @@
 """`extends`: a policy file and those it builds on, read, checked for cycles, and merged into one tree.
 
-Mappings merge key by key, the file's own keys first; everything else replaces: lists (`ladder`, `steps`),
-`verify` as a whole, scalars. A null takes an inherited key away. `dial` drops an inherited `keep` and the
-other way round. Each value keeps the place of the file it came from.
+Mappings merge key by key, the file's own keys first, so that its globs are tried first; everything else replaces: lists
+(`ladder`, `steps`), `verify` as a whole, scalars. A null takes an inherited key away. `dial` drops an inherited `keep`
+and the other way round. Each value keeps the place of the file it came from.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def merged(over: Node, base: Node) -> Node:
             inherited.pop(other, None)
     for key in [key for key, entry in own.items() if entry.node.value is None and key in inherited]:
         del own[key], inherited[key]
-    result = {**inherited, **own}
+    result = {**own, **{key: entry for key, entry in inherited.items() if key not in own}}
     for key in own.keys() & inherited.keys():
         mine, theirs = own[key].node, inherited[key].node
         if key not in _WHOLE and isinstance(mine.value, dict) and isinstance(theirs.value, dict):

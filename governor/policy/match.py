@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import translate
+from fnmatch import fnmatchcase, translate
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
 from governor.policy.budget import Budget, Limits, PeriodLimits, periods
 from governor.policy.period import RUN, SESSION, STEP, period_of, slides, span
+from governor.policy.rewind import OnFail, ToolRule
 from governor.policy.schema import Backtrack, Canary, Match, Policy, Rule, RungSpec
 from governor.protocols import Streams, Terms
 from governor.records import Limit, Rung, Step
@@ -51,6 +52,7 @@ class _Ready:
     paced: tuple[tuple[str, PeriodLimits], ...]
     verify: Any
     tell: bool
+    on_fail: OnFail | None
 
 
 def terms_for(policy: Policy, step: Step, when: float) -> Terms:
@@ -107,6 +109,19 @@ def verify_for(policy: Policy, step: Step) -> Any:
 def tell_for(policy: Policy, step: Step) -> bool:
     """Whether the model of `step` is told after tool results what is left of its budget."""
     return _matching(policy, step).tell
+
+
+def on_fail_for(policy: Policy, step: Step) -> OnFail | None:
+    """What happens when `step` fails for good: what the rule that it falls under says, None where it says nothing."""
+    return _matching(policy, step).on_fail
+
+
+def tool_rule(policy: Policy, name: str) -> ToolRule:
+    """The rule of the tool called `name`: that of the first glob that matches, the defaults where none does."""
+    return next((rule for glob, rule in policy.tools.items() if fnmatchcase(name, glob)), _ANY_TOOL)
+
+
+_ANY_TOOL = ToolRule()
 
 
 def _matching(policy: Policy, step: Step) -> _Ready:
@@ -195,6 +210,7 @@ def _ready(policy: Policy, rule: Rule, name: str) -> _Ready:
         paced=tuple((name, part) for name, part in shared if part.pace is not None),
         verify=rule.verify if "verify" in rule.model_fields_set else policy.verify,
         tell=budget.tell,
+        on_fail=rule.on_fail,
     )
 
 

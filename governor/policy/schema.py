@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Discriminator, Field, PrivateAttr, Tag
 
 from governor.policy.budget import Budget
 from governor.policy.part import Part
+from governor.policy.rewind import OnFail, ToolRule
 from governor.policy.scalars import (
     APP_FORM,
     LEDGER_FORM,
@@ -242,6 +243,8 @@ class Rule(Part):
     """Replaces the policy's harm."""
     latency: Money | None = Field(default=None, examples=[0.001])
     """Replaces the policy's latency."""
+    on_fail: OnFail | None = Field(default=None, examples=[{"backtrack": {"to": "plan", "rung": 1, "max": 2}}])
+    """What happens when a step of this rule fails for good, in a graph that can rewind."""
 
 
 def _ladder_or_extends(schema: dict[str, Any]) -> None:
@@ -296,6 +299,12 @@ class Policy(Part):
     """Seconds a step may take, all attempts together."""
     steps: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
     """Rules for particular steps; the first that matches is used."""
+    tools: Annotated[Mapping[Text, ToolRule], Field(max_length=1_000)] = Field(
+        default_factory=dict, examples=[{"send_*": {"on_rewind": "forbid", "max_calls": 1}}]
+    )
+    """Rules of tools by name or glob, the first that matches; a tool that none matches has the defaults."""
+    ungoverned: Literal["error", "pass"] = "error"
+    """When a governed node calls a chat model that can't take the rung: an error, or the call as it is."""
     sandbox: Sandbox = Sandbox()
     """Limits for code out of replies."""
     records: RecordsSpec = RecordsSpec()
@@ -322,8 +331,10 @@ class Policy(Part):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of the merged content: key order, comments and inheritance make no difference."""
+        """SHA-256 (hex) of the merged content: key order (but of `tools`), comments, inheritance make no difference."""
         content = self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"extends"})
+        if "tools" in content:
+            content["tools"] = [*content["tools"].items()]  # the first glob that matches holds
         return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @cached_property
@@ -331,6 +342,9 @@ class Policy(Part):
         """Every rung by id: the ladder's in order, then those that rules bring themselves."""
         own = [spec for rule in self.steps for spec in rule.ladder or () if isinstance(spec, RungSpec)]
         return {spec.id: spec.rung(self.models) for spec in [*self.ladder, *own]}
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) and isinstance(other, Policy) and self.digest == other.digest
 
     def __hash__(self) -> int:
         return hash(self.digest)

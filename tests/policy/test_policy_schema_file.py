@@ -45,6 +45,25 @@ def test_every_key_is_described_for_editors() -> None:
 
 
 RUNG = {"id": "a", "model": "m"}
+BAD_ON_FAIL: list[dict[str, Any]] = [
+    {},
+    {"blame": None},
+    {"blame": "auto", "backtrack": {"to": "plan"}},
+    {"backtrack": None},
+    {"backtrack": {"to": None}},
+    {"backtrack": {"rung": 1}},
+    {"backtrack": {"to": "plan", "rung": "1"}},
+    {"backtrack": {"to": "plan", "rung": "+100"}},
+    {"backtrack": {"to": "plan", "rung": -1}},
+    {"backtrack": {"to": "plan", "max": 0}},
+]
+GOOD_ON_FAIL: list[dict[str, Any]] = [
+    {"blame": "auto"},
+    {"blame": "auto", "backtrack": None},
+    {"blame": "auto", "backtrack": {"rung": "+2", "max": 1, "to": None}},
+    {"backtrack": {"to": "plan"}, "blame": None},
+    {"backtrack": {"to": "plan", "rung": 0, "max": 100}},
+]
 BAD: list[dict[str, Any]] = [
     {"version": 2, "ladder": [RUNG]},
     {"ladder": [RUNG]},
@@ -61,6 +80,9 @@ BAD: list[dict[str, Any]] = [
     {"version": 1, "ladder": [RUNG], "steps": [{"match": {"nod": "x"}}]},
     {"version": 1, "ladder": [RUNG], "steps": [{"dial": 0.1, "keep": 0.9}]},
     {"version": 1, "ladder": [RUNG], "budget": {"app": {"usd": 1, "per": "year"}}},
+    *({"version": 1, "ladder": [RUNG], "steps": [{"on_fail": on_fail}]} for on_fail in BAD_ON_FAIL),
+    {"version": 1, "ladder": [RUNG], "tools": {"pay": {"on_rewind": "undo"}}},
+    {"version": 1, "ladder": [RUNG], "ungoverned": True},
 ]
 
 
@@ -71,10 +93,19 @@ def test_schema_and_loader_refuse_the_same(data: dict[str, Any]) -> None:
         policy_from(data)
 
 
+@pytest.mark.parametrize("on_fail", GOOD_ON_FAIL, ids=str)
+def test_schema_and_loader_accept_the_same(on_fail: dict[str, Any]) -> None:
+    data = {"version": 1, "ladder": [RUNG], "steps": [{"on_fail": on_fail}]}
+    assert Draft202012Validator(policy_schema()).is_valid(data)
+    assert policy_from(data).steps[0].on_fail is not None
+
+
 def test_keys_are_known_at_every_depth() -> None:
     assert "thinking_tokens" in keys_at(("ladder", 0))
     assert keys_at(("models", "any/model", "price")) == ["input", "output", "cached_input"]
     assert "schema" in keys_at(("steps", 2, "match"))
+    assert keys_at(("steps", 1, "on_fail", "backtrack")) == ["to", "rung", "max"]
+    assert keys_at(("tools", "any_tool")) == ["on_rewind", "max_calls"]
     assert keys_at(("mode",)) == ["canary"]
     assert "model" in keys_at(("steps", 0, "ladder", 1))
     assert keys_at(("dial", "x")) == []
