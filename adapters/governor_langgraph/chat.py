@@ -199,7 +199,9 @@ def asked_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if value is not None and name not in UNUSED and name not in ("tools", "tool_choice", "response_format")
     )
     if strange:
-        raise ValueError(f"a governed model takes {', '.join(strange)} from its policy: set it in a rung, or leave it out")
+        raise ValueError(
+            f"a governed model takes {', '.join(strange)} from its policy: set it in a rung, or leave it out"
+        )
     return {
         "tools": tuple(kwargs.get("tools") or ()),
         "tool_choice": kwargs.get("tool_choice"),

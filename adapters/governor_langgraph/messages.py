@@ -140,11 +140,17 @@ def _tool_calls(calls: Sequence[ToolCall]) -> tuple[list[LangChainToolCall], lis
         try:
             arguments = json.loads(call.arguments or "{}")
         except ValueError as error:
-            broken.append(InvalidToolCall(id=call.id, name=call.name, args=call.arguments, error=str(error)))
+            broken.append(
+                InvalidToolCall(
+                    type="invalid_tool_call", id=call.id, name=call.name, args=call.arguments, error=str(error)
+                )
+            )
             continue
         if isinstance(arguments, dict):
             sound.append(LangChainToolCall(id=call.id, name=call.name, args=arguments))
         else:
             why = "arguments must be an object"
-            broken.append(InvalidToolCall(id=call.id, name=call.name, args=call.arguments, error=why))
+            broken.append(
+                InvalidToolCall(type="invalid_tool_call", id=call.id, name=call.name, args=call.arguments, error=why)
+            )
     return sound, broken
