@@ -21,13 +21,15 @@ from governor.arm import arm_of, unenforced
 from governor.climb import least
 from governor.drivers import adrive, drive
 from governor.effects import CallModel, Effect, Process, Unneeded
-from governor.errors import BackendError, NoAnswerError
+from governor.errors import BackendError, NoAnswerError, Refusal
 from governor.facade import Governor
 from governor.protocols import Terms
-from governor.records import Call, Outcome, Reply, Step
+from governor.records import Call, Outcome, Price, Reply, Step
 from governor_langgraph.attempt import NodeAttempt, entered
+from governor_langgraph.blame import Done, wrong
 from governor_langgraph.place import place_of
 from governor_langgraph.source import Source
+from governor_langgraph.trail import trail_of
 
 RERUNS = frozenset({"more", "fresh", "again", "verify"})
 """How a node may follow its last attempt: it runs anew, and only where that failed."""
@@ -60,8 +62,10 @@ class NodeRun:
     silent: bool
     config: RunnableConfig
     started: float
-    refusal: Any = None
+    floor: int = 0
+    refusal: Refusal | None = None
     results: list[tuple[Reply, Any]] = field(default_factory=list)
+    outcome: Outcome | None = None
 
     def process(self) -> Process[Outcome]:
         """The loop of this step."""
@@ -96,10 +100,37 @@ class NodeRun:
 
     def shipped(self, outcome: Outcome) -> Any:
         """What the node returned in the attempt that ships. NoAnswerError where none does."""
+        self.outcome = outcome
         for reply, result in self.results:
             if reply is outcome.reply:
                 return result
         raise NoAnswerError(replace(outcome, refusal=outcome.refusal or self.refusal))
+
+    @property
+    def failure(self) -> str:
+        """Why the result that ships is wrong, as far as the node's own verifier tells; empty if it does not."""
+        outcome = self.outcome
+        if outcome is None or outcome.status != "best_so_far":
+            return ""
+        last = next((one for one in reversed(outcome.attempts) if one.rejected), None)
+        return (last.verdict.feedback or "rejected") if last is not None and last.verdict is not None else ""
+
+    @property
+    def done(self) -> Done:
+        """The step as its run remembers it."""
+        outcome, ladder = self.outcome, [rung.id for rung in self.terms.ladder]
+        assert outcome is not None, "a run that has ended has an outcome"
+        verifier = self.governor.verifier(self.step, self.terms)
+        rates = (verifier.sensitivity, verifier.false_accept) if verifier else (1.0, 1.0)
+        cost = outcome.spent.micros if any(rung.price != Price() for rung in self.terms.ladder) else outcome.spent.tokens
+        return Done(
+            self.step.node,
+            self.step.index,
+            self.floor + ladder.index(outcome.rung),
+            self.floor + len(ladder) - 1,
+            wrong(outcome, *rates),
+            cost,
+        )
 
 
 @dataclass(slots=True)
@@ -145,12 +176,15 @@ def begun(governor: Governor, source: Source, state: Any, config: RunnableConfig
         deadline=limit,
     )
     granted = governor.terms(step, nested=True)
-    granted = replace(granted, modes=tuple(one for one in granted.modes if one in RERUNS), continues=frozenset())
+    trail = trail_of(config)
+    floor = min(trail.past.floor(place.node, place.index) if trail else 0, len(granted.ladder) - 1)
+    modes = tuple(one for one in granted.modes if one in RERUNS)
+    granted = replace(granted, ladder=granted.ladder[floor:], modes=modes, continues=frozenset())
     governed = arm_of(step, granted) == "governed"
     if not governed:
         granted = unbound(granted)
     silent = governed and governor.verifier(step, granted) is not None
-    return NodeRun(governor, step, granted, source, silent, config, time.monotonic())
+    return NodeRun(governor, step, granted, source, silent, config, time.monotonic(), floor)
 
 
 def unbound(terms: Terms) -> Terms:

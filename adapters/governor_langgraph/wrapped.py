@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.config import RunnableConfig, ensure_config
 
+from langgraph.errors import GraphBubbleUp
+
+from governor.errors import CheckFailedError
 from governor.facade import Governor
 from governor.policy import Policy
-from governor_langgraph.node import arun_node, begun, run_node
+from governor_langgraph.attempt import running
+from governor_langgraph.blame import Back
+from governor_langgraph.node import NodeRun, arun_node, begun, run_node
 from governor_langgraph.source import Ask, Read, Source
+from governor_langgraph.trail import trail_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,6 +32,50 @@ def governor_of(policy: Governor | Policy | str | Path) -> Governor:
     if isinstance(policy, Governor):
         return policy
     return Governor(policy) if isinstance(policy, Policy) else Governor.from_policy(policy)
+
+
+class GoBack(GraphBubbleUp):
+    """Leaves a graph so that its driver goes on from an earlier checkpoint. No retry or error handler takes it."""
+
+    def __init__(self, back: Back) -> None:
+        self.back = back
+        super().__init__(back)
+
+
+@contextmanager
+def overseen(run: NodeRun) -> Generator[None, None, None]:
+    """While a node runs in a graph that can go back: GoBack where it failed and the policy blames an earlier step."""
+    trail, step = trail_of(run.config), run.step
+    try:
+        yield
+    except CheckFailedError as failed:
+        back = trail.back(step, str(failed)) if trail else None
+        if back is None:
+            raise
+        raise GoBack(back) from failed
+    if trail is None or run.outcome is None:
+        return
+    if failure := run.failure:
+        back = trail.back(step, failure)
+        if back is not None:
+            raise GoBack(back)
+    trail.walked(run.done)
+
+
+def _run(governor: Governor, source: Source, state: Any, config: Any, limit: float | None, body: Any) -> Any:
+    if running() is not None:  # a node inside a governed node: its models take that one's rung
+        return body(config)
+    run = begun(governor, source, state, config, limit)
+    with overseen(run):
+        return run_node(run, body)
+
+
+async def _arun(governor: Governor, source: Source, state: Any, config: Any, limit: float | None, body: Any) -> Any:
+    if running() is not None:
+        return await body(config)
+    run = begun(governor, source, state, config, limit)
+    with overseen(run):
+        return await arun_node(run, body)
 
 
 def node(
@@ -45,23 +97,25 @@ def node(
 
             @functools.wraps(function)
             async def awaited(state: Any, *args: Any, **kwargs: Any) -> Any:
-                run = begun(governor, source, state, ensure_config(kwargs.get("config")), seconds)
-                return await arun_node(run, lambda config: function(state, *args, **_with(kwargs, config)))
+                config = ensure_config(kwargs.get("config"))
+                body = partial(_called, function, state, args, kwargs)
+                return await _arun(governor, source, state, config, seconds, body)
 
             return awaited  # type: ignore[return-value]
 
         @functools.wraps(function)
         def blocking(state: Any, *args: Any, **kwargs: Any) -> Any:
-            run = begun(governor, source, state, ensure_config(kwargs.get("config")), seconds)
-            return run_node(run, lambda config: function(state, *args, **_with(kwargs, config)))
+            config = ensure_config(kwargs.get("config"))
+            return _run(governor, source, state, config, seconds, partial(_called, function, state, args, kwargs))
 
         return blocking  # type: ignore[return-value]
 
     return governed
 
 
-def _with(kwargs: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
-    return {**kwargs, "config": config} if "config" in kwargs else kwargs
+def _called(function: Any, state: Any, args: tuple[Any, ...], kwargs: dict[str, Any], config: RunnableConfig) -> Any:
+    """Calls a node's function; a parameter `config` of its own is the attempt's."""
+    return function(state, *args, **({**kwargs, "config": config} if "config" in kwargs else kwargs))
 
 
 class GovernedNode(Runnable[Any, Any]):
@@ -72,9 +126,9 @@ class GovernedNode(Runnable[Any, Any]):
         self.name = inner.get_name()
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002 - its name
-        run = begun(self.governor, self.source, input, ensure_config(config), self.seconds)
-        return run_node(run, lambda quiet: self.inner.invoke(input, quiet, **kwargs))
+        body = lambda quiet: self.inner.invoke(input, quiet, **kwargs)  # noqa: E731
+        return _run(self.governor, self.source, input, ensure_config(config), self.seconds, body)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
-        run = begun(self.governor, self.source, input, ensure_config(config), self.seconds)
-        return await arun_node(run, lambda quiet: self.inner.ainvoke(input, quiet, **kwargs))
+        body = lambda quiet: self.inner.ainvoke(input, quiet, **kwargs)  # noqa: E731
+        return await _arun(self.governor, self.source, input, ensure_config(config), self.seconds, body)

@@ -1,0 +1,80 @@
+"""Which earlier step is to blame where a later one failed, and how much that is worth: pure decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from governor.policy import Rewind
+from governor.records import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A governed step that a run has behind it.
+
+    `index` is its superstep, `rung` its place in the node's ladder (0 the lowest) and `top` the last one's, `wrong` the
+    posterior probability that its result is wrong, `cost` what it came to (micro-USD; tokens where nothing has a price).
+    """
+
+    node: str
+    index: int
+    rung: int
+    top: int
+    wrong: float
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """A rewind: `by` the step that failed, to before the superstep `index`, where `node` begins at `rung` this time."""
+
+    by: str
+    node: str
+    index: int
+    rung: int
+    why: str = ""
+
+    @property
+    def branch(self) -> str:
+        """What the history calls the branch that begins here, before its number."""
+        return f"{self.node} on rung {self.rung}, blamed by {self.by}"
+
+
+def wrong(outcome: Outcome, sensitivity: float, false_accept: float) -> float:
+    """Posterior probability that what a step shipped is wrong, by Bayes' rule on its verdict.
+
+    `sensitivity` is P(accept | correct), `false_accept` P(accept | wrong) of its verifier; 1 and 1 where there was none.
+    """
+    attempt = next((one for one in reversed(outcome.attempts) if one.reply is outcome.reply), None)
+    if attempt is None:
+        return 1.0
+    prior = next((one.p_success for one in attempt.forecasts if one.rung == attempt.rung.id), 0.5)
+    if attempt.rejected:
+        right, mistaken = prior * (1 - sensitivity), (1 - prior) * (1 - false_accept)
+    elif attempt.verdict is not None and attempt.verdict.decision == "accept":
+        right, mistaken = prior * sensitivity, (1 - prior) * false_accept
+    else:
+        right, mistaken = prior, 1 - prior
+    return mistaken / (right + mistaken) if right + mistaken > 0 else 1 - prior
+
+
+def blamed(done: Sequence[Done], rule: Rewind, by: str, why: str) -> Back | None:
+    """Where to go back to after the step `by` failed; None where no step can do better than it did.
+
+    With `rule.to` that is the latest run of that node. Otherwise it is the step whose probability of being wrong is
+    highest for what redoing everything from there on costs. A step that stood on the top of its ladder can't be raised.
+    """
+    able = [one for one in done if rule.rung == 0 or one.rung < one.top]
+    if rule.to is not None:
+        aim = next((one for one in reversed(done) if one.node == rule.to), None)
+        aim = aim if aim in able else None
+    else:
+        aim = max(able, key=lambda one: (one.wrong / max(1, _redoing(done, one)), one.index), default=None)
+    if aim is None:
+        return None
+    return Back(by, aim.node, aim.index, min(aim.rung + rule.rung, aim.top), why)
+
+
+def _redoing(done: Sequence[Done], first: Done) -> int:
+    return sum(one.cost for one in done if one.index >= first.index)
