@@ -27,10 +27,11 @@ from governor.checks import policy_checks
 from governor.errors import NoAnswerError, UngovernedModelError
 from governor.facade import Governor
 from governor.policy import Policy, load_policy
+from governor.records import Usage
 from governor_langgraph.attempt import running
 from governor_langgraph.chat import BackendChat
 from governor_langgraph.langchain_backend import LangChainBackend
-from governor_langgraph.messages import details_of, messages_of, tools_of, usage_metadata
+from governor_langgraph.messages import details_of, messages_of, tools_of, usage_metadata, usage_of
 from governor_langgraph.place import place_of
 from governor_langgraph.shadow import Shadow, awatch, spoken, watch
 from governor_langgraph.toolcalls import CountedState, carried_out, unanswerable
@@ -133,9 +134,11 @@ class GovernorMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         message = spoken(response)
         if message is None:
             return response
+        others = None if "governor" in message.response_metadata else usage_of(message.usage_metadata)
+        if others is not None:
+            self._passed(message)
         if turn.outcomes:
-            message.usage_metadata = usage_metadata(turn.usage)
-        self._claimed(message)
+            message.usage_metadata = usage_metadata(turn.usage + (others or Usage()))
         refused = list(unanswerable(message, turn.left(message)))
         response.result.extend(refused)
         if not self._counts:
@@ -143,10 +146,9 @@ class GovernorMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         calls = dict(Counter(turn.so_far) + carried_out(message, refused))
         return ExtendedModelResponse(response, Command(update={"governor_calls": calls, "governor_begun": True}))
 
-    def _claimed(self, message: AIMessage) -> None:
+    def _passed(self, message: AIMessage) -> None:
         """UngovernedModelError for an answer of a model that middleware inside put in the place of ours."""
-        ours = "governor" in message.response_metadata
-        if ours or message.usage_metadata is None or self.governor.policy.ungoverned == "pass":
+        if self.governor.policy.ungoverned == "pass":
             return
         name = message.response_metadata.get("model_name") or "another model"
         text = f"{name} answered in the place of the governed model: take the fallback out of the agent's middleware"

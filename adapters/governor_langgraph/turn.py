@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain.agents.middleware import ModelRequest
 from langchain_core.messages import AIMessage, BaseMessage
+from langgraph.errors import GraphBubbleUp
 from pydantic import InstanceOf
 
 from governor.errors import NoAnswerError
@@ -23,10 +24,10 @@ TOOL_CHECK_FALSE_ACCEPT = 0.9
 """The tool check judges tool calls, and an agent's last answer has none: most wrong answers pass it."""
 
 
-class EndedError(BaseException):
-    """A step that ended without an answer, on its way through middleware that retries errors or falls back from them.
+class Ended(GraphBubbleUp):
+    """A step that was refused, on its way through middleware that retries errors or falls back from them.
 
-    It is no Exception there: what the policy refused is not theirs to mend.
+    Those let interrupts of the graph pass, and so this: what the policy refused is not theirs to mend.
     """
 
     def __init__(self, error: NoAnswerError) -> None:
@@ -82,7 +83,7 @@ class Turn:
         try:
             with wanting(self.response_format):
                 yield
-        except EndedError as ended:
+        except Ended as ended:
             raise ended.error from ended.error.__cause__
 
 
@@ -105,7 +106,7 @@ class TurnChat(GovernedChat):
             return super()._ended(outcome, stop)
         except NoAnswerError as error:
             if error.outcome.status == "refused":
-                raise EndedError(error) from error
+                raise Ended(error) from error
             raise
 
 
