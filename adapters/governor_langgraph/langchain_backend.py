@@ -10,7 +10,8 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable
+from langchain_core.runnables.config import var_child_runnable_config
 
 from governor.backends import Backends, model_options
 from governor.errors import (
@@ -26,11 +27,8 @@ from governor.plan.messages import messages_of
 from governor.policy import Policy
 from governor.protocols import Backend, Delta
 from governor.records import Call, Reply, Rung
-from governor_langgraph.foreign import settings
-from governor_langgraph.messages import reply_of, usage_of
-
-UNHEARD: RunnableConfig = {"callbacks": []}
-"""The governed model is what handlers hear of: its message has the tokens of all attempts, which would count twice."""
+from governor_langgraph.foreign import asking, settings
+from governor_langgraph.messages import reply_of, tools_of, usage_of
 
 _STATUS: Mapping[int, type[BackendError]] = {
     400: BackendRequestError,
@@ -64,17 +62,17 @@ class LangChainBackend:
         if model is None:
             return self._others.call(call)
         began = time.monotonic()
-        with _faults(call, began):
-            return _reply(self._bound(model, call).invoke(_messages(call), UNHEARD), began)
+        with _asking(call, began):
+            return _reply(self._bound(model, call).invoke(_messages(call)), began)
 
     async def acall(self, call: Call) -> Reply:
         model = self._models.get(call.rung.model)
         if model is None:
             return await self._others.acall(call)
         began = time.monotonic()
-        with _faults(call, began):
+        with _asking(call, began):
             async with asyncio.timeout(call.timeout):
-                return _reply(await self._bound(model, call).ainvoke(_messages(call), UNHEARD), began)
+                return _reply(await self._bound(model, call).ainvoke(_messages(call)), began)
 
     def stream(self, call: Call) -> Iterator[Delta | Reply]:
         model = self._models.get(call.rung.model)
@@ -82,10 +80,15 @@ class LangChainBackend:
             yield from self._others.stream(call)
             return
         began, whole = time.monotonic(), None
-        with _faults(call, began):
-            for chunk in self._bound(model, call).stream(_messages(call), UNHEARD):
-                whole = _joined(whole, chunk)
-                yield _delta(chunk)
+        with _asking(call, began):
+            pieces = iter(self._bound(model, call, streamed=True).stream(_messages(call)))
+        while True:
+            with _asking(call, began):
+                chunk = next(pieces, None)
+            if chunk is None:
+                break
+            whole = _joined(whole, chunk)
+            yield _delta(chunk)
         yield _reply(_ended(whole, call), began)
 
     async def astream(self, call: Call) -> AsyncIterator[Delta | Reply]:
@@ -95,15 +98,16 @@ class LangChainBackend:
                 yield piece
             return
         began, whole = time.monotonic(), None
-        pieces = aiter(self._bound(model, call).astream(_messages(call), UNHEARD))
-        with _faults(call, began):
-            while True:
-                async with asyncio.timeout_at(asyncio.get_running_loop().time() + _left(call, began)):
+        with _asking(call, began):
+            pieces = aiter(self._bound(model, call, streamed=True).astream(_messages(call)))
+        while True:
+            with _asking(call, began):
+                async with asyncio.timeout(_left(call, began)):
                     chunk = await anext(pieces, None)
-                if chunk is None:
-                    break
-                whole = _joined(whole, chunk)
-                yield _delta(chunk)
+            if chunk is None:
+                break
+            whole = _joined(whole, chunk)
+            yield _delta(chunk)
         yield _reply(_ended(whole, call), began)
 
     def continues(self, rung: Rung) -> bool:
@@ -112,16 +116,17 @@ class LangChainBackend:
     def close(self) -> None:
         self._others.close()
 
-    def _bound(self, model: BaseChatModel, call: Call) -> Runnable[Any, AIMessage]:
+    def _bound(self, model: BaseChatModel, call: Call, *, streamed: bool = False) -> Runnable[Any, AIMessage]:
         """The model with the rung, tools and schema of a call."""
-        told = settings(model, call.rung, self._policy)
+        told = {**settings(model, call.rung, self._policy), **asking(model, call, streamed=streamed)}
         if call.response_schema is not None:
-            schema = {"name": "answer", "schema": dict(call.response_schema)}
-            told["response_format"] = {"type": "json_schema", "json_schema": schema}
+            schema = {"title": "answer", **call.response_schema}  # LangChain names it by its title
+            told["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
         if call.tools:
             chosen: Any = call.tool_choice
             choice = {"tool_choice": chosen} if chosen is not None else {}
-            return model.bind_tools([dict(tool) for tool in call.tools], **choice, **told)
+            offered = tools_of([tool.get("function", tool) for tool in call.tools], strict=told.pop("strict", None))
+            return model.bind_tools(offered, **choice, **told)
         return model.bind(**told)
 
 
@@ -153,8 +158,12 @@ def _left(call: Call, began: float) -> float:
 
 
 @contextmanager
-def _faults(call: Call, began: float) -> Generator[None, None, None]:
-    """Errors of providers as Governor's; what is none of theirs stays as it is."""
+def _asking(call: Call, began: float) -> Generator[None, None, None]:
+    """While a model is asked: no handler hears of it, and errors of providers are Governor's; others stay as they are.
+
+    Handlers hear of the governed model, whose message has the tokens of all attempts: they would count them twice.
+    """
+    token = var_child_runnable_config.set(None)
     try:
         yield
     except BackendError:
@@ -166,6 +175,8 @@ def _faults(call: Call, began: float) -> Generator[None, None, None]:
         raise kind(
             f"{type(cause).__name__}: {cause}", model=call.rung.model, seconds=time.monotonic() - began
         ) from cause
+    finally:
+        var_child_runnable_config.reset(token)
 
 
 def _kind(cause: Exception) -> type[BackendError] | None:

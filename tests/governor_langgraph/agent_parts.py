@@ -10,6 +10,7 @@ from langchain.agents import create_agent
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langchain_core.tools import tool
+from pydantic import SecretStr
 
 from governor.facade import Governor
 from governor.ledger import open_ledger
@@ -20,14 +21,12 @@ from governor.testing.scripted import Script
 from governor_langgraph.middleware import GovernorMiddleware
 
 USED = Usage(10, 5)
-TOOL_NODES = "tools"
-lookups: list[str] = []
+KEY = SecretStr("x")
 
 
 @tool
 def lookup(city: str) -> str:
     """Look up the population of a city."""
-    lookups.append(city)
     return f"{city}: 2 million"
 
 
@@ -87,7 +86,8 @@ class Desk:
     """A governor, what its models were asked, and what it recorded."""
 
     def __init__(self, script: Script, **more: Any) -> None:
-        self.backend, self.ledger, self.kept = ScriptedBackend(script), open_ledger("memory://"), Kept()
+        self.backend, self.kept = ScriptedBackend(script), Kept()
+        self.ledger: Any = open_ledger("memory://")
         self.governor = Governor(policy(**more), backend=self.backend, ledger=self.ledger, sinks=[self.kept])
 
     def agent(self, *, middleware: Iterable[Any] = (), tools: Sequence[Any] = (), **more: Any) -> Any:
@@ -115,7 +115,8 @@ def said(text: str = "", *calls: tuple[str, dict[str, Any] | str], **more: Any) 
     return Reply(text=text, tool_calls=made, finish_reason=finish, usage=USED, model="scripted", **more)
 
 
-def asked(text: str = "How many people live in Paris?") -> dict[str, Any]:
+def asked(text: str = "How many people live in Paris?") -> Any:
+    """An agent's input."""
     return {"messages": [{"role": "user", "content": text}]}
 
 
@@ -123,7 +124,7 @@ def by_rung(low: Callable[[], Any], high: Callable[[], Any]) -> Script:
     return lambda call: low() if call.rung.id == "low" else high()
 
 
-def shown(pieces: Iterable[Any]) -> list[tuple[str, str]]:
+def shown(pieces: Iterable[Any]) -> list[tuple[str | None, str]]:
     """What `stream_mode="messages"` shows of models: (id, text) of each piece, without tools' messages."""
     return [(one.id, str(one.content)) for one, _ in pieces if isinstance(one, AIMessage | AIMessageChunk)]
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -281,8 +281,6 @@ def test_an_interrupt_passes_and_the_graph_goes_on_from_it() -> None:
 
 def memory(path: Path) -> AbstractContextManager[Any]:
     del path
-    from contextlib import nullcontext
-
     return nullcontext(InMemorySaver())
 
 
@@ -303,16 +301,10 @@ def test_a_thread_goes_on_from_its_checkpoint(saver: Callable[[Path], Any], tmp_
     assert details["step"] == desk.kept.outcomes[1].step_id
 
 
-@asynccontextmanager
-async def async_sqlite(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
-    async with AsyncSqliteSaver.from_conn_string(str(path / "threads.db")) as kept:
-        yield kept
-
-
 async def test_a_thread_goes_on_from_an_asynchronous_checkpoint(tmp_path: Path) -> None:
     desk = Desk([said("two"), said("three")])
     config = {"configurable": {"thread_id": "t"}}
-    async with async_sqlite(tmp_path) as kept:
+    async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "threads.db")) as kept:
         agent = desk.agent(checkpointer=kept)
         await agent.ainvoke(asked(), config)
         final = await agent.ainvoke(asked("And Rome?"), config)

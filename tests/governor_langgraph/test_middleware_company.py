@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from langchain.agents import create_agent
 from langchain.agents.middleware import (
     AgentMiddleware,
     HumanInTheLoopMiddleware,
@@ -204,9 +203,3 @@ def test_an_interrupt_in_a_watched_call_is_no_failure() -> None:
     assert agent.invoke(asked(), THREAD)["__interrupt__"][0].value == "fine?"
     assert desk.nothing_is_held()
     assert agent.invoke(Command(resume="yes"), THREAD)["messages"][-1].content == "two"
-
-
-def test_without_any_middleware_of_ours_the_same_agent_runs() -> None:
-    """What the others are compared with: nothing of LangChain's own in these tests leans on us."""
-    agent = create_agent(own_model("plain"), [lookup])
-    assert agent.invoke(asked())["messages"][-1].content == "plain"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from langchain.agents.structured_output import ProviderStrategy
 from langchain_core.messages import AIMessage, AIMessageChunk
 
 from governor.errors import BackendReplyError, NoAnswerError
@@ -102,8 +103,6 @@ def test_a_stream_that_breaks_off_after_text_is_not_started_over(stream: Stream)
 def test_a_structured_response_appears_whole(stream: Stream) -> None:
     schema = {"title": "City", "type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
     low, high = said('{"town": "Paris"}'), said('{"name": "Paris in France"}')
-    from langchain.agents.structured_output import ProviderStrategy
-
     desk = Desk(by_rung(lambda: low, lambda: high))
     agent = desk.agent(response_format=ProviderStrategy(schema))
     assert [text for _, text in shown(stream(agent, "messages")) if text] == ['{"name": "Paris in France"}']
@@ -114,6 +113,6 @@ def test_an_answer_over_a_tools_limit_is_not_shown(stream: Stream) -> None:
     answers = iter([over, said("", ("send_mail", {"to": "a"})), said("sent")])
     desk = Desk(lambda _: next(answers), tools={"send_mail": {"max_calls": 1}})
     pieces = stream(desk.agent(tools=[send_mail]), ["messages", "updates", "values"])
-    made = [one for mode, (one, _) in ((m, p) for m, p in pieces if m == "messages")]
+    made = [piece[0] for mode, piece in pieces if mode == "messages"]
     assert [len(one.tool_calls) for one in made if isinstance(one, AIMessageChunk) and one.tool_calls] == [1]
     assert "'to': 'b'" not in repr(pieces)

@@ -33,7 +33,7 @@ def mail(*whom: str) -> Any:
 
 
 def sent(messages: list[Any]) -> list[str]:
-    return [one.content for one in messages if isinstance(one, ToolMessage) and one.status == "success"]
+    return [str(one.content) for one in messages if isinstance(one, ToolMessage) and one.status == "success"]
 
 
 def test_arguments_are_checked_against_the_tools_parameters(ask: Ask) -> None:
