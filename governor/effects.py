@@ -121,7 +121,6 @@ class Exit:
 Effect: TypeAlias = Now | Reserve | Extend | Settle | Refund | CallModel | Resume | Cut | Compute | Emit | Enter | Exit
 
 
-
 class Unneeded(BaseException):
     """Thrown into a process of which nothing more is needed: it ends, and that is no error."""
 

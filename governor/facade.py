@@ -75,7 +75,7 @@ class Governor:
         self.backend: Backend = backend or Backends(model_options(policy))
         self._ledger = ledger
         self._sinks = tuple(sinks)
-        self._tracer = tracer or OtelTracer()
+        self.tracer: Tracer = tracer or OtelTracer()
         self._meter = meter or OtelMeter(policy.app)
         self._learning = Learning(policy, lambda: self.ledger)
         self._pacer = Pacer(lambda: self.ledger)
@@ -103,9 +103,9 @@ class Governor:
     ) -> Process[Outcome]:
         """The loop for one step, not yet driven. `terms` override the policy's terms for this one step.
 
-        `granted` takes the place of all terms. Without `policy_checks` only the step's own checks judge its answers.
+        `granted` takes the place of the policy's. Without `policy_checks` only the step's own checks judge its answers.
         """
-        granted = self._cuttable(granted or self.terms(step, **terms))
+        granted = self._cuttable(replace(granted, **terms) if granted else self.terms(step, **terms))
         verifier = self.verifier(step, granted, policy_checks=policy_checks)
         if granted.streamed and verifier is not None and verifier.needs_whole_answer:
             granted = replace(granted, streamed=False)  # nothing is shown before it is accepted
@@ -131,7 +131,7 @@ class Governor:
         ledger = self.ledger
         if isinstance(self._meter, OtelMeter):
             self._meter.observe(ledger)
-        made = ports(self.backend, ledger, (*self._sinks, self._learning), self._tracer)
+        made = ports(self.backend, ledger, (*self._sinks, self._learning), self.tracer)
         return replace(made, meter=self._meter)
 
     def run(self, prompt: str | Sequence[Message] | Step, **context: Any) -> Outcome:

@@ -191,7 +191,7 @@ class Step:
     index: int = 0
     tools: tuple[Mapping[str, Any], ...] = ()
     tool_choice: str | Mapping[str, Any] | None = None
-    """Which tools must be called, in OpenAI's words: `auto`, `none`, `required`, or the function's name in its shape."""
+    """Which tools must be called, in OpenAI's shape: `auto`, `none`, `required`, or one function."""
     response_schema: Mapping[str, Any] | None = None
     state: Mapping[str, Any] = field(default_factory=dict)
     checks: tuple[Mapping[str, Any], ...] = ()

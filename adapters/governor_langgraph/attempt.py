@@ -52,7 +52,6 @@ class NodeAttempt:
         """
         left = None if self.ends is None else max(0.0, self.ends - time.monotonic())
         mine = self.step
-        part = {"parent": mine.id, "session": mine.session, "run": mine.run, "tenant": mine.tenant, "node": mine.node}
         bound = {
             "ladder": (self.rung,),
             "mode": "on",
@@ -63,7 +62,8 @@ class NodeAttempt:
             "models": self.terms.models,
             "deadline": left,
         }
-        return replace(step, **part), bound
+        part = replace(step, parent=mine.id, session=mine.session, run=mine.run, tenant=mine.tenant, node=mine.node)
+        return part, bound
 
 
 _running: ContextVar[NodeAttempt | None] = ContextVar("governor_langgraph.attempt", default=None)

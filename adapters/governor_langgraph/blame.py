@@ -13,12 +13,14 @@ from governor.records import Outcome
 class Done:
     """A governed step that a run has behind it.
 
-    `index` is its superstep, `rung` its place in the node's ladder (0 the lowest) and `top` the last one's, `wrong` the
-    posterior probability that its result is wrong, `cost` what it came to (micro-USD; tokens where nothing has a price).
+    `index` is its superstep and `checkpoint` the one before it, `rung` its place in the node's ladder (0 the lowest)
+    and `top` the last one's, `wrong` the posterior probability that its result is wrong (of one that was redone, that
+    every result of it was), `cost` what it came to (micro-USD; tokens where nothing has a price).
     """
 
     node: str
     index: int
+    checkpoint: str
     rung: int
     top: int
     wrong: float
@@ -27,12 +29,17 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Back:
-    """A rewind: `by` the step that failed, to before the superstep `index`, where `node` begins at `rung` this time."""
+    """A rewind: the step `by` failed, and `node` is redone, on `rung`, from the `checkpoint` before superstep `index`.
+
+    `doubt` is how probable it was that the node's result was wrong.
+    """
 
     by: str
     node: str
     index: int
+    checkpoint: str
     rung: int
+    doubt: float = 1.0
     why: str = ""
 
     @property
@@ -44,7 +51,7 @@ class Back:
 def wrong(outcome: Outcome, sensitivity: float, false_accept: float) -> float:
     """Posterior probability that what a step shipped is wrong, by Bayes' rule on its verdict.
 
-    `sensitivity` is P(accept | correct), `false_accept` P(accept | wrong) of its verifier; 1 and 1 where there was none.
+    `sensitivity` is P(accept | correct), `false_accept` P(accept | wrong) of its verifier: 1 and 1 for none.
     """
     attempt = next((one for one in reversed(outcome.attempts) if one.reply is outcome.reply), None)
     if attempt is None:
@@ -63,7 +70,8 @@ def blamed(done: Sequence[Done], rule: Rewind, by: str, why: str) -> Back | None
     """Where to go back to after the step `by` failed; None where no step can do better than it did.
 
     With `rule.to` that is the latest run of that node. Otherwise it is the step whose probability of being wrong is
-    highest for what redoing everything from there on costs. A step that stood on the top of its ladder can't be raised.
+    highest for what redoing everything from there on costs: one that was redone in vain is the less likely the cause,
+    by the probability that its new result is wrong too. A step on the top of its ladder can't be raised.
     """
     able = [one for one in done if rule.rung == 0 or one.rung < one.top]
     if rule.to is not None:
@@ -73,7 +81,7 @@ def blamed(done: Sequence[Done], rule: Rewind, by: str, why: str) -> Back | None
         aim = max(able, key=lambda one: (one.wrong / max(1, _redoing(done, one)), one.index), default=None)
     if aim is None:
         return None
-    return Back(by, aim.node, aim.index, min(aim.rung + rule.rung, aim.top), why)
+    return Back(by, aim.node, aim.index, aim.checkpoint, min(aim.rung + rule.rung, aim.top), aim.wrong, why)
 
 
 def _redoing(done: Sequence[Done], first: Done) -> int:

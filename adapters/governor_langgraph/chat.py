@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
@@ -29,6 +30,7 @@ from governor.facade import Governor
 from governor.records import Outcome, Step
 from governor.streaming import AsyncStream, Stream
 from governor_langgraph.attempt import running
+from governor_langgraph.left import with_left
 from governor_langgraph.messages import (
     details_of,
     message_of,
@@ -38,6 +40,7 @@ from governor_langgraph.messages import (
     tools_of,
 )
 from governor_langgraph.place import place_of
+from governor_langgraph.watcher import GOVERNED_TYPE
 
 UNUSED = frozenset({"stream", "ls_structured_output_format", "strict", "parallel_tool_calls"})
 """Arguments of LangChain's own that say nothing of what is asked, or that a policy need not be told."""
@@ -54,7 +57,7 @@ class BackendChat(BaseChatModel):
 
     @property
     def _llm_type(self) -> str:
-        return "compute-governor"
+        return GOVERNED_TYPE
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
@@ -77,8 +80,9 @@ class BackendChat(BaseChatModel):
         wanted = convert_to_json_schema(schema)
         form = {"type": "json_schema", "json_schema": {"name": str(wanted.get("title", "answer")), "schema": wanted}}
         chat = self.bind(response_format=form)
-        own = isinstance(schema, type) and issubclass(schema, BaseModel)
-        parser: Runnable[Any, Any] = PydanticOutputParser(pydantic_object=schema) if own else JsonOutputParser()
+        parser: Runnable[Any, Any] = JsonOutputParser()
+        if isinstance(schema, type) and issubclass(schema, BaseModel):
+            parser = PydanticOutputParser(pydantic_object=schema)
         if not include_raw:
             return chat | parser
         read = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
@@ -168,10 +172,13 @@ class GovernedChat(BackendChat):
             index=place.index,
             **self._context(asked_of(kwargs)),
         )
-        if attempt is None:
-            return governor, step, {}
-        step, bound = attempt.within(step)
-        return governor, step, {**bound, "policy_checks": False}
+        if attempt is not None:
+            step, bound = attempt.within(step)
+            bound["policy_checks"] = False
+        else:
+            bound = {"granted": governor.terms(step)}
+        terms = attempt.terms if attempt else bound["granted"]
+        return governor, replace(step, messages=with_left(governor, terms, step)), bound
 
     def _context(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What a step is told beside its messages and its place, given its tools and schema."""
@@ -199,9 +206,8 @@ def asked_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if value is not None and name not in UNUSED and name not in ("tools", "tool_choice", "response_format")
     )
     if strange:
-        raise ValueError(
-            f"a governed model takes {', '.join(strange)} from its policy: set it in a rung, or leave it out"
-        )
+        named = ", ".join(strange)
+        raise ValueError(f"a governed model takes {named} from its policy: set it in a rung, or leave it out")
     return {
         "tools": tuple(kwargs.get("tools") or ()),
         "tool_choice": kwargs.get("tool_choice"),

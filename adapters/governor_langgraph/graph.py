@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -16,10 +16,11 @@ from langchain_core.runnables.config import RunnableConfig, ensure_config
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command, StateSnapshot
+from langgraph.types import Command
 
 from governor.facade import Governor
 from governor.policy import Policy
+from governor.telemetry.spans import rewind_name, run_name
 from governor_langgraph.blame import Back
 from governor_langgraph.place import RUN_KEY
 from governor_langgraph.source import Source
@@ -42,20 +43,11 @@ class _Turn:
     config: RunnableConfig
     trail: Trail
 
-    def goes_on_at(self, back: Back, snapshot: StateSnapshot) -> bool:
-        """Whether a checkpoint is the one before the step that a rewind goes back to."""
-        step = (snapshot.metadata or {}).get("step")
-        return back.node in snapshot.next and step == back.index - 1
-
-    @property
-    def thread(self) -> RunnableConfig:
-        """Names the thread alone, for its history."""
-        return {"configurable": {"thread_id": self.config["configurable"]["thread_id"]}}
-
-    def after(self, back: Back, snapshot: StateSnapshot) -> _Turn:
+    def after(self, back: Back) -> _Turn:
         """The stretch that begins at a checkpoint: the graph's state is what it was there."""
         branch = f"{len(self.trail.past.backs)}: {back.branch}"
-        chosen = {**self.config["configurable"], **snapshot.config["configurable"], BRANCH_KEY: branch}
+        place = {"checkpoint_ns": "", "checkpoint_id": back.checkpoint, BRANCH_KEY: branch}
+        chosen = {**self.config.get("configurable", {}), **place}
         return replace(self, input=None, config={**self.config, "configurable": chosen})
 
 
@@ -82,7 +74,7 @@ class GovernedGraph(Runnable[Any, Any]):
                 try:
                     return turn.graph.invoke(turn.input, turn.config, **kwargs)
                 except GoBack as go:
-                    turn = self._gone_back(turn, go.back)
+                    turn = self._back(turn, go.back)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
         turn = self._begun(input, config)
@@ -91,7 +83,7 @@ class GovernedGraph(Runnable[Any, Any]):
                 try:
                     return await turn.graph.ainvoke(turn.input, turn.config, **kwargs)
                 except GoBack as go:
-                    turn = await self._agone_back(turn, go.back)
+                    turn = self._back(turn, go.back)
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:  # noqa: A002
         """Chunks as the graph's own `stream` gives them. What was passed on before a rewind can't be taken back."""
@@ -102,27 +94,28 @@ class GovernedGraph(Runnable[Any, Any]):
         finally:
             context.run(chunks.close)
 
-    def _chunks(self, turn: _Turn, kwargs: dict[str, Any]) -> Any:
+    def _chunks(self, turn: _Turn, kwargs: dict[str, Any]) -> Generator[Any, None, None]:
         with self._traced(turn):
             while True:
                 try:
-                    return (yield from turn.graph.stream(turn.input, turn.config, **kwargs))
+                    yield from turn.graph.stream(turn.input, turn.config, **kwargs)
+                    return
                 except GoBack as go:
-                    turn = self._gone_back(turn, go.back)
+                    turn = self._back(turn, go.back)
 
     async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:  # noqa: A002
         """The same for `async for`."""
         context, chunks = copy_context(), self._achunks(self._begun(input, config), kwargs)
         try:
             while True:
-                chunk = await asyncio.create_task(anext(chunks, _END), context=context)
+                chunk = await asyncio.create_task(_next(chunks), context=context)
                 if chunk is _END:
                     break
                 yield chunk
         finally:
-            await asyncio.create_task(chunks.aclose(), context=context)
+            await asyncio.create_task(_closed(chunks), context=context)
 
-    async def _achunks(self, turn: _Turn, kwargs: dict[str, Any]) -> Any:
+    async def _achunks(self, turn: _Turn, kwargs: dict[str, Any]) -> AsyncGenerator[Any, None]:
         with self._traced(turn):
             while True:
                 try:
@@ -130,7 +123,7 @@ class GovernedGraph(Runnable[Any, Any]):
                         yield chunk
                     return
                 except GoBack as go:
-                    turn = await self._agone_back(turn, go.back)
+                    turn = self._back(turn, go.back)
 
     def _begun(self, input: Any, config: RunnableConfig | None) -> _Turn:  # noqa: A002
         config = ensure_config(config)
@@ -144,19 +137,32 @@ class GovernedGraph(Runnable[Any, Any]):
         chosen |= {RUN_KEY: trail.past.run, TRAIL_KEY: trail}
         return _Turn(graph, input, {**config, "configurable": chosen}, trail)
 
-    def _gone_back(self, turn: _Turn, back: Back) -> _Turn:
-        history = turn.graph.get_state_history(turn.thread)
-        return turn.after(back, next(one for one in history if turn.goes_on_at(back, one)))
-
-    async def _agone_back(self, turn: _Turn, back: Back) -> _Turn:
-        async for one in turn.graph.aget_state_history(turn.thread):
-            if turn.goes_on_at(back, one):
-                return turn.after(back, one)
-        raise LookupError(f"no checkpoint before {back.node} is kept")
+    def _back(self, turn: _Turn, back: Back) -> _Turn:
+        tracer = self.governor.tracer
+        tracer.enter(rewind_name(back.node), {"governor.node": back.node, "governor.rewind.by": back.by})
+        tracer.exit({"governor.rewind.rung": back.rung}, "")
+        return turn.after(back)
 
     @contextmanager
-    def _traced(self, turn: _Turn) -> Iterator[None]:
-        yield
+    def _traced(self, turn: _Turn) -> Generator[None, None, None]:
+        """One span for the whole run: what its nodes do, in whatever thread, lies below."""
+        tracer, error = self.governor.tracer, ""
+        tracer.enter(run_name(self.governor.policy.app), {"governor.run": turn.trail.past.run})
+        try:
+            yield
+        except BaseException as cause:
+            error = type(cause).__name__
+            raise
+        finally:
+            tracer.exit({"governor.rewinds": len(turn.trail.past.backs)}, error)
+
+
+async def _next(chunks: AsyncGenerator[Any, None]) -> Any:
+    return await anext(chunks, _END)
+
+
+async def _closed(chunks: AsyncGenerator[Any, None]) -> None:
+    await chunks.aclose()
 
 
 def govern(

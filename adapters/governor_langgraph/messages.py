@@ -140,17 +140,14 @@ def _tool_calls(calls: Sequence[ToolCall]) -> tuple[list[LangChainToolCall], lis
         try:
             arguments = json.loads(call.arguments or "{}")
         except ValueError as error:
-            broken.append(
-                InvalidToolCall(
-                    type="invalid_tool_call", id=call.id, name=call.name, args=call.arguments, error=str(error)
-                )
-            )
+            broken.append(_broken(call, str(error)))
             continue
         if isinstance(arguments, dict):
             sound.append(LangChainToolCall(id=call.id, name=call.name, args=arguments))
         else:
-            why = "arguments must be an object"
-            broken.append(
-                InvalidToolCall(type="invalid_tool_call", id=call.id, name=call.name, args=call.arguments, error=why)
-            )
+            broken.append(_broken(call, "arguments must be an object"))
     return sound, broken
+
+
+def _broken(call: ToolCall, why: str) -> InvalidToolCall:
+    return InvalidToolCall(type="invalid_tool_call", id=call.id, name=call.name, args=call.arguments, error=why)

@@ -30,6 +30,7 @@ from governor_langgraph.blame import Done, wrong
 from governor_langgraph.place import place_of
 from governor_langgraph.source import Source
 from governor_langgraph.trail import trail_of
+from governor_langgraph.watcher import ModelWatcher, watched
 
 RERUNS = frozenset({"more", "fresh", "again", "verify"})
 """How a node may follow its last attempt: it runs anew, and only where that failed."""
@@ -62,7 +63,9 @@ class NodeRun:
     silent: bool
     config: RunnableConfig
     started: float
+    watcher: ModelWatcher | None = None
     floor: int = 0
+    doubt: float = 1.0
     refusal: Refusal | None = None
     results: list[tuple[Reply, Any]] = field(default_factory=list)
     outcome: Outcome | None = None
@@ -122,14 +125,15 @@ class NodeRun:
         assert outcome is not None, "a run that has ended has an outcome"
         verifier = self.governor.verifier(self.step, self.terms)
         rates = (verifier.sensitivity, verifier.false_accept) if verifier else (1.0, 1.0)
-        cost = outcome.spent.micros if any(rung.price != Price() for rung in self.terms.ladder) else outcome.spent.tokens
+        priced = any(rung.price != Price() for rung in self.terms.ladder)
         return Done(
             self.step.node,
             self.step.index,
+            place_of(self.config).checkpoint,
             self.floor + ladder.index(outcome.rung),
             self.floor + len(ladder) - 1,
-            wrong(outcome, *rates),
-            cost,
+            wrong(outcome, *rates) * self.doubt,
+            outcome.spent.micros if priced else outcome.spent.tokens,
         )
 
 
@@ -144,7 +148,9 @@ class _Attempting:
     @property
     def config(self) -> RunnableConfig:
         """What the node is called with: where a verifier may reject the result, nothing of it is streamed before."""
-        return quieted(self.run.config) if self.attempt.silent else self.run.config
+        run = self.run
+        config = quieted(run.config) if self.attempt.silent else run.config
+        return watched(config, run.watcher) if run.watcher else config
 
     def reply(self, result: Any) -> Reply:
         """The reply that a result comes to; Untouched where there was nothing to govern."""
@@ -177,14 +183,26 @@ def begun(governor: Governor, source: Source, state: Any, config: RunnableConfig
     )
     granted = governor.terms(step, nested=True)
     trail = trail_of(config)
-    floor = min(trail.past.floor(place.node, place.index) if trail else 0, len(granted.ladder) - 1)
+    redone = trail.past.redone(place.node, place.index) if trail else None
+    floor = min(redone.rung, len(granted.ladder) - 1) if redone else 0
     modes = tuple(one for one in granted.modes if one in RERUNS)
     granted = replace(granted, ladder=granted.ladder[floor:], modes=modes, continues=frozenset())
     governed = arm_of(step, granted) == "governed"
     if not governed:
         granted = unbound(granted)
     silent = governed and governor.verifier(step, granted) is not None
-    return NodeRun(governor, step, granted, source, silent, config, time.monotonic(), floor)
+    return NodeRun(
+        governor,
+        step,
+        granted,
+        source,
+        silent,
+        config,
+        time.monotonic(),
+        ModelWatcher(place.node, governor.policy.ungoverned) if governed else None,
+        floor,
+        redone.doubt if redone else 1.0,
+    )
 
 
 def unbound(terms: Terms) -> Terms:

@@ -36,7 +36,7 @@ def counted(state: Mapping[str, Any]) -> Mapping[str, int]:
     return state.get("governor_calls") or {}
 
 
-def left_of(policy: Policy, names: Iterable[str], so_far: Mapping[str, int]) -> dict[str, int]:
+def calls_left(policy: Policy, names: Iterable[str], so_far: Mapping[str, int]) -> dict[str, int]:
     """Calls that are left of each tool whose number the policy limits."""
     limits = {name: tool_rule(policy, name).max_calls for name in names} if policy.tools else {}
     return {name: max(0, most - so_far.get(name, 0)) for name, most in limits.items() if most is not None}

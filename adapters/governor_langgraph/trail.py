@@ -45,15 +45,23 @@ class Past:
     made: tuple[Made, ...] = ()
     undone: tuple[Made, ...] = ()
 
-    def floor(self, node: str, index: int) -> int:
-        """The lowest rung that a node may take in a superstep: the highest that a rewind to there asked for."""
-        return max((one.rung for one in self.backs if (one.node, one.index) == (node, index)), default=0)
+    def redone(self, node: str, index: int) -> Back | None:
+        """The rewind because of which a node runs, on a higher rung; None where it runs for another reason.
+
+        All its runs of the first superstep in which it runs again count. A superstep's number is no name: a new branch
+        counts on.
+        """
+        last = self.backs[-1] if self.backs else None
+        if last is None or last.node != node:
+            return None
+        again = any(one.node == node and last.index <= one.index < index for one in self.done)
+        return None if again else last
 
     def after(self, back: Back) -> Past:
         """The same once the run has gone back."""
         return replace(
             self,
-            done=tuple(one for one in self.done if one.index < back.index),
+            done=tuple(one for one in self.done if one.index < back.index),  # all that the checkpoint holds
             backs=(*self.backs, back),
             made=tuple(one for one in self.made if one.index < back.index),
             undone=(*self.undone, *(one for one in self.made if one.index >= back.index)),
@@ -112,8 +120,11 @@ class Trail:
         """Notes a step that has ended."""
         self.change(lambda past: replace(past, done=(*past.done, done)))
 
-    def back(self, step: Step, why: str) -> Back | None:
-        """Where to go back to now that `step` has failed; None: nowhere, or not any more. What is answered is noted."""
+    def back(self, step: Step, why: str, *, inner: bool = False) -> Back | None:
+        """Where to go back to now that `step` has failed; None: nowhere, or not any more. What is answered is noted.
+
+        `inner`: it failed inside a subgraph, whose supersteps count for themselves.
+        """
         rule = on_fail_for(self.governor.policy, step)
         if rule is None:
             return None
@@ -121,7 +132,7 @@ class Trail:
             past = self.past
         if sum(one.by == step.node for one in past.backs) >= rule.rewind.max:
             return None
-        earlier = [one for one in past.done if one.index < step.index]
+        earlier = [one for one in past.done if inner or one.index < step.index]
         back = blamed(earlier, rule.rewind, step.node, why)
         if back is not None:
             self.change(lambda past: past.after(back))

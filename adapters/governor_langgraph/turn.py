@@ -18,7 +18,7 @@ from governor.records import Outcome, Usage
 from governor_langgraph.chat import Asked, GovernedChat
 from governor_langgraph.source import values_of
 from governor_langgraph.structured import CHECK, wanting
-from governor_langgraph.toolcalls import counted, left_of, tool_features
+from governor_langgraph.toolcalls import calls_left, counted, tool_features
 
 TOOL_CHECK_FALSE_ACCEPT = 0.9
 """The tool check judges tool calls, and an agent's last answer has none: most wrong answers pass it."""
@@ -63,14 +63,14 @@ class Turn:
         if self.response_format is not None:
             checks.append(CHECK)
         if tools and self.verify_tools:
-            left = left_of(self.policy, _names(tools), self.so_far)
+            left = calls_left(self.policy, _names(tools), self.so_far)
             options = {"whole": False, "left": left, "false_accept": TOOL_CHECK_FALSE_ACCEPT}
             checks.append({"tool_arguments": options})
         return tuple(checks)
 
     def left(self, message: AIMessage) -> dict[str, int]:
         """How often each tool that a message calls may still be called."""
-        return left_of(self.policy, {call["name"] for call in message.tool_calls}, self.so_far)
+        return calls_left(self.policy, {call["name"] for call in message.tool_calls}, self.so_far)
 
     @property
     def usage(self) -> Usage:

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.config import RunnableConfig, ensure_config
-
 from langgraph.errors import GraphBubbleUp
 
 from governor.errors import CheckFailedError
@@ -21,6 +20,7 @@ from governor.policy import Policy
 from governor_langgraph.attempt import running
 from governor_langgraph.blame import Back
 from governor_langgraph.node import NodeRun, arun_node, begun, run_node
+from governor_langgraph.place import place_of
 from governor_langgraph.source import Ask, Read, Source
 from governor_langgraph.trail import trail_of
 
@@ -45,21 +45,22 @@ class GoBack(GraphBubbleUp):
 @contextmanager
 def overseen(run: NodeRun) -> Generator[None, None, None]:
     """While a node runs in a graph that can go back: GoBack where it failed and the policy blames an earlier step."""
-    trail, step = trail_of(run.config), run.step
+    trail, step, inner = trail_of(run.config), run.step, not place_of(run.config).checkpoint
     try:
         yield
     except CheckFailedError as failed:
-        back = trail.back(step, str(failed)) if trail else None
+        back = trail.back(step, str(failed), inner=inner) if trail else None
         if back is None:
             raise
         raise GoBack(back) from failed
     if trail is None or run.outcome is None:
         return
     if failure := run.failure:
-        back = trail.back(step, failure)
+        back = trail.back(step, failure, inner=inner)
         if back is not None:
             raise GoBack(back)
-    trail.walked(run.done)
+    if not inner:
+        trail.walked(run.done)
 
 
 def _run(governor: Governor, source: Source, state: Any, config: Any, limit: float | None, body: Any) -> Any:

@@ -109,7 +109,7 @@ def _resumed(call: Call, target: Target) -> Mapping[str, Any]:
 
 
 def _asked(call: Call, dialect: Dialect) -> dict[str, Any]:
-    """Tools and which of them, schema, seed and logprobs; the last two are wishes, and only sent where they are accepted."""
+    """Tools, schema, seed and logprobs; the last two are wishes, and only sent where they are accepted."""
     asked: dict[str, Any] = {}
     if call.tools:
         asked["tools"] = [dict(tool) for tool in call.tools]

@@ -1,5 +1,7 @@
 """OpenTelemetry spans, with the GenAI names written out: the constants of the semconv package are deprecated.
 
+    governor.run APP                       internal; one run of a graph, with its rewinds
+      governor.rewind NODE                 internal; marks where the run went back to NODE
     governor.step NODE                     internal; the whole step
       chat MODEL                           client; one attempt (internal beside other GenAI instrumentation)
       governor.verify NAME                 internal; gen_ai.evaluation.*
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
 
 Attributes: TypeAlias = dict[str, str | bool | int | float | list[str]]
+
+
+def run_name(app: str) -> str:
+    """Name of the span of one run of a graph."""
+    return f"governor.run {app}"
+
+
+def rewind_name(node: str) -> str:
+    """Name of the span that marks a rewind to a node."""
+    return f"governor.rewind {node}"
 
 
 def step_name(step: Step) -> str:

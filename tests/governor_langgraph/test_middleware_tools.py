@@ -14,7 +14,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
 
 from governor.records import Call
-from governor_langgraph.toolcalls import carried_out, counted, left_of, unanswerable
+from governor_langgraph.toolcalls import calls_left, carried_out, counted, unanswerable
 from tests.governor_langgraph.agent_parts import Desk, asked, dangling, lookup, own_model, policy, said, send_mail
 
 Ask = Callable[..., Any]
@@ -140,7 +140,7 @@ def test_no_sequence_of_answers_calls_a_limited_tool_too_often(names: list[str],
     for at in range(0, len(names), 3):
         calls = [tool_call(name=one, args={}, id=f"{at}-{n}") for n, one in enumerate(names[at : at + 3])]
         message = AIMessage("", tool_calls=calls)
-        refused = list(unanswerable(message, left_of(rules, names, so_far)))
+        refused = list(unanswerable(message, calls_left(rules, names, so_far)))
         for name, made in carried_out(message, refused).items():
             so_far[name] = so_far.get(name, 0) + made
     wanted = {one: names.count(one) for one in set(names)}

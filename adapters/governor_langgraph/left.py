@@ -1,0 +1,55 @@
+"""What is left of a step's budgets, told to the model after tool results: models that know it plan their tools by it.
+
+Liu et al. 2025, "Budget-Aware Tool-Use Enables Effective Agent Scaling" (arXiv:2511.17006).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from governor.facade import Governor
+from governor.ledger.sums import DIMENSIONS
+from governor.policy import tell_for
+from governor.protocols import Terms
+from governor.records import Message, Step
+
+_SAID = {
+    "tokens": "{:,} tokens",
+    "micros": "${:.4f}",
+    "calls": "{:,} model calls",
+    "input": "{:,} input tokens",
+    "thinking": "{:,} thinking tokens",
+    "answer": "{:,} answer tokens",
+}
+
+
+def left_of(governor: Governor, terms: Terms) -> Mapping[str, int]:
+    """The least that any limit leaves, by dimension, open reservations counted as spent; without what is unlimited."""
+    least: dict[str, int] = {}
+    for limit in terms.limits:
+        balance = governor.ledger.balance(limit.scope)
+        for name in DIMENSIONS:
+            ceiling = getattr(limit, name)
+            if ceiling is not None and name in _SAID:
+                room = max(0, ceiling - getattr(balance.spent, name) - getattr(balance.reserved, name))
+                least[name] = min(room, least.get(name, room))
+    return least
+
+
+def with_left(governor: Governor, terms: Terms, step: Step) -> tuple[Message, ...]:
+    """A step's messages, the last of which says what is left if it is a tool's result and the policy wants it said."""
+    messages = step.messages
+    if not messages or messages[-1].get("role") != "tool" or not tell_for(governor.policy, step):
+        return messages
+    left = left_of(governor, terms)
+    if not left:
+        return messages
+    said = ", ".join(_SAID[name].format(number / 1e6 if name == "micros" else number) for name, number in left.items())
+    return *messages[:-1], {**messages[-1], "content": _appended(messages[-1].get("content"), f"[Budget left: {said}]")}
+
+
+def _appended(content: Any, text: str) -> Any:
+    if isinstance(content, list):
+        return [*content, {"type": "text", "text": text}]
+    return f"{content}\n\n{text}" if content else text
