@@ -16,6 +16,7 @@ from langchain.agents.middleware import (
     ExtendedModelResponse,
     ModelRequest,
     ModelResponse,
+    ToolCallRequest,
 )
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
@@ -35,6 +36,7 @@ from governor_langgraph.messages import details_of, messages_of, tools_of, usage
 from governor_langgraph.place import place_of
 from governor_langgraph.shadow import Shadow, awatch, spoken, watch
 from governor_langgraph.toolcalls import CountedState, carried_out, unanswerable
+from governor_langgraph.tools import Answer, aremembered, remembered
 from governor_langgraph.turn import Turn, TurnChat
 from governor_langgraph.wrapped import governor_of
 
@@ -48,8 +50,8 @@ class GovernorMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     `node` is what the policy's `steps` match ("": the graph's own name of the node). `models` are chat models of your
     own by the policy's model names (see LangChainBackend). With `verify_tools` the arguments and the number of tool
-    calls are checked before an answer is accepted. A step without an answer raises NoAnswerError, or with
-    `on_refusal="message"` ends the agent with a message that says why.
+    calls are checked before an answer is accepted. In a graph that goes back, no tool is called twice. A step without
+    an answer raises NoAnswerError, or with `on_refusal="message"` ends the agent with a message that says why.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class GovernorMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         super().__init__()
         self.governor = _governor(policy, models)
         self.tools = []
+        self._tool, self._atool = remembered(self.governor), aremembered(self.governor)
         self._node, self._verify_tools, self._on_refusal = node, verify_tools, on_refusal
         rules = self.governor.policy
         self._counts = any(rule.max_calls is not None for rule in rules.tools.values())
@@ -96,6 +99,14 @@ class GovernorMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         except NoAnswerError as error:
             return self._refusal(error, turn)
         return self._given(turn, response)
+
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Answer]) -> Answer:
+        return self._tool(request, handler)
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Answer]]
+    ) -> Answer:
+        return await self._atool(request, handler)
 
     def _turn(self, request: Request) -> Turn:
         governed = not isinstance(request.model, BackendChat)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
 from hypothesis import given
@@ -10,10 +10,15 @@ from hypothesis import strategies as st
 from langchain.agents.middleware import AgentMiddleware, SummarizationMiddleware
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.messages.tool import tool_call
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
 
+from governor.errors import CheckFailedError
 from governor.records import Call
+from governor_langgraph.graph import govern
 from governor_langgraph.toolcalls import calls_left, carried_out, counted, unanswerable
 from tests.governor_langgraph.agent_parts import Desk, asked, dangling, lookup, own_model, policy, said, send_mail
 
@@ -153,3 +158,40 @@ def test_a_question_begins_a_run_unless_one_is_under_way() -> None:
     assert counted({"messages": question, "governor_calls": calls}) == {}
     assert counted({"messages": question, "governor_calls": calls, "governor_begun": True}) == calls
     assert counted({"messages": answer, "governor_calls": calls}) == calls
+
+
+class Work(TypedDict, total=False):
+    messages: Annotated[list[Any], add_messages]
+
+
+@pytest.mark.filterwarnings("ignore:The function .loads. is in beta")  # LangChain's reader of kept results
+def test_a_rewind_to_an_agent_does_not_call_its_tools_again(ask: Ask) -> None:
+    mailed: list[str] = []
+
+    @tool
+    def post(to: str) -> str:
+        """Post a letter."""
+        mailed.append(to)
+        return f"posted to {to}"
+
+    def script(call: Call) -> Any:
+        done = any(one["role"] == "tool" for one in call.messages)
+        return said(f"done by {call.rung.id}") if done else said("", ("post", {"to": "Ada"}))
+
+    desk = Desk(script, steps=[{"match": {"node": "check"}, "on_fail": {"backtrack": {"to": "solve"}}}])
+    agent = desk.agent(tools=[post])
+
+    def check(state: Work) -> Work:
+        if "high" not in str(state.get("messages", [])[-1].content):
+            raise CheckFailedError("not well enough")
+        return {}
+
+    graph = StateGraph(Work)
+    graph.add_node("solve", agent)
+    graph.add_node("check", check)
+    graph.add_edge(START, "solve")
+    graph.add_edge("solve", "check")
+    final = ask(govern(graph.compile(), desk.governor), asked())
+    assert final["messages"][-1].content == "done by high"
+    assert mailed == ["Ada"]
+    assert sent(final["messages"]) == ["posted to Ada"]
