@@ -82,7 +82,7 @@ class GovernorMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         turn = self._turn(request)
         try:
             with turn.entered():
-                response = handler(request.override(model=self._chat(turn)))
+                response = handler(self._offered(turn, request))
         except NoAnswerError as error:
             return self._refusal(error, turn)
         return self._given(turn, response)
@@ -95,7 +95,7 @@ class GovernorMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         turn = self._turn(request)
         try:
             with turn.entered():
-                response = await handler(request.override(model=self._chat(turn)))
+                response = await handler(self._offered(turn, request))
         except NoAnswerError as error:
             return self._refusal(error, turn)
         return self._given(turn, response)
@@ -112,8 +112,10 @@ class GovernorMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         governed = not isinstance(request.model, BackendChat)
         return Turn.of(request, self.governor.policy, verify_tools=self._verify_tools, governed=governed)
 
-    def _chat(self, turn: Turn) -> TurnChat:
-        return TurnChat(governor=self.governor, node=self._node, turn=turn)
+    def _offered(self, turn: Turn, request: Request) -> Request:
+        """The request as our model gets it."""
+        asked = turn.offered(request) if self._counts else request
+        return asked.override(model=TurnChat(governor=self.governor, node=self._node, turn=turn))
 
     def _shadow(self, request: Request) -> Shadow | None:
         """The call as one that is only watched, where the policy says so and the agent's model is not ours."""

@@ -16,6 +16,7 @@ from governor.errors import NoAnswerError
 from governor.policy import Policy
 from governor.records import Outcome, Usage
 from governor_langgraph.chat import Asked, GovernedChat
+from governor_langgraph.messages import tools_of
 from governor_langgraph.source import values_of
 from governor_langgraph.structured import CHECK, wanting
 from governor_langgraph.toolcalls import calls_left, counted, tool_features
@@ -54,6 +55,20 @@ class Turn:
         state: Mapping[str, Any] = request.state
         return cls(policy, features(request), request.response_format, verify_tools, counted(state), bound)
 
+    def offered(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+        """The request without the tools that may not be called any more.
+
+        Where none is left to call, those that were called stay: providers refuse a history of tools that are not there.
+        """
+        every = tools_of(request.tools)
+        left = calls_left(self.policy, _names(every), self.so_far)
+        still = [tool for tool, name in zip(request.tools, _names(every), strict=True) if left.get(name) != 0]
+        if len(still) == len(every):
+            return request
+        if still or request.response_format is not None:
+            return request.override(tools=still)
+        return request.override(tool_choice="none")
+
     def context(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """A step's fields, given its tools and schema."""
         return {**asked, "state": self.state, "checks": self._checks(asked["tools"])}
@@ -63,7 +78,7 @@ class Turn:
         if self.response_format is not None:
             checks.append(CHECK)
         if tools and self.verify_tools:
-            left = calls_left(self.policy, _names(tools), self.so_far)
+            left = calls_left(self.policy, {*_names(tools), *self.so_far}, self.so_far)
             options = {"whole": False, "left": left, "false_accept": TOOL_CHECK_FALSE_ACCEPT}
             checks.append({"tool_arguments": options})
         return tuple(checks)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain.agents.middleware import AgentMiddleware, SummarizationMiddleware
+from langchain.agents.structured_output import ProviderStrategy
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.messages.tool import tool_call
 from langchain_core.tools import tool
@@ -70,14 +71,25 @@ def test_a_call_beyond_a_tools_limit_is_rejected_with_the_tools_name(ask: Ask) -
 
 def test_where_every_rung_insists_the_tool_is_not_run_and_the_model_is_told(ask: Ask) -> None:
     def script(call: Call) -> Any:
-        told = [one for one in call.messages if "may not be called again" in str(one["content"])]
-        return said("I give up") if told else mail("a", "b")
+        return said("I give up") if call.tool_choice == "none" else mail("a", "b")
 
     desk = Desk(script, tools=ONE_MAIL)
     final = ask(desk.agent(tools=[send_mail]), asked())
     assert sent(final["messages"]) == ["sent to a"]
     assert dangling(final["messages"]) == []
     assert final["messages"][-1].content == "I give up"
+
+
+def test_a_tool_that_may_not_be_called_again_is_not_offered(ask: Ask) -> None:
+    answers = iter([mail("a"), said("sent"), mail("a"), said("sent"), mail("a"), said('{"n": 1}')])
+    desk = Desk(lambda _: next(answers), tools=ONE_MAIL)
+    schema = ProviderStrategy({"title": "N", "type": "object"})
+    ask(desk.agent(tools=[send_mail, lookup]), asked())
+    ask(desk.agent(tools=[send_mail]), asked())
+    ask(desk.agent(tools=[send_mail], response_format=schema), asked())
+    offers = [([tool["function"]["name"] for tool in one.tools], one.tool_choice) for one in desk.backend.calls]
+    both, mails = ["send_mail", "lookup"], ["send_mail"]
+    assert offers == [(both, None), (["lookup"], None), (mails, None), (mails, "none"), (mails, None), ([], None)]
 
 
 def test_the_limit_holds_without_verification_too(ask: Ask) -> None:
