@@ -83,7 +83,7 @@ def test_where_every_rung_insists_the_tool_is_not_run_and_the_model_is_told(ask:
 def test_a_tool_that_may_not_be_called_again_is_not_offered(ask: Ask) -> None:
     answers = iter([mail("a"), said("sent"), mail("a"), said("sent"), mail("a"), said('{"n": 1}')])
     desk = Desk(lambda _: next(answers), tools=ONE_MAIL)
-    schema = ProviderStrategy({"title": "N", "type": "object"})
+    schema: Any = ProviderStrategy({"title": "N", "type": "object"})
     ask(desk.agent(tools=[send_mail, lookup]), asked())
     ask(desk.agent(tools=[send_mail]), asked())
     ask(desk.agent(tools=[send_mail], response_format=schema), asked())

@@ -25,7 +25,8 @@ CALLED = '{"tool": "population", "arguments": {"city": "Paris"}}'
 
 def call(*messages: dict[str, Any], **more: Any) -> Call:
     asked = messages or ({"role": "user", "content": "How many?"},)
-    return Call(step_id="s", rung=RUNG, messages=asked, **{"tools": TOOLS, **more})
+    more.setdefault("tools", TOOLS)
+    return Call(step_id="s", rung=RUNG, messages=asked, **more)
 
 
 def read(pieces: Any) -> Reply:
