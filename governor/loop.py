@@ -11,7 +11,7 @@ from dataclasses import replace
 from governor.account import Account
 from governor.arm import arm_of, unenforced
 from governor.charge import Charge
-from governor.climb import Climb, Mind, finished, least, outcome_of, told, with_load
+from governor.climb import Climb, Mind, finished, least, outcome_of, refused_outcome, told, with_load
 from governor.effects import Emit, Now, Process, traced
 from governor.errors import (
     BackendError,
@@ -122,6 +122,8 @@ def _climb(climb: Climb) -> Process[Outcome]:
             if outcome is not None:
                 return outcome
         belief, plan = _next(climb, belief, attempt)
+    if plan.refusal is not None:
+        return refused_outcome(climb, plan.refusal, climb.attempts[-1].error if climb.attempts else plan.reason)
     return finished(climb, plan.reason, forecasts=plan.forecasts)
 
 

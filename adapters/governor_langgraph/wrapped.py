@@ -19,6 +19,7 @@ from governor.facade import Governor
 from governor.policy import Policy
 from governor_langgraph.attempt import running
 from governor_langgraph.blame import Back
+from governor_langgraph.held import runtime_of
 from governor_langgraph.node import NodeRun, arun_node, begun, run_node
 from governor_langgraph.place import place_of
 from governor_langgraph.source import Ask, Read, Source
@@ -94,7 +95,9 @@ def node(
     governor, source = governor_of(policy), Source(ask, read)
 
     def governed(function: F) -> F:
-        if inspect.iscoroutinefunction(function):
+        if isinstance(function, Runnable):
+            return GovernedNode(function, governor, source, seconds)  # type: ignore[return-value]
+        if _awaitable(function):
 
             @functools.wraps(function)
             async def awaited(state: Any, *args: Any, **kwargs: Any) -> Any:
@@ -114,9 +117,17 @@ def node(
     return governed
 
 
+def _awaitable(function: Any) -> bool:
+    """Whether calling it gives a coroutine: an async function, a partial of one, or an object with an async call."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - what it is, not whether
+
+
 def _called(function: Any, state: Any, args: tuple[Any, ...], kwargs: dict[str, Any], config: RunnableConfig) -> Any:
-    """Calls a node's function; a parameter `config` of its own is the attempt's."""
-    return function(state, *args, **({**kwargs, "config": config} if "config" in kwargs else kwargs))
+    """Calls a node's function; what it takes of config, runtime and writer is the attempt's."""
+    runtime = runtime_of(config)
+    given = {"config": config, "runtime": runtime, "writer": getattr(runtime, "stream_writer", None)}
+    mine = {name: value for name, value in given.items() if name in kwargs and value is not None}
+    return function(state, *args, **{**kwargs, **mine})
 
 
 class GovernedNode(Runnable[Any, Any]):
