@@ -6,7 +6,6 @@ handlers, the runtime's `stream_writer`, and the stream of the graph around it. 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -75,14 +74,17 @@ class Held:
     def _handler(self, handler: Any) -> Any:
         """A streaming handler whose output is held; None for one of an unknown kind, which hears nothing then."""
         if callable(show := getattr(handler, "stream", None)):
-            quiet = copy.copy(handler)
-            quiet.stream = partial(self.keep, show)
-            return quiet
+            return _with(handler, stream=partial(self.keep, show))
         if hasattr(shown := getattr(handler, "send_stream", None), "send_nowait"):
-            quiet = copy.copy(handler)
-            quiet.send_stream = _Sends(self, shown)
-            return quiet
+            return _with(handler, send_stream=_Sends(self, shown))
         return None
+
+
+def _with(handler: Any, **parts: Any) -> Any:
+    """A handler with other parts, which shares all else with the first. Its class may say that its copy is itself."""
+    made = object.__new__(type(handler))
+    vars(made).update({**vars(handler), **parts})
+    return made
 
 
 class _Stream:
