@@ -61,6 +61,7 @@ class NodeAttempt:
             "mode": "on" if self.governed else self.terms.mode,
             "share": float(self.governed),
             "modes": MENDS,
+            "on_exhausted": "best_so_far",  # a refusal is told, and the node decides what follows
             "audit": False,
             "call": self.terms.call,
             "limits": self.terms.limits,

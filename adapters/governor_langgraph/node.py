@@ -23,6 +23,7 @@ from governor.drivers import adrive, drive
 from governor.effects import CallModel, Effect, Process, Unneeded
 from governor.errors import BackendError, NoAnswerError, Refusal
 from governor.facade import Governor
+from governor.plan.bounds import bound, over
 from governor.protocols import Terms
 from governor.records import Call, Outcome, Price, Reply, Step
 from governor_langgraph.attempt import NodeAttempt, entered
@@ -78,7 +79,7 @@ class NodeRun:
         governor = self.governor
         planner = PursePlanner(governor.planner, lambda: self.refusal)
         mind = Mind(governor.estimator, planner, governor.verifier(self.step, self.terms))
-        return loop.govern(self.step, self.terms, mind)
+        return loop.govern(self.step, replace(self.terms, call=None), mind)
 
     def attempt(self, call: Call) -> NodeAttempt:
         """What models are told while an attempt runs."""
@@ -200,7 +201,7 @@ def begun(governor: Governor, source: Source, state: Any, config: RunnableConfig
         index=place.index,
         deadline=limit,
     )
-    granted = governor.terms(step, nested=True)
+    granted = callable_terms(governor.terms(step, nested=True))
     trail = trail_of(config)
     redone = trail.past.redone(place.node, place.index) if trail else None
     floor = min(redone.rung, len(granted.ladder) - 1) if redone else 0
@@ -223,6 +224,18 @@ def begun(governor: Governor, source: Source, state: Any, config: RunnableConfig
         floor,
         redone.doubt if redone else 1.0,
     )
+
+
+def callable_terms(terms: Terms) -> Terms:
+    """The terms without the rungs whose answer alone passes the limit of a call; as they are if that leaves none.
+
+    What a node is asked says nothing of what its models will be: each call of theirs is held to that limit by itself.
+    """
+    if terms.call is None:
+        return terms
+    limit = replace(terms.call, millis=None)
+    ladder = tuple(rung for rung in terms.ladder if not over(bound(Call(step_id="", rung=rung, messages=())), limit))
+    return replace(terms, ladder=ladder or terms.ladder)
 
 
 def unbound(terms: Terms) -> Terms:
