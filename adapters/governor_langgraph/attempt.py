@@ -50,8 +50,8 @@ class NodeAttempt:
     def within(self, step: Step) -> tuple[Step, dict[str, Any]]:
         """A model call as a step of its own, part of this one: its place, and the terms that bind it.
 
-        It may take this rung alone, and reserves what it needs on the same budgets as the node. In shadow and control arms
-        it is called as it would be without a policy.
+        It may take this rung alone, and reserves what it needs on the same budgets as the node. In shadow and control
+        arms it is called as it would be without a policy.
         """
         self.asked = True
         left = None if self.ends is None else max(0.0, self.ends - time.monotonic())

@@ -73,8 +73,8 @@ class Held:
 
     def _handler(self, handler: Any) -> Any:
         """A streaming handler whose output is held; None for one of an unknown kind, which hears nothing then."""
-        if callable(show := getattr(handler, "stream", None)):
-            return _with(handler, stream=partial(self.keep, show))
+        if callable(getattr(handler, "stream", None)):
+            return _with(handler, stream=partial(self.keep, handler.stream))
         if hasattr(shown := getattr(handler, "send_stream", None), "send_nowait"):
             return _with(handler, send_stream=_Sends(self, shown))
         return None

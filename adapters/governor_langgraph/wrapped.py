@@ -20,12 +20,13 @@ from governor.policy import Policy
 from governor_langgraph.attempt import running
 from governor_langgraph.blame import Back
 from governor_langgraph.held import runtime_of
-from governor_langgraph.node import NodeRun, arun_node, begun, run_node
 from governor_langgraph.place import place_of
+from governor_langgraph.run import NodeRun, arun_node, begun, run_node
 from governor_langgraph.source import Ask, Read, Source
 from governor_langgraph.trail import trail_of
 
-F = TypeVar("F", bound=Callable[..., Any])
+N = TypeVar("N", bound="Callable[..., Any] | Runnable[Any, Any]")
+"""What LangGraph takes as a node."""
 
 
 def governor_of(policy: Governor | Policy | str | Path) -> Governor:
@@ -86,7 +87,7 @@ def node(
     ask: Ask | None = None,
     read: Read | None = None,
     seconds: float | None = None,
-) -> Callable[[F], F]:
+) -> Callable[[N], N]:
     """Makes a node's function a governed one: `@node("policy.yaml")`, or `node(governor)(function)`.
 
     `ask` and `read` say what is asked and what is judged where the state does not tell (see Source); `seconds` is the
@@ -94,9 +95,9 @@ def node(
     """
     governor, source = governor_of(policy), Source(ask, read)
 
-    def governed(function: F) -> F:
+    def governed(function: Any) -> Any:
         if isinstance(function, Runnable):
-            return GovernedNode(function, governor, source, seconds)  # type: ignore[return-value]
+            return GovernedNode(function, governor, source, seconds)
         if _awaitable(function):
 
             @functools.wraps(function)
@@ -105,14 +106,14 @@ def node(
                 body = partial(_called, function, state, args, kwargs)
                 return await _arun(governor, source, state, config, seconds, body)
 
-            return awaited  # type: ignore[return-value]
+            return awaited
 
         @functools.wraps(function)
         def blocking(state: Any, *args: Any, **kwargs: Any) -> Any:
             config = ensure_config(kwargs.get("config"))
             return _run(governor, source, state, config, seconds, partial(_called, function, state, args, kwargs))
 
-        return blocking  # type: ignore[return-value]
+        return blocking
 
     return governed
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
@@ -38,7 +37,7 @@ def limited(part: str, tokens: int) -> dict[str, Any]:
 
 
 def asks(at: Desk, times: int) -> Any:
-    def ask(state: State) -> State:
+    def ask(state: Any) -> State:
         return {"log": [at.chat.invoke("q").text for _ in range(times)]}
 
     return ask
@@ -71,18 +70,26 @@ def test_a_run_has_its_limit_over_all_its_nodes_and_the_next_run_has_its_own() -
 def test_a_refused_node_tells_the_budget_in_its_record_and_error(way: str) -> None:
     at = desk(named, budget=limited("session", 10))
     graph = at.graph(asks(at, 1))
-    with pytest.raises(NoAnswerError, match="session:test/t.*would pass the limit of 10") as caught:
+    with pytest.raises(NoAnswerError, match=r"session:test/t.*would pass the limit of 10") as caught:
         asyncio.run(graph.ainvoke(QUESTION, THREAD)) if way == "async" else graph.invoke(QUESTION, THREAD)
     outcome = at.kept.nodes[0]
     assert caught.value.outcome.refusal == outcome.refusal
     assert outcome.refusal is not None
     assert outcome.refusal.kind == "too_large"
-    assert (outcome.spent.tokens, outcome.spent.calls, len(outcome.attempts)) == (0, 0, 1)  # asking dearer rungs is vain
+    assert (outcome.spent.tokens, outcome.spent.calls, len(outcome.attempts)) == (
+        0,
+        0,
+        1,
+    )  # asking dearer rungs is vain
     assert at.backend.calls == []
 
 
 def test_the_policy_may_refuse_outright() -> None:
-    at = desk(lambda call: reply("wrong"), verify={"regex": "204"}, budget={**limited("session", MOST), "on_exhausted": "refuse"})
+    at = desk(
+        lambda call: reply("wrong"),
+        verify={"regex": "204"},
+        budget={**limited("session", MOST), "on_exhausted": "refuse"},
+    )
     with pytest.raises(NoAnswerError):
         at.graph(asks(at, 1)).invoke(QUESTION, THREAD)
     assert [(one.status, one.answer) for one in at.kept.nodes] == [("refused", "")]
@@ -97,8 +104,12 @@ def test_otherwise_the_best_rejected_result_ships_when_the_budget_ends() -> None
 
 
 def test_degrade_goes_on_with_a_cheaper_rung_that_fits() -> None:
-    at = desk(named, dial=0.0, budget={**limited("session", MOST), "on_exhausted": "degrade"},
-              ladder=[LADDER[0], {**LADDER[2], "answer_tokens": 400}])
+    at = desk(
+        named,
+        dial=0.0,
+        budget={**limited("session", MOST), "on_exhausted": "degrade"},
+        ladder=[LADDER[0], {**LADDER[2], "answer_tokens": 400}],
+    )
     assert at.graph(asks(at, 1)).invoke(QUESTION, THREAD)["log"] == ["low"]
     outcome = at.kept.nodes[0]
     assert [one.rung.id for one in outcome.attempts] == ["high", "low"]
@@ -159,7 +170,9 @@ class Watched:
     calls=st.integers(1, 12),
     part=st.sampled_from(sorted(SCOPES)),
 )
-def test_many_calls_in_threads_of_one_node_never_pass_a_limit(limit: int, outputs: list[int], calls: int, part: str) -> None:
+def test_many_calls_in_threads_of_one_node_never_pass_a_limit(
+    limit: int, outputs: list[int], calls: int, part: str
+) -> None:
     script = Watched(outputs)
     at = desk(script, steps=pinned(ask="low"), budget=limited(part, limit))
     script.desk = at
@@ -170,7 +183,7 @@ def test_many_calls_in_threads_of_one_node_never_pass_a_limit(limit: int, output
         except NoAnswerError:
             return "refused"
 
-    def ask(state: State) -> State:
+    def ask(state: Any) -> State:
         contexts = [copy_context() for _ in range(calls)]
         with ThreadPoolExecutor(4) as threads:
             said = list(threads.map(lambda number: contexts[number].run(one, number), range(calls)))
@@ -187,7 +200,7 @@ def test_many_calls_in_threads_of_one_node_never_pass_a_limit(limit: int, output
 async def test_many_calls_in_tasks_of_one_node_never_pass_a_limit() -> None:
     at = desk(named, steps=pinned(ask="low"), budget=limited("session", 300))
 
-    async def ask(state: State) -> State:
+    async def ask(state: Any) -> State:
         said = await asyncio.gather(*(at.chat.ainvoke("q") for _ in range(20)), return_exceptions=True)
         return {"log": [isinstance(one, NoAnswerError) for one in said]}
 
@@ -228,7 +241,7 @@ def test_a_deadline_of_the_policy_limits_every_call_of_the_node_to_what_is_left(
 async def test_the_graphs_own_timeouts_are_deadlines(where: str) -> None:
     at = desk(named, steps=pinned(ask="low"))
 
-    async def ask(state: State) -> State:
+    async def ask(state: Any) -> State:
         return {"log": [(await at.chat.ainvoke("q")).text]}
 
     options: dict[str, Any] = {"timeout": 5.0} if where == "node timeout" else {}
@@ -242,7 +255,7 @@ async def test_the_graphs_own_timeouts_are_deadlines(where: str) -> None:
 def test_a_deadline_that_has_passed_calls_nothing_more() -> None:
     at = desk(named, steps=[{"match": {"node": "ask"}, "ladder": ["low"], "deadline": 0.05}])
 
-    def ask(state: State) -> State:
+    def ask(state: Any) -> State:
         time.sleep(0.08)
         return {"log": [at.chat.invoke("q").text]}
 
@@ -273,7 +286,7 @@ def test_in_shadow_no_deadline_and_no_second_call_changes_anything() -> None:
     cut = Reply(text="cut", finish_reason="length", usage=Usage(20, 5))
     at = desk([cut], mode="shadow", ladder=[LADDER[0]], steps=[{"match": {"node": "ask"}, "deadline": 0.01}])
 
-    def ask(state: State) -> State:
+    def ask(state: Any) -> State:
         time.sleep(0.02)
         return {"log": [at.chat.invoke("q").text]}
 
@@ -297,5 +310,3 @@ def test_in_shadow_what_a_node_writes_is_shown_as_it_comes() -> None:
     at = in_shadow("shadow")
     graph = at.graph(RunnableLambda(lambda state: {"answer": at.chat.invoke("q").text}))
     assert "".join(chunk.content for chunk, _ in graph.stream(QUESTION, stream_mode="messages")) == "high"
-
-

@@ -20,6 +20,12 @@ def test_every_name_is_there_in_order() -> None:
     assert set(governor_langgraph.__all__) <= set(dir(governor_langgraph))
 
 
+def test_no_module_bears_a_public_name() -> None:
+    """Importing such a module would put it in the place of what the name stands for."""
+    modules = {path.stem for path in Path(governor_langgraph.__file__).parent.glob("*.py")}
+    assert not modules & set(governor_langgraph.__all__)
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'noed'"):
         _ = governor_langgraph.noed

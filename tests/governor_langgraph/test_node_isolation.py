@@ -55,7 +55,7 @@ async def test_tasks_of_one_superstep_keep_their_rungs_and_await_in_between() ->
     ready = asyncio.Barrier(3)
 
     def awaiting(name: str) -> Any:
-        async def ask(state: State) -> State:
+        async def ask(state: Any) -> State:
             first = (await at.chat.ainvoke(name)).content
             await ready.wait()  # every branch has begun: a rung that leaked would show in the second call
             second = (await at.chat.ainvoke(name)).content
@@ -74,10 +74,10 @@ def test_an_ungoverned_node_beside_governed_ones_is_left_alone(way: str) -> None
     foreign = FakeListChatModel(responses=["foreign"])
 
     @node(at.governor)
-    def governed(state: State) -> State:
+    def governed(state: Any) -> State:
         return {"log": [("governed", at.chat.invoke("hi").content)]}
 
-    def plain(state: State) -> State:
+    def plain(state: Any) -> State:
         return {"log": [("plain", at.chat.invoke("hi").content), ("foreign", foreign.invoke("hi").content)]}
 
     graph = fan(StateGraph(State), {"governed": governed, "plain": plain}).compile()

@@ -97,7 +97,7 @@ AWAITED: dict[str, Callable[[GovernedChat], Any]] = {
 async def test_an_awaited_call_takes_the_rung(way: str) -> None:
     at = on_high()
 
-    async def ask(state: State) -> State:
+    async def ask(state: Any) -> State:
         await AWAITED[way](at.chat)
         return {"answer": "done"}
 
@@ -133,7 +133,7 @@ def test_structured_output_with_its_raw_message_tells_why_it_could_not_be_read()
 def both(call: Any, acall: Any, way: str) -> Any:
     """A node that logs what the call gives."""
 
-    async def awaited(state: State) -> State:
+    async def awaited(state: Any) -> State:
         return {"log": [await acall()]}
 
     return awaited if way == "async" else lambda state: {"log": [call()]}
@@ -199,7 +199,7 @@ def test_a_governed_graph_as_a_node_of_an_ungoverned_one_is_governed_node_by_nod
 
 def test_a_chain_as_a_node_takes_the_rung() -> None:
     at = on_high()
-    chain = RunnableLambda(lambda state: state["question"]) | at.chat | (lambda message: {"answer": message.content})
+    chain: Any = RunnableLambda(lambda _: "What is 12 * 17?") | at.chat | (lambda message: {"answer": message.content})
     assert at.graph(chain).invoke(ASKED)["answer"] == "high"
     assert [one.node for one in at.kept.nodes] == ["ask"]
 
@@ -208,7 +208,7 @@ def test_a_plain_thread_pool_loses_the_node_but_not_the_governor() -> None:
     """Python copies no context into such threads: the call is a step of its own, still under the policy."""
     at = on_high()
 
-    def ask(state: State) -> State:
+    def ask(state: Any) -> State:
         with ThreadPoolExecutor(1) as threads:
             return {"answer": str(threads.submit(at.chat.invoke, "hi").result().content)}
 

@@ -4,7 +4,7 @@ where nothing has to be verified."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -44,19 +44,19 @@ def events(graph: Any) -> list[Any]:
     return asyncio.run(collect())
 
 
-def in_messages(state: State, at: Desk) -> Any:
+def in_messages(state: Any, at: Desk) -> Any:
     return {"messages": [at.chat.invoke(state["messages"])]}
 
 
-def in_answer(state: State, at: Desk) -> Any:
+def in_answer(state: Any, at: Desk) -> Any:
     return {"answer": at.chat.invoke(state["messages"]).text}
 
 
-def by_stream(state: State, at: Desk) -> Any:
+def by_stream(state: Any, at: Desk) -> Any:
     return {"answer": "".join(str(chunk.content) for chunk in at.chat.stream(state["messages"]))}
 
 
-def through_chain(state: State, at: Desk) -> Any:
+def through_chain(state: Any, at: Desk) -> Any:
     chain = at.chat | (lambda said: said.text)
     return {"answer": chain.invoke(state["messages"])}
 
@@ -65,7 +65,7 @@ SHAPES = [in_messages, in_answer, by_stream, through_chain]
 
 
 def node_of(at: Desk, shape: Any, way: str) -> Any:
-    async def awaited(state: State) -> Any:
+    async def awaited(state: Any) -> Any:
         if shape is in_messages:
             return {"messages": [await at.chat.ainvoke(state["messages"])]}
         if shape is by_stream:
@@ -122,7 +122,7 @@ async def test_tokens_are_read_while_the_model_still_writes() -> None:
     go_on = asyncio.Event()
 
     class Waiting(ScriptedBackend):
-        async def astream(self, call: Call) -> Any:
+        async def astream(self, call: Call) -> AsyncIterator[Delta | Reply]:
             yield Delta("first")
             await go_on.wait()
             yield Delta(" second")
@@ -131,7 +131,7 @@ async def test_tokens_are_read_while_the_model_still_writes() -> None:
     at = desk(Waiting([]))
     seen = []
 
-    async def ask(state: State) -> Any:
+    async def ask(state: Any) -> Any:
         return {"messages": [await at.chat.ainvoke(state["messages"])]}
 
     async for message, _ in at.graph(ask).astream(ASKED, stream_mode="messages"):
@@ -169,13 +169,13 @@ def test_events_tell_of_the_accepted_attempt_alone(way: str, shape: Any) -> None
 def test_custom_writes_of_a_rejected_attempt_are_dropped(way: str, how: str) -> None:
     at = verified()
 
-    def ask(state: State, writer: StreamWriter) -> State:
+    def ask(state: Any, writer: StreamWriter) -> State:
         said = at.chat.invoke(state["messages"]).text
         writer({"said": said})
         get_stream_writer()({"again": said})
         return {"answer": said}
 
-    async def aask(state: State, writer: StreamWriter) -> State:
+    async def aask(state: Any, writer: StreamWriter) -> State:
         said = (await at.chat.ainvoke(state["messages"])).text
         writer({"said": said})
         get_stream_writer()({"again": said})
@@ -189,7 +189,7 @@ def test_custom_writes_of_a_rejected_attempt_are_dropped(way: str, how: str) -> 
 def test_progress_before_the_first_model_call_is_shown_at_once() -> None:
     at, order = verified(), []
 
-    def ask(state: State, writer: StreamWriter) -> State:
+    def ask(state: Any, writer: StreamWriter) -> State:
         writer("begun")
         order.append("writing")
         return {"answer": at.chat.invoke(state["messages"]).text}
@@ -203,7 +203,7 @@ def test_progress_before_the_first_model_call_is_shown_at_once() -> None:
 def test_what_a_node_without_a_model_writes_is_shown_as_it_comes() -> None:
     at = verified()
 
-    def ask(state: State, writer: StreamWriter) -> State:
+    def ask(state: Any, writer: StreamWriter) -> State:
         writer(1)
         writer(2)
         return {"answer": "fixed"}
@@ -218,13 +218,12 @@ def test_what_a_node_without_a_model_writes_is_shown_as_it_comes() -> None:
 def test_what_a_failing_node_wrote_before_is_still_shown() -> None:
     at, seen = verified(), []
 
-    def ask(state: State, writer: StreamWriter) -> State:
+    def ask(state: Any, writer: StreamWriter) -> State:
         writer(at.chat.invoke(state["messages"]).text)
         raise KeyError("mine")
 
     with pytest.raises(KeyError):
-        for chunk in at.graph(ask).stream(ASKED, stream_mode="custom"):
-            seen.append(chunk)
+        seen.extend(at.graph(ask).stream(ASKED, stream_mode="custom"))
     assert seen == [WRONG]  # nobody rejected it: the node itself broke down
 
 
@@ -243,7 +242,7 @@ def test_updates_of_a_graph_inside_a_rejected_attempt_are_dropped(way: str) -> N
 
 def test_the_accepted_answer_is_streamed_beside_other_nodes_in_order() -> None:
     at = verified()
-    builder: StateGraph[Any, Any, Any, Any] = StateGraph(State)
+    builder: Any = StateGraph(State)
     builder.add_node("ask", lambda state: in_messages(state, at))
     builder.add_node("after", lambda state: {"log": [state["messages"][-1].content]})
     builder.add_edge(START, "ask").add_edge("ask", "after").add_edge("after", END)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, Interrupt, interrupt
 
 from governor import Usage
@@ -17,6 +18,8 @@ from governor.errors import BackendUnavailableError, NoAnswerError
 from governor.records import Amount, Call, Reply
 from governor_langgraph import node
 from governor_langgraph.graph import govern
+from governor_langgraph.source import Source
+from governor_langgraph.wrapped import GovernedNode
 from tests.governor_langgraph.desk import SPENT, Desk, State, by_rung, desk, named, one_node, reply
 
 QUESTION: State = {"question": "What is 12 * 17?"}
@@ -32,7 +35,7 @@ def run(request: pytest.FixtureRequest) -> Callable[..., Any]:
         if request.param == "sync":
             return at.graph(function, **compiled).invoke(state, config)
 
-        async def awaited(state: State) -> Any:
+        async def awaited(state: Any) -> Any:
             return await asyncio.to_thread(function, state)
 
         return asyncio.run(at.graph(awaited, **compiled).ainvoke(state, config))
@@ -43,7 +46,7 @@ def run(request: pytest.FixtureRequest) -> Callable[..., Any]:
 def asks(at: Desk, times: int = 1) -> Any:
     """A node that asks its model so often and returns the last answer."""
 
-    def ask(state: State) -> State:
+    def ask(state: Any) -> State:
         said = [at.chat.invoke(state["question"]).content for _ in range(times)]
         return {"answer": str(said[-1]), "log": [len(said)]}
 
@@ -55,7 +58,11 @@ def test_a_rejected_result_is_replaced_by_that_of_a_higher_rung(run: Callable[..
     ended = run(at, asks(at))
     assert (ended["answer"], ended["log"]) == ("It is 204.", [1])  # the rejected update left nothing, reducers included
     outcome = at.kept.nodes[0]
-    assert (outcome.status, outcome.rung, [one.rung.id for one in outcome.attempts]) == ("accepted", "high", ["low", "high"])
+    assert (outcome.status, outcome.rung, [one.rung.id for one in outcome.attempts]) == (
+        "accepted",
+        "high",
+        ["low", "high"],
+    )
     assert [one.rejected for one in outcome.attempts] == [True, False]
 
 
@@ -66,10 +73,12 @@ def test_what_all_attempts_spent_is_in_the_record_and_on_the_books(run: Callable
     outcome = at.kept.nodes[0]
     assert outcome.usage == Usage(6 * SPENT.input_tokens, 6 * SPENT.output_tokens)
     assert (outcome.spent.tokens, outcome.spent.calls, outcome.spent.micros) == (150, 6, 3 * (20 + 10) + 3 * (100 + 50))
-    booked = [at.spent(scope) for scope in ("session:test/t", f"run:test/{outcome.run}", f"step:test/{outcome.step_id}")]
+    booked = [
+        at.spent(scope) for scope in ("session:test/t", f"run:test/{outcome.run}", f"step:test/{outcome.step_id}")
+    ]
     assert outcome.run
     assert {(one.tokens, one.calls, one.micros) for one in booked} == {(150, 6, 540)}
-    assert all(at.governor.ledger.balance("session:test/t").reserved == Amount() for _ in range(1))
+    assert at.governor.ledger.balance("session:test/t").reserved == Amount()
 
 
 def test_the_record_of_each_model_call_names_its_node_and_place(run: Callable[..., Any]) -> None:
@@ -108,8 +117,10 @@ def test_without_a_verifier_the_first_result_stands(run: Callable[..., Any]) -> 
 def test_what_is_asked_and_judged_may_be_said_by_the_application() -> None:
     at = desk(by_rung(low='{"total": 194}', high='{"total": 204}'), verify={"regex": "^total=204$"})
 
-    @node(at.governor, ask=lambda state: f"Compute: {state['question']}", read=lambda update: f"total={update['log'][0]}")
-    def ask(state: State) -> State:
+    @node(
+        at.governor, ask=lambda state: f"Compute: {state['question']}", read=lambda update: f"total={update['log'][0]}"
+    )
+    def ask(state: Any) -> State:
         return {"log": [194 if "194" in at.chat.invoke("q").text else 204]}
 
     assert one_node(ask).compile().invoke(QUESTION)["log"] == [204]
@@ -119,7 +130,9 @@ def test_what_is_asked_and_judged_may_be_said_by_the_application() -> None:
 
 def test_the_last_message_is_judged_where_a_node_returns_messages(run: Callable[..., Any]) -> None:
     at = desk(by_rung(low="It is 194.", high="It is 204."), verify={"regex": r"^It is 204\.$"})
-    ended = run(at, lambda state: {"messages": [at.chat.invoke(state["messages"])]}, {"messages": [HumanMessage("12 * 17?")]})
+    ended = run(
+        at, lambda state: {"messages": [at.chat.invoke(state["messages"])]}, {"messages": [HumanMessage("12 * 17?")]}
+    )
     assert [one.content for one in ended["messages"]] == ["12 * 17?", "It is 204."]
     assert at.kept.nodes[0].answer == "It is 204."
 
@@ -128,7 +141,7 @@ def test_a_command_with_an_update_is_judged_and_returned_unchanged(run: Callable
     at = desk(by_rung(low="194", high="204"), verify=RIGHT)
     commands: list[Command[Any]] = []
 
-    def ask(state: State) -> Command[Any]:
+    def ask(state: Any) -> Command[Any]:
         commands.append(Command(update={"answer": at.chat.invoke("q").text}, goto=END))
         return commands[-1]
 
@@ -149,7 +162,7 @@ def test_a_model_that_fails_is_a_failed_attempt_and_the_node_runs_again(run: Cal
 
 def test_a_node_whose_models_all_fail_ends_with_the_outcome_that_says_why(run: Callable[..., Any]) -> None:
     at = desk(lambda call: BackendUnavailableError("all down", sent=False))
-    with pytest.raises(NoAnswerError, match="step 'ask' ended without an answer.*all down") as caught:
+    with pytest.raises(NoAnswerError, match=r"step 'ask' ended without an answer.*all down") as caught:
         run(at, asks(at))
     assert (caught.value.outcome.node, caught.value.outcome.status) == ("ask", "error")
     assert caught.value.outcome.spent.tokens == 0
@@ -158,7 +171,7 @@ def test_a_node_whose_models_all_fail_ends_with_the_outcome_that_says_why(run: C
 def test_a_node_may_catch_the_failure_of_its_model_and_answer_itself(run: Callable[..., Any]) -> None:
     at = desk(lambda call: BackendUnavailableError("down", sent=False))
 
-    def ask(state: State) -> State:
+    def ask(state: Any) -> State:
         try:
             return {"answer": at.chat.invoke("q").text}
         except NoAnswerError:
@@ -169,7 +182,11 @@ def test_a_node_may_catch_the_failure_of_its_model_and_answer_itself(run: Callab
 
 def test_a_judge_of_the_node_books_on_its_budgets_as_a_part_of_it(run: Callable[..., Any]) -> None:
     def script(call: Call) -> Reply:
-        return reply('{"correct": true, "reason": "fine"}' if call.purpose == "judge" or "correct" in str(call.messages) else "204")
+        return reply(
+            '{"correct": true, "reason": "fine"}'
+            if call.purpose == "judge" or "correct" in str(call.messages)
+            else "204"
+        )
 
     at = desk(script, verify={"judge": "high"}, budget={"session": {"tokens": 100_000}})
     run(at, asks(at), config={"configurable": {"thread_id": "t"}})
@@ -195,13 +212,9 @@ def test_a_node_that_asks_no_model_is_untouched(run: Callable[..., Any]) -> None
 def test_a_returned_object_reaches_langgraph_as_it_is() -> None:
     at, told = desk(named), {"answer": "x"}
 
-    def ask(state: State) -> Any:
+    def ask(state: Any) -> Any:
         at.chat.invoke("q")
         return told
-
-    from governor_langgraph.wrapped import GovernedNode
-    from governor_langgraph.source import Source
-    from langchain_core.runnables import RunnableLambda
 
     assert GovernedNode(RunnableLambda(ask), at.governor, Source(), None).invoke({}) is told
     assert node(at.governor)(ask)({}) is told
@@ -215,7 +228,7 @@ class OwnError(Exception):
 def test_an_exception_of_the_nodes_own_code_passes_through(run: Callable[..., Any], first: str) -> None:
     at, error = desk(named, verify=RIGHT, fail="open", budget={"session": {"tokens": 1_000}}), OwnError("mine")
 
-    def ask(state: State) -> State:
+    def ask(state: Any) -> State:
         if first == "after the model":
             at.chat.invoke("q")
         raise error
@@ -230,7 +243,7 @@ def test_an_exception_of_the_nodes_own_code_passes_through(run: Callable[..., An
 def test_an_interrupt_passes_through_and_resumes(run: Callable[..., Any]) -> None:
     at, saver = desk(by_rung(low="194", high="204"), verify=RIGHT), InMemorySaver()
 
-    def ask(state: State) -> State:
+    def ask(state: Any) -> State:
         drafted = at.chat.invoke("q").text
         return {"answer": f"{drafted} {interrupt(drafted)}"}
 
@@ -251,7 +264,7 @@ def test_an_interrupt_passes_through_and_resumes(run: Callable[..., Any]) -> Non
 def test_a_command_to_the_parent_graph_leaves_the_node(run: Callable[..., Any]) -> None:
     at = desk(named)
 
-    def inside(state: State) -> Command[Any]:
+    def inside(state: Any) -> Command[Any]:
         return Command(graph=Command.PARENT, update={"answer": at.chat.invoke("q").text}, goto="after")
 
     inner = one_node(inside, name="inside").compile()
@@ -264,10 +277,8 @@ def test_a_command_to_the_parent_graph_leaves_the_node(run: Callable[..., Any]) 
 
 
 def test_an_ai_message_alone_may_be_returned() -> None:
-    from langgraph.graph import MessagesState
-
     at = desk(by_rung(low="194", high="204"), verify={"regex": "^204$"})
-    builder: StateGraph[Any, Any, Any, Any] = StateGraph(MessagesState)
+    builder: Any = StateGraph(MessagesState)
     builder.add_node("ask", lambda state: {"messages": at.chat.invoke(state["messages"])})
     builder.add_edge(START, "ask").add_edge("ask", END)
     said = govern(builder.compile(), at.governor).invoke({"messages": [HumanMessage("12 * 17?")]})["messages"][-1]
