@@ -101,7 +101,8 @@ class BackendError(GovernorError):
 
     `sent` is False only when the request certainly never reached the model, so that nothing is owed.
     `usage` is what the server reported; None means unknown, and unknown is booked at the call's bound.
-    `seconds` is the time the call took, retries included. `model` is the model that was asked.
+    `seconds` is the time the call took, retries included. `model` is the model that was asked. `spent` is what was used
+    where it was several calls (see Reply).
     """
 
     def __init__(
@@ -112,8 +113,10 @@ class BackendError(GovernorError):
         sent: bool = True,
         usage: Usage | None = None,
         seconds: float = 0.0,
+        spent: Amount | None = None,
     ) -> None:
         super().__init__(message)
+        self.spent = spent
         self.model = model
         self.sent = sent
         self.usage = usage

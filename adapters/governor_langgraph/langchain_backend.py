@@ -23,6 +23,7 @@ from governor_langgraph.faults import faults_of
 from governor_langgraph.foreign import asking, settings
 from governor_langgraph.messages import reply_of, tools_of, usage_of
 
+
 class LangChainBackend:
     """A Backend of LangChain chat models by the policy's model names; other models have the backends of their names.
 

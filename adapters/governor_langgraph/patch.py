@@ -72,6 +72,8 @@ class _Part:
     def arguments(self, call: Call) -> dict[str, Any]:
         """What the model was bound to, with the rung over it."""
         policy = self.attempt.governor.policy
+        if not self.attempt.governed:
+            return self.kwargs
         return {**self.kwargs, **named(self.model, call.rung), **settings(self.model, call.rung, policy)}
 
     def reply(self, result: LLMResult, began: float) -> Reply:

@@ -63,7 +63,9 @@ class ModelWatcher(BaseCallbackHandler):
         if self.ungoverned == "pass":
             warnings.warn(f"{text}: it is neither limited nor booked", UngovernedModelWarning, stacklevel=2)
             return
-        mend = "use GovernedChat in its place, govern the graph with patch=True, or set `ungoverned: pass`"
+        mend = (
+            "use GovernedChat in its place, govern the graph with patch=True, or set `ungoverned: pass` in the policy"
+        )
         raise UngovernedModelError(f"{text}: {mend}")
 
 

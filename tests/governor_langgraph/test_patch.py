@@ -178,7 +178,7 @@ def test_a_provider_s_fault_is_a_failed_attempt(provider: Provider) -> None:
 def test_another_provider_s_rung_is_refused(provider: Provider) -> None:
     model = provider.chat()
     ladder = [{"id": "only", "model": "anthropic/claude", "answer_tokens": 100}]
-    with pytest.raises(UngovernedModelError, match="ChatOpenAI.*'anthropic/claude'"):
+    with pytest.raises(UngovernedModelError, match=r"ChatOpenAI.*'anthropic/claude'"):
         asked(graph_of(lambda state: {"messages": [model.invoke(state["messages"])]}, governor(ladder=ladder)))
 
 
