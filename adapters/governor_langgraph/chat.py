@@ -13,6 +13,7 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any, TypeAlias
 
+from langchain_core.caches import BaseCache
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.base import LanguageModelInput
@@ -24,8 +25,9 @@ from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.runnables.config import RunnableConfig, ensure_config, var_child_runnable_config
 from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.json import parse_partial_json
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from governor.arm import arm_of
 from governor.drivers import adrive, drive
 from governor.errors import NoAnswerError
 from governor.facade import Governor
@@ -58,6 +60,8 @@ class BackendChat(BaseChatModel):
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     governor: Governor
+    cache: BaseCache | bool | None = Field(default=False, exclude=True)
+    """Off, whatever cache LangChain has for the process: it knows no rung, and would give a rejected answer again."""
 
     @property
     def _llm_type(self) -> str:
@@ -205,7 +209,10 @@ class GovernedChat(BackendChat):
         else:
             bound = {"granted": governor.terms(step)}
         terms = attempt.terms if attempt else bound["granted"]
-        return governor, replace(step, messages=with_left(governor, terms, step)), bound
+        governed = attempt.governed if attempt else arm_of(step, terms) == "governed"
+        if governed:
+            step = replace(step, messages=with_left(governor, terms, step))
+        return governor, step, bound
 
     def _context(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What a step is told beside its messages and its place, given its tools and schema."""

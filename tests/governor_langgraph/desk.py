@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypedDict
 
@@ -14,7 +14,7 @@ from langgraph.graph.message import add_messages
 from governor import Governor, Outcome, Step, Usage
 from governor.ledger import open_ledger
 from governor.policy import policy_from
-from governor.protocols import Tracer
+from governor.protocols import Sink, Tracer
 from governor.records import Attempt, Call, Reply
 from governor.testing import ScriptedBackend
 from governor_langgraph import GovernedChat
@@ -84,12 +84,12 @@ class Desk:
         return govern(one_node(function, state).compile(**compiled), self.governor)
 
 
-def desk(script: Any, *, tracer: Tracer | None = None, **keys: Any) -> Desk:
+def desk(script: Any, *, tracer: Tracer | None = None, sinks: Sequence[Sink] = (), **keys: Any) -> Desk:
     """A desk under a policy of three rungs that begins at the lowest; `keys` are of its policy."""
     backend = script if isinstance(script, ScriptedBackend) else ScriptedBackend(script)
     policy = policy_from({"version": 1, "app": "test", "dial": 0.5, "ladder": LADDER, **keys})
     kept = Kept()
-    governor = Governor(policy, backend=backend, ledger=open_ledger("memory://"), sinks=[kept], tracer=tracer)
+    governor = Governor(policy, backend=backend, ledger=open_ledger("memory://"), sinks=[kept, *sinks], tracer=tracer)
     return Desk(governor, GovernedChat(governor=governor), backend, kept)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 
@@ -268,3 +270,20 @@ def test_inside_a_governed_node_it_is_what_is_left_of_the_nodes_budgets() -> Non
 
     at.graph(ask).invoke({}, {"configurable": {"thread_id": "t"}})
     assert at.backend.calls[1].messages[-1]["content"] == "3\n\n[Budget left: 475 tokens]"
+
+
+def test_in_shadow_nothing_is_told() -> None:
+    at = desk(named, mode="shadow", budget={"session": {"tokens": 1_000}, "tell": True})
+    at.chat.invoke(tool_round())
+    assert at.backend.calls[0].messages[-1]["content"] == "3"
+
+
+def test_a_cache_of_the_process_gives_no_rejected_answer_again(say: Callable[..., AIMessage]) -> None:
+    at = desk(by_rung(low="194", high="204"), verify={"regex": "204"})
+    set_llm_cache(InMemoryCache())
+    try:
+        graph = at.graph(lambda state: {"log": [say(at.chat).text]})
+        assert [graph.invoke({"question": "What is 12 * 17?"})["log"] for _ in range(2)] == [["204"], ["204"]]
+    finally:
+        set_llm_cache(None)
+    assert at.rungs == ["low", "high"] * 2

@@ -6,7 +6,9 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,11 @@ from langchain_core.runnables import RunnableLambda
 
 from governor.errors import NoAnswerError
 from governor.plan.bounds import bound
+from governor.protocols import Auditable
 from governor.records import Amount, Call, Reply, Usage
+from governor.telemetry.audit import audited
+from governor.telemetry.records import JsonlSink, read_records
+from governor.testing import ScriptedBackend
 from governor_langgraph.graph import govern
 from tests.governor_langgraph.desk import LADDER, Desk, State, desk, named, one_node, pinned, reply
 
@@ -208,6 +214,55 @@ async def test_many_calls_in_tasks_of_one_node_never_pass_a_limit() -> None:
     spent = at.spent("session:test/t")
     assert spent.tokens == 25 * refused.count(False) <= 300
     assert True in refused
+
+
+async def test_a_node_that_is_cancelled_leaves_nothing_held() -> None:
+    called = asyncio.Event()
+
+    class Hanging(ScriptedBackend):
+        async def acall(self, call: Call) -> Reply:
+            called.set()
+            await asyncio.sleep(60)
+            return named(call)
+
+    at = desk(Hanging([]), steps=pinned(ask="low"), budget=limited("session", 1_000))
+
+    async def ask(state: State) -> State:
+        return {"log": [(await at.chat.ainvoke("q")).text]}
+
+    running = asyncio.create_task(at.graph(ask).ainvoke(QUESTION, THREAD))
+    await called.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    balance = at.governor.ledger.balance("session:test/t")
+    assert (balance.reserved, balance.spent.calls) == (Amount(), 1)  # what was sent is booked at its bound
+
+
+def test_the_ledger_agrees_with_the_records_of_nodes_whatever_became_of_them(tmp_path: Path) -> None:
+    def script(call: Call) -> Reply:
+        return reply("204" if call.rung.id == "high" else "194")
+
+    sink = JsonlSink(tmp_path / "records.jsonl")
+    budget = {"session": {"tokens": 2_000}, "run": {"tokens": 900}, "app": {"tokens": 2_400, "per": "total"}}
+    at = desk(script, verify={"regex": "204"}, budget=budget, sinks=[sink])
+
+    def fails(state: State) -> State:
+        at.chat.invoke("q")
+        raise KeyError("mine")
+
+    for function in (asks(at, 1), fails, asks(at, 3), asks(at, 99), lambda state: {"log": [1]}):
+        with suppress(NoAnswerError, KeyError):
+            at.graph(function).invoke(QUESTION, THREAD)
+    at.governor.close()
+    ledger = at.governor.ledger
+    assert isinstance(ledger, Auditable)
+    lines = [dict(line) for line in read_records(tmp_path / "records.jsonl", strict=True)]
+    found = audited(lines, ledger.balances(), ledger.reservations(), time.time())
+    assert found.agrees
+    assert found.compared >= 3
+    assert {one.status for one in at.kept.nodes} >= {"accepted"}
+    assert at.spent("app:test").tokens <= 2_400
 
 
 # time

@@ -206,7 +206,7 @@ def test_an_error_handler_takes_over_what_the_node_raised(how: str) -> None:
     assert graph_of(at, ask, how, error_handler=mend).invoke({})["answer"] == "mended KeyError"
 
 
-@pytest.mark.parametrize("how", ["decorator", "govern"])
+@pytest.mark.parametrize("how", HOW)
 def test_a_cached_node_is_neither_run_nor_recorded_again(how: str) -> None:
     at = at_high()
     graph = graph_of(
