@@ -33,6 +33,7 @@ class NodeAttempt:
     rung: Rung
     ends: float | None
     silent: bool
+    number: int = 1
     calls: int = 0
     usage: Usage = Usage()
     refusal: Refusal | None = None
