@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any, Final
@@ -55,10 +55,8 @@ class GovernedGraph(Runnable[Any, Any]):
         with self._traced(turn):
             while True:
                 result = None
-                try:
+                with suppress(GoBack):
                     result = turn.graph.invoke(turn.input, turn.config, **kwargs)
-                except GoBack:
-                    pass
                 back = turn.trail.wanted()
                 if back is None:
                     return result
@@ -71,10 +69,8 @@ class GovernedGraph(Runnable[Any, Any]):
         with self._traced(turn):
             while True:
                 result = None
-                try:
+                with suppress(GoBack):
                     result = await turn.graph.ainvoke(turn.input, turn.config, **kwargs)
-                except GoBack:
-                    pass
                 back = turn.trail.wanted()
                 if back is None:
                     return result
@@ -97,10 +93,8 @@ class GovernedGraph(Runnable[Any, Any]):
             back: Back | None = None
             while True:
                 turn = self._back(turn, back) if back else turn
-                try:
+                with suppress(GoBack):
                     yield from turn.graph.stream(turn.input, turn.config, **kwargs)
-                except GoBack:
-                    pass
                 back = turn.trail.wanted()
                 if back is None:
                     return
@@ -123,11 +117,9 @@ class GovernedGraph(Runnable[Any, Any]):
             back: Back | None = None
             while True:
                 turn = await self._aback(turn, back) if back else turn
-                try:
+                with suppress(GoBack):
                     async for chunk in turn.graph.astream(turn.input, turn.config, **kwargs):
                         yield chunk
-                except GoBack:
-                    pass
                 back = turn.trail.wanted()
                 if back is None:
                     return
@@ -164,7 +156,9 @@ class GovernedGraph(Runnable[Any, Any]):
         if saver_of(self.graph) is None:
             return {name: value for name, value in kwargs.items() if name not in ("durability", "checkpoint_during")}
         if kwargs.get("durability") == "exit" or kwargs.get("checkpoint_during") is False:
-            raise RewindError("durability 'exit' keeps no checkpoint to go back to, as on_fail asks: use 'async' or 'sync'")
+            raise RewindError(
+                "durability 'exit' keeps no checkpoint to go back to, as on_fail asks: use 'async' or 'sync'"
+            )
         return kwargs
 
     def _back(self, turn: Turn, back: Back) -> Turn:

@@ -156,7 +156,8 @@ def _untaken(trail: Trail, rule: ToolRule, before: Made | None, call: Any) -> An
     result = trail.result(before)
     if not result:
         return _refused(call, "it was called so before, and what it answered was not kept")
-    return _renamed(_read(result), before.call, call["id"])
+    answer: Answer = _renamed(_read(result), before.call, call["id"])
+    return answer
 
 
 def _refused(call: Any, why: str) -> ToolMessage:

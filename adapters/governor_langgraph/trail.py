@@ -55,7 +55,7 @@ class Made:
     ended: bool = False
 
     def comes_again(self, other: Made) -> bool:
-        """Whether `other` is of a task that runs from its beginning again: after it was cut off, or as its node failed."""
+        """Whether `other` is of a task that runs from its beginning again: it was cut off, or its node rejected."""
         if self.turn < other.turn:
             return self.task == other.task
         outer, its = self.task.partition("|")[0], other.task.partition("|")[0]
@@ -118,7 +118,8 @@ class Past:
 
     def resumed(self, head: str) -> Past:
         """The same where the run goes on from its latest checkpoint: what was built on lost ones is undone."""
-        lost = [one.checkpoint for one in (*self.done, *self.made) if one.checkpoint > head]
+        built_on = [*(one.checkpoint for one in self.done), *(one.checkpoint for one in self.made)]
+        lost = [one for one in built_on if one > head]
         return self.before(min(lost)) if lost else replace(self, turn=self.turn + 1)
 
     def written(self) -> bytes:
@@ -169,7 +170,7 @@ class Trail:
         return trail
 
     def change(self, changed: Callable[[Past], Past]) -> None:
-        """Changes the past, where it is kept and here. LedgerError where it can't be kept, unless the policy is open."""
+        """Changes the past, where it is kept and here. LedgerError where it can't be and the policy is closed."""
         with self._lock:
             past = changed(self.past)
             if past != self.past:
@@ -250,8 +251,8 @@ class Trail:
 
     def _shelf(self) -> Shelf | None:
         """Where the trail is kept: not in a store that is awaited, as nodes that block can't."""
-        ledger = self.governor.ledger if self.durable else None
-        return ledger if isinstance(ledger, Shelf) and not iscoroutinefunction(ledger.load) else None
+        ledger: object = self.governor.ledger if self.durable else None
+        return ledger if isinstance(ledger, Shelf) and not _awaited(ledger.load) else None
 
     def _lost(self, fault: LedgerError) -> None:
         if self.governor.policy.fail == "closed":
@@ -262,6 +263,10 @@ class Trail:
         """The past lies under the thread, results under the run too, so that none is taken for another's."""
         key = f"run:{self.governor.policy.app}:{self.thread}" + (f":{self.past.run}{name}" if name else "")
         return key if len(key) <= LONGEST_KEY else f"run:{sha256(key.encode()).hexdigest()}"
+
+
+def _awaited(function: Any) -> bool:
+    return iscoroutinefunction(function)
 
 
 def _ended(past: Past, ended: Made) -> Past:

@@ -1,4 +1,4 @@
-"""The stretches of a governed run: each begins where it starts, is resumed, or goes back, and is one run of LangGraph."""
+"""The stretches of a governed run, each one run of LangGraph: from its start, from where it is resumed or went back."""
 
 from __future__ import annotations
 
@@ -142,7 +142,10 @@ def chosen_of(graph: CompiledStateGraph[Any, Any, Any, Any], config: RunnableCon
 
 
 def undriven(
-    graph: CompiledStateGraph[Any, Any, Any, Any], governor: Governor, input: Any, config: RunnableConfig | None  # noqa: A002
+    graph: CompiledStateGraph[Any, Any, Any, Any],
+    governor: Governor,
+    input: Any,  # noqa: A002
+    config: RunnableConfig | None,
 ) -> bool:
     """Whether LangGraph alone runs a call: as a part of another graph, or because it refuses it anyway.
 
@@ -196,7 +199,9 @@ def _resumed(turn: Turn, head: Head) -> Turn:
         trail.change(lambda past: past.resumed(head.checkpoint))
     if not head.branch:
         return turn
-    return replace(turn, config={**turn.config, "configurable": {**turn.config["configurable"], BRANCH_KEY: head.branch}})
+    return replace(
+        turn, config={**turn.config, "configurable": {**turn.config.get("configurable", {}), BRANCH_KEY: head.branch}}
+    )
 
 
 def _number(branch: str) -> int:

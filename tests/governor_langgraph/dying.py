@@ -83,7 +83,7 @@ def live(folder: Path, place: str = "", visit: int = 1) -> None:
             letters.write(f"{to}\n")
         return f"sent to {to}"
 
-    def write(state: State) -> State:
+    def write(state: Any) -> State:
         number = len(state["messages"])
         return {"messages": [AIMessage("", tool_calls=[{"name": "mail", "args": {"to": "ann"}, "id": f"c{number}"}])]}
 

@@ -114,7 +114,7 @@ class Desk:
     def ask(self, what: str) -> str:
         return str(self.chat.invoke([HumanMessage(what)]).text)
 
-    def node(self, name: str) -> Callable[[State], State]:
+    def node(self, name: str) -> Any:
         """A node that asks its model, and writes what it said to the log, the messages and the channel of its name."""
 
         def run(state: State) -> State:
@@ -124,7 +124,7 @@ class Desk:
 
         return run
 
-    def anode(self, name: str) -> Callable[[State], Any]:
+    def anode(self, name: str) -> Any:
         async def run(state: State) -> State:
             said = await self.chat.ainvoke([HumanMessage(f"{name} for {state.get('plan', 'nothing')}")])
             update = {"messages": [said], "log": [f"{name}: {said.text}"]}
@@ -136,7 +136,7 @@ class Desk:
         return govern(graph, self.governor)
 
 
-def check(state: State) -> State:
+def check(state: Any) -> State:
     """Finds a bad plan; asks no model."""
     if "bad" in state["plan"]:
         raise CheckFailedError(f"the {state['plan']} does not hold")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import pytest
 from langchain_core.messages import HumanMessage
@@ -140,12 +140,14 @@ def test_the_higher_rung_holds_for_that_step_alone() -> None:
     for name, run in (("plan", desk.node("plan")), ("solve", desk.node("solve")), ("check", first_plan)):
         builder.add_node(name, run)
     builder.add_edge(START, "plan").add_edge("plan", "check").add_edge("solve", END)
-    builder.add_conditional_edges("check", lambda state: "plan" if len(state["log"]) < 2 else "solve", ["plan", "solve"])
+    builder.add_conditional_edges(
+        "check", lambda state: "plan" if len(state["log"]) < 2 else "solve", ["plan", "solve"]
+    )
     desk.govern(builder.compile()).invoke(GO)
     assert desk.asked == ["plan low", "plan mid", "plan low", "solve low"]
 
 
-def first_plan(state: State) -> State:
+def first_plan(state: Any) -> State:
     if "bad" in state["log"][0]:
         raise CheckFailedError("the first plan does not hold")
     return {}
@@ -251,10 +253,10 @@ class Fan(TypedDict, total=False):
 
 
 def fan(desk: Desk) -> Any:
-    def part(state: Fan) -> Fan:
+    def part(state: Any) -> Fan:
         return {"parts": [desk.ask(f"part {state['topic']}")]}
 
-    def join(state: Fan) -> Fan:
+    def join(state: Any) -> Fan:
         if any("bad" in one for one in state["parts"]):
             raise CheckFailedError("a part is bad")
         return {}
@@ -411,7 +413,7 @@ def test_rewinds_are_counted_and_floors_kept_over_interrupts() -> None:
 async def test_an_interrupt_beside_a_failing_node_waits_for_the_new_branch() -> None:
     desk = Desk.made()
 
-    async def approve(state: State) -> State:
+    async def approve(state: Any) -> State:
         return {"log": [f"approved: {interrupt(state['plan'])}"]}
 
     builder = StateGraph(State)
@@ -520,7 +522,7 @@ def test_what_is_bound_to_the_graph_is_found() -> None:
     built = chain(("plan", desk.node("plan")), ("check", check)).compile(checkpointer=InMemorySaver())
     graph = desk.govern(built.with_config(THREAD))
     assert graph.invoke(GO)["plan"] == "plan good mid"
-    assert graph.with_config(tags=["t"]).get_state(THREAD).values["plan"] == "plan good mid"
+    assert cast("Any", graph.with_config(tags=["t"])).get_state(THREAD).values["plan"] == "plan good mid"
 
 
 def test_everything_else_is_asked_of_the_graph() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,9 @@ def address(server: PostgresServer) -> str:
 
 
 @contextmanager
-def saver_of(kind: str, folder: Path, request: pytest.FixtureRequest) -> Iterator[BaseCheckpointSaver[Any]]:
+def saver_of(
+    kind: str, folder: Path, request: pytest.FixtureRequest
+) -> Generator[BaseCheckpointSaver[Any], None, None]:
     if kind == "memory":
         yield InMemorySaver()
         return
@@ -59,7 +61,7 @@ def saver_of(kind: str, folder: Path, request: pytest.FixtureRequest) -> Iterato
 @asynccontextmanager
 async def asaver_of(
     kind: str, folder: Path, request: pytest.FixtureRequest
-) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+) -> AsyncGenerator[BaseCheckpointSaver[Any], None]:
     if kind == "memory":
         yield InMemorySaver()
         return
@@ -77,7 +79,7 @@ async def asaver_of(
         yield saver
 
 
-def approve(state: State) -> State:
+def approve(state: Any) -> State:
     return {"log": [f"approved: {interrupt(state['plan'])}"]}
 
 
