@@ -26,6 +26,7 @@ GovernorError
 ├── NoAnswerError          a governed step ended without an answer, where an answer has to be returned
 ├── UngovernedModelError   a chat model inside a governed node can't take the node's rung
 ├── CheckFailedError       a node found that the work so far is wrong: raised by an application's own code
+├── RewindError            a graph should go back to an earlier step and can't
 ├── FeedbackError          feedback about a step that is not known here, or was given already
 └── ModelFileError         a local model file is absent, truncated or not the one recorded
 """
@@ -277,6 +278,10 @@ class UngovernedModelError(GovernorError):
 
 class CheckFailedError(GovernorError):
     """Raise it in a node that finds the work so far to be wrong; the policy's `on_fail` says which step is redone."""
+
+
+class RewindError(GovernorError):
+    """A graph should go back to an earlier step and can't: its checkpoint is gone, or nothing drives the graph."""
 
 
 class FeedbackError(GovernorError):

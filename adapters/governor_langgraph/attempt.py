@@ -34,6 +34,7 @@ class NodeAttempt:
     ends: float | None
     governed: bool = True
     asked: bool = False
+    number: int = 1
     usage: Usage = Usage()
     spent: Amount = Amount()
     refusal: Refusal | None = None

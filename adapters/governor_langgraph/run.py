@@ -85,7 +85,7 @@ class NodeRun:
         """What models are told while an attempt runs."""
         limit = least(self.step.deadline, self.terms.deadline)
         ends = None if limit is None else self.started + limit
-        return NodeAttempt(self.governor, self.step, self.terms, call.rung, ends, self.governed)
+        return NodeAttempt(self.governor, self.step, self.terms, call.rung, ends, self.governed, number=call.attempt)
 
     @contextmanager
     def attempting(self, call: Call) -> Generator[_Attempting, None, None]:
@@ -139,10 +139,11 @@ class NodeRun:
         verifier = self.governor.verifier(self.step, self.terms)
         rates = (verifier.sensitivity, verifier.false_accept) if verifier else (1.0, 1.0)
         priced = any(rung.price != Price() for rung in self.terms.ladder)
+        place = place_of(self.config)
         return Done(
             self.step.node,
-            self.step.index,
-            place_of(self.config).checkpoint,
+            place.task,
+            place.checkpoint,
             self.floor + ladder.index(outcome.rung),
             self.floor + len(ladder) - 1,
             wrong(outcome, *rates) * self.doubt,
@@ -203,7 +204,7 @@ def begun(governor: Governor, source: Source, state: Any, config: RunnableConfig
     )
     granted = callable_terms(governor.terms(step, nested=True))
     trail = trail_of(config)
-    redone = trail.past.redone(place.node, place.index) if trail else None
+    redone = trail.past.redone(place) if trail else None
     floor = min(redone.rung, len(granted.ladder) - 1) if redone else 0
     modes = tuple(one for one in granted.modes if one in RERUNS)
     granted = replace(granted, ladder=granted.ladder[floor:], modes=modes, continues=frozenset())

@@ -14,6 +14,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.runnables.config import RunnableConfig, ensure_config
 from langgraph.errors import GraphBubbleUp
 
+from governor.arm import arm_of
 from governor.errors import CheckFailedError
 from governor.facade import Governor
 from governor.policy import Policy
@@ -47,21 +48,25 @@ class GoBack(GraphBubbleUp):
 @contextmanager
 def overseen(run: NodeRun) -> Generator[None, None, None]:
     """While a node runs in a graph that can go back: GoBack where it failed and the policy blames an earlier step."""
-    trail, step, inner = trail_of(run.config), run.step, not place_of(run.config).checkpoint
+    trail, place = trail_of(run.config), place_of(run.config)
+    if trail is None or arm_of(run.step, run.terms) != "governed":
+        yield
+        return
     try:
         yield
     except CheckFailedError as failed:
-        back = trail.back(step, str(failed), inner=inner) if trail else None
-        if back is None:
-            raise
-        raise GoBack(back) from failed
-    if trail is None or run.outcome is None:
-        return
-    if failure := run.failure:
-        back = trail.back(step, failure, inner=inner)
+        back = trail.back(run.step, place)
         if back is not None:
-            raise GoBack(back)
-    if not inner:
+            raise GoBack(back) from failed
+        if trail.past.backs:
+            failed.add_note(f"the run went back {len(trail.past.backs)} times before")
+        raise
+    if run.outcome is None:
+        return
+    back = trail.back(run.step, place) if run.failure else None
+    if back is not None:
+        raise GoBack(back)
+    if not place.inner:
         trail.walked(run.done)
 
 

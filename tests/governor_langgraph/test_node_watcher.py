@@ -45,7 +45,10 @@ def test_a_foreign_model_is_an_error_that_names_node_model_and_remedies(way: str
 
     with pytest.raises(UngovernedModelError) as caught:
         graph_of(at, ask, how).invoke({})
-    assert str(caught.value) == f"{FOREIGN}: use GovernedChat in its place, or set `ungoverned: pass` in the policy"
+    remedies = (
+        "use GovernedChat in its place, govern the graph with patch=True, or set `ungoverned: pass` in the policy"
+    )
+    assert str(caught.value) == f"{FOREIGN}: {remedies}"
     assert model.i == 0  # it was found before it was asked
 
 

@@ -95,6 +95,15 @@ def graph_of(ask: Any, governed: Governor, **options: Any) -> GovernedGraph:
     return govern(builder.compile(), governed, patch=True, **options)
 
 
+def asks(model: ChatOpenAI) -> Any:
+    """A node that asks the model."""
+
+    def solve(state: MessagesState) -> Any:
+        return {"messages": [model.invoke(state["messages"])]}
+
+    return solve
+
+
 def asked(graph: GovernedGraph, run: str = "sync") -> Any:
     state = {"messages": [("user", "What is 6 * 7?")]}
     config: Any = {"configurable": {"thread_id": "t"}}
@@ -163,7 +172,7 @@ def test_a_budget_refuses_before_the_request_is_sent(provider: Provider) -> None
     model = provider.chat()
     one = governor(budget={"session": {"tokens": 20}}, verify=None)
     with pytest.raises(NoAnswerError) as refused:
-        asked(graph_of(lambda state: {"messages": [model.invoke(state["messages"])]}, one))
+        asked(graph_of(asks(model), one))
     assert refused.value.outcome.refusal is not None
     assert provider.asked == []
 
@@ -172,14 +181,14 @@ def test_a_provider_s_fault_is_a_failed_attempt(provider: Provider) -> None:
     model = provider.chat()
     provider.status = 401
     with pytest.raises(NoAnswerError, match="BackendAuthError"):
-        asked(graph_of(lambda state: {"messages": [model.invoke(state["messages"])]}, governor()))
+        asked(graph_of(asks(model), governor()))
 
 
 def test_another_provider_s_rung_is_refused(provider: Provider) -> None:
     model = provider.chat()
     ladder = [{"id": "only", "model": "anthropic/claude", "answer_tokens": 100}]
     with pytest.raises(UngovernedModelError, match=r"ChatOpenAI.*'anthropic/claude'"):
-        asked(graph_of(lambda state: {"messages": [model.invoke(state["messages"])]}, governor(ladder=ladder)))
+        asked(graph_of(asks(model), governor(ladder=ladder)))
 
 
 def test_outside_of_governed_nodes_a_patched_model_is_as_before(provider: Provider) -> None:
@@ -196,7 +205,7 @@ def test_outside_of_governed_nodes_a_patched_model_is_as_before(provider: Provid
 def test_without_the_patch_the_node_is_refused(provider: Provider) -> None:
     model = provider.chat()
     builder = StateGraph(MessagesState)
-    builder.add_node("solve", lambda state: {"messages": [model.invoke(state["messages"])]})
+    builder.add_node("solve", asks(model))
     builder.add_edge(START, "solve")
     with pytest.raises(UngovernedModelError, match="patch=True"):
         asked(govern(builder.compile(), governor()))
@@ -206,7 +215,7 @@ def test_without_the_patch_the_node_is_refused(provider: Provider) -> None:
 def test_in_shadow_the_request_is_what_it_was(provider: Provider) -> None:
     model = provider.chat()
     one = governor(mode="shadow")
-    asked(graph_of(lambda state: {"messages": [model.invoke(state["messages"])]}, one))
+    asked(graph_of(asks(model), one))
     (body,) = provider.asked
     assert body["model"] == "gpt-5"
     assert "reasoning_effort" not in body
