@@ -57,7 +57,10 @@ class Left(Unneeded):
 
 @dataclass(slots=True)
 class NodeRun:
-    """One run of a governed node. Mutable: it keeps what each attempt returned, which LangGraph must get unchanged."""
+    """One run of a governed node. Mutable: it keeps what each attempt returned, which LangGraph must get unchanged.
+
+    `asked` says that a model was asked in an attempt before, `refusal` which budget last refused one.
+    """
 
     governor: Governor
     step: Step
@@ -70,6 +73,7 @@ class NodeRun:
     watcher: ModelWatcher | None = None
     floor: int = 0
     doubt: float = 1.0
+    asked: bool = False
     refusal: Refusal | None = None
     results: list[tuple[Reply, Any, Held]] = field(default_factory=list)
     outcome: Outcome | None = None
@@ -96,14 +100,15 @@ class NodeRun:
         try:
             with entered(attempt):
                 yield attempting
-        except NoAnswerError as fault:
-            raise attempting.failed(fault) from fault
         except BaseException as cause:
+            if isinstance(cause, NoAnswerError) and attempt.asked:
+                raise attempting.failed(cause) from cause
             attempting.held.release()  # nothing of it is rejected: it is seen as without a policy
             if isinstance(cause, GraphBubbleUp):
                 raise Left(cause) from cause
             raise
         finally:
+            self.asked = self.asked or attempt.asked
             self.refusal = attempt.refusal or self.refusal
             var_child_runnable_config.reset(token)
 
@@ -169,7 +174,7 @@ class _Attempting:
     def reply(self, result: Any) -> Reply:
         """The reply that a result comes to; Untouched where there was nothing to govern."""
         attempt = self.attempt
-        if not attempt.asked:
+        if not (attempt.asked or self.run.asked):
             raise Untouched(result)
         reply = replace(
             self.run.source.reply(result),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -207,6 +208,50 @@ def test_a_node_that_asks_no_model_is_untouched(run: Callable[..., Any]) -> None
     assert at.kept.outcomes == []
     assert at.kept.attempts == []
     assert at.spent("session:test/t") == Amount()
+
+
+def test_a_second_attempt_that_asks_no_model_is_judged_like_the_first(run: Callable[..., Any]) -> None:
+    at, tries = desk(named, verify=RIGHT), [1]
+
+    def ask(state: Any) -> State:
+        if tries.pop():
+            tries.append(0)
+            return {"answer": at.chat.invoke("q").text}
+        tries.append(0)
+        return {"answer": "204 by rule"}
+
+    assert run(at, ask)["answer"] == "204 by rule"
+    assert [(one.status, one.answer, one.spent.tokens) for one in at.kept.nodes] == [("accepted", "204 by rule", 25)]
+
+
+def test_a_failure_elsewhere_is_the_nodes_own_exception() -> None:
+    """A model in a thread without the node's context is a step of its own, and so is its failure."""
+    at, tries = desk(lambda call: BackendUnavailableError("down", sent=False)), []
+
+    def ask(state: Any) -> State:
+        tries.append(1)
+        with ThreadPoolExecutor(1) as threads:
+            return {"answer": threads.submit(at.chat.invoke, "q").result().text}
+
+    with pytest.raises(NoAnswerError, match="step 'default'"):
+        at.graph(ask).invoke(QUESTION)
+    assert len(tries) == 1
+
+
+ODD: list[Any] = [
+    {"messages": [HumanMessage([{"type": "strange", "x": 1}, {"type": "text", "text": "hi"}])]},
+    {"messages": [ToolMessage("3", tool_call_id="nowhere")]},
+    {"messages": [AIMessage("", tool_calls=[{"id": None, "name": "f", "args": {}}])]},
+    {"question": b"bytes"},
+    {},
+]
+
+
+@pytest.mark.parametrize("state", ODD)
+def test_no_state_is_too_odd_for_a_node_to_run_on(state: Any) -> None:
+    at = desk(named, verify={"regex": "low|fixed"})
+    assert at.graph(lambda state: {"answer": "fixed"}).invoke(state)["answer"] == "fixed"
+    assert at.graph(lambda state: {"answer": at.chat.invoke("q").text}).invoke(state)["answer"] == "low"
 
 
 def test_a_returned_object_reaches_langgraph_as_it_is() -> None:
