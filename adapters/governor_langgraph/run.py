@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, GraphInterrupt
 
 from governor import loop
 from governor.arm import arm_of, unenforced
@@ -29,6 +29,7 @@ from governor.records import Call, Outcome, Price, Reply, Step
 from governor_langgraph.attempt import NodeAttempt, entered
 from governor_langgraph.blame import Done, wrong
 from governor_langgraph.held import Held
+from governor_langgraph.paused import pause, paused
 from governor_langgraph.place import place_of
 from governor_langgraph.purse import PursePlanner
 from governor_langgraph.source import Source
@@ -59,7 +60,8 @@ class Left(Unneeded):
 class NodeRun:
     """One run of a governed node. Mutable: it keeps what each attempt returned, which LangGraph must get unchanged.
 
-    `asked` says that a model was asked in an attempt before, `refusal` which budget last refused one.
+    `asked` says that a model was asked in an attempt before, or before an interrupt, `refusal` which budget last refused
+    one.
     """
 
     governor: Governor
@@ -104,6 +106,8 @@ class NodeRun:
             if isinstance(cause, NoAnswerError) and attempt.asked:
                 raise attempting.failed(cause) from cause
             attempting.held.release()  # nothing of it is rejected: it is seen as without a policy
+            if isinstance(cause, GraphInterrupt) and self.governed and (attempt.asked or self.asked):
+                pause(self.governor, self.config)
             if isinstance(cause, GraphBubbleUp):
                 raise Left(cause) from cause
             raise
@@ -228,6 +232,7 @@ def begun(governor: Governor, source: Source, state: Any, config: RunnableConfig
         ModelWatcher(place.node, governor.policy.ungoverned) if governed else None,
         floor,
         redone.doubt if redone else 1.0,
+        governed and paused(governor, config),
     )
 
 

@@ -329,3 +329,45 @@ def test_an_ai_message_alone_may_be_returned() -> None:
     said = govern(builder.compile(), at.governor).invoke({"messages": [HumanMessage("12 * 17?")]})["messages"][-1]
     assert isinstance(said, AIMessage)
     assert said.content == "204"
+
+
+@pytest.mark.parametrize("how", ["govern", "decorator"])
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_graph_inside_a_node_begins_anew_with_each_attempt(saved: bool, how: str) -> None:
+    at = desk(by_rung(low="194", high="204"), verify=RIGHT)
+    inner: Any = StateGraph(State)
+    inner.add_node("draft", lambda state: {"log": [at.chat.invoke("q").text]})
+    inner.add_node("copy", lambda state: {"answer": state["log"][-1], "log": ["copied"]})
+    inner.add_edge(START, "draft").add_edge("draft", "copy").add_edge("copy", END)
+    compiled = {"checkpointer": InMemorySaver()} if saved else {}
+    outer = one_node(inner.compile() if how == "govern" else node(at.governor)(inner.compile())).compile(**compiled)
+    graph = govern(outer, at.governor) if how == "govern" else outer
+    ended = graph.invoke(QUESTION, {"configurable": {"thread_id": "t"}})
+    assert (ended["answer"], ended["log"]) == ("204", ["204", "copied"])
+    assert at.rungs == ["low", "high"]
+
+
+def test_an_interrupt_inside_a_graph_inside_a_node_resumes_there() -> None:
+    at = desk(by_rung(low="194", high="204"), verify=RIGHT)
+    inner: Any = StateGraph(State)
+    inner.add_node("draft", lambda state: {"answer": at.chat.invoke("q").text})
+    inner.add_node("check", lambda state: {"log": [interrupt(state["answer"])]})
+    inner.add_edge(START, "draft").add_edge("draft", "check").add_edge("check", END)
+    graph = at.graph(inner.compile(), checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+    asked = [one.value for one in graph.invoke(QUESTION, config)["__interrupt__"]]
+    assert asked == ["194"]
+    assert graph.get_state(config, subgraphs=True).tasks[0].state.next == ("check",)
+    again = graph.invoke(Command(resume="hm"), config)
+    assert [one.value for one in again["__interrupt__"]] == ["204"]
+    ended = graph.invoke(Command(resume="ok"), config)
+    assert (ended["answer"], ended["log"]) == ("204", ["ok"])
+
+
+def test_a_node_that_asks_a_human_and_no_model_stays_untouched() -> None:
+    at = desk([], verify={"regex": "never"})
+    graph = at.graph(lambda state: {"answer": interrupt("may I?")}, checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+    graph.invoke(QUESTION, config)
+    assert graph.invoke(Command(resume="yes"), config)["answer"] == "yes"
+    assert at.kept.outcomes == []
