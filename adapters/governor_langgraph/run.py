@@ -60,8 +60,8 @@ class Left(Unneeded):
 class NodeRun:
     """One run of a governed node. Mutable: it keeps what each attempt returned, which LangGraph must get unchanged.
 
-    `asked` says that a model was asked in an attempt before, or before an interrupt, `refusal` which budget last refused
-    one.
+    `asked` says that a model was asked in an attempt before, or before an interrupt; `refusal` which budget refused one
+    last.
     """
 
     governor: Governor

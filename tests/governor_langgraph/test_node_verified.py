@@ -339,7 +339,7 @@ def test_a_graph_inside_a_node_begins_anew_with_each_attempt(saved: bool, how: s
     inner.add_node("draft", lambda state: {"log": [at.chat.invoke("q").text]})
     inner.add_node("copy", lambda state: {"answer": state["log"][-1], "log": ["copied"]})
     inner.add_edge(START, "draft").add_edge("draft", "copy").add_edge("copy", END)
-    compiled = {"checkpointer": InMemorySaver()} if saved else {}
+    compiled: dict[str, Any] = {"checkpointer": InMemorySaver()} if saved else {}
     outer = one_node(inner.compile() if how == "govern" else node(at.governor)(inner.compile())).compile(**compiled)
     graph = govern(outer, at.governor) if how == "govern" else outer
     ended = graph.invoke(QUESTION, {"configurable": {"thread_id": "t"}})
