@@ -22,6 +22,7 @@ from governor.facade import Governor
 from governor.policy import Policy
 from governor.telemetry.spans import rewind_name, run_name
 from governor_langgraph.blame import Back
+from governor_langgraph.patch import patch as patched
 from governor_langgraph.place import RUN_KEY
 from governor_langgraph.source import Source
 from governor_langgraph.trail import TRAIL_KEY, Trail
@@ -170,11 +171,15 @@ def govern(
     policy: Governor | Policy | str | Path,
     *,
     sources: Mapping[str, Source] = _NO_SOURCES,
+    patch: bool = False,
 ) -> GovernedGraph:
     """Governs every node of a graph that someone else built; the graph itself stays as it is.
 
-    `sources` says, by node, what is asked and judged where the state does not tell.
+    `sources` says, by node, what is asked and judged where the state does not tell. `patch` lets chat models that know
+    nothing of Governor take the rungs of its nodes (see governor_langgraph.patch).
     """
+    if patch:
+        patched()
     governor = governor_of(policy)
     nodes = {
         name: one.copy({"bound": GovernedNode(one.bound, governor, sources.get(name, Source()), _seconds(graph, one))})
