@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, GraphInterrupt
 
 from governor import loop
 from governor.arm import arm_of, unenforced
@@ -29,6 +29,7 @@ from governor.records import Call, Outcome, Price, Reply, Step
 from governor_langgraph.attempt import NodeAttempt, entered
 from governor_langgraph.blame import Done, wrong
 from governor_langgraph.held import Held
+from governor_langgraph.paused import pause, paused
 from governor_langgraph.place import place_of
 from governor_langgraph.purse import PursePlanner
 from governor_langgraph.source import Source
@@ -57,7 +58,11 @@ class Left(Unneeded):
 
 @dataclass(slots=True)
 class NodeRun:
-    """One run of a governed node. Mutable: it keeps what each attempt returned, which LangGraph must get unchanged."""
+    """One run of a governed node. Mutable: it keeps what each attempt returned, which LangGraph must get unchanged.
+
+    `asked` says that a model was asked in an attempt before, or before an interrupt; `refusal` which budget refused one
+    last.
+    """
 
     governor: Governor
     step: Step
@@ -70,6 +75,7 @@ class NodeRun:
     watcher: ModelWatcher | None = None
     floor: int = 0
     doubt: float = 1.0
+    asked: bool = False
     refusal: Refusal | None = None
     results: list[tuple[Reply, Any, Held]] = field(default_factory=list)
     outcome: Outcome | None = None
@@ -96,14 +102,17 @@ class NodeRun:
         try:
             with entered(attempt):
                 yield attempting
-        except NoAnswerError as fault:
-            raise attempting.failed(fault) from fault
         except BaseException as cause:
+            if isinstance(cause, NoAnswerError) and attempt.asked:
+                raise attempting.failed(cause) from cause
             attempting.held.release()  # nothing of it is rejected: it is seen as without a policy
+            if isinstance(cause, GraphInterrupt) and self.governed and (attempt.asked or self.asked):
+                pause(self.governor, self.config)
             if isinstance(cause, GraphBubbleUp):
                 raise Left(cause) from cause
             raise
         finally:
+            self.asked = self.asked or attempt.asked
             self.refusal = attempt.refusal or self.refusal
             var_child_runnable_config.reset(token)
 
@@ -170,7 +179,7 @@ class _Attempting:
     def reply(self, result: Any) -> Reply:
         """The reply that a result comes to; Untouched where there was nothing to govern."""
         attempt = self.attempt
-        if not attempt.asked:
+        if not (attempt.asked or self.run.asked):
             raise Untouched(result)
         reply = replace(
             self.run.source.reply(result),
@@ -224,6 +233,7 @@ def begun(governor: Governor, source: Source, state: Any, config: RunnableConfig
         ModelWatcher(place.node, governor.policy.ungoverned) if governed else None,
         floor,
         redone.doubt if redone else 1.0,
+        governed and paused(governor, config),
     )
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import StreamWriter
+from langgraph.types import StreamWriter, interrupt
 
 from governor.protocols import Delta
 from governor.records import Call, Reply
@@ -250,3 +251,17 @@ def test_the_accepted_answer_is_streamed_beside_other_nodes_in_order() -> None:
     first_update = next(number for number, (mode, _) in enumerate(seen) if mode == "updates")
     assert "".join(chunk[0].content for mode, chunk in seen[:first_update] if mode == "messages") == GOOD
     assert seen[-1] == ("updates", {"after": {"log": [GOOD]}})
+
+
+def test_a_draft_is_shown_before_the_interrupt_that_asks_about_it() -> None:
+    at = verified()
+
+    def ask(state: Any) -> State:
+        draft = at.chat.invoke(state["messages"]).text
+        return {"answer": f"{draft} {interrupt('may I?')}"}
+
+    graph = at.graph(ask, checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+    seen = list(graph.stream(ASKED, config, stream_mode=["messages", "updates"]))
+    assert "".join(chunk[0].content for mode, chunk in seen if mode == "messages") == WRONG
+    assert "__interrupt__" in seen[-1][1]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -209,6 +210,50 @@ def test_a_node_that_asks_no_model_is_untouched(run: Callable[..., Any]) -> None
     assert at.spent("session:test/t") == Amount()
 
 
+def test_a_second_attempt_that_asks_no_model_is_judged_like_the_first(run: Callable[..., Any]) -> None:
+    at, tries = desk(named, verify=RIGHT), [1]
+
+    def ask(state: Any) -> State:
+        if tries.pop():
+            tries.append(0)
+            return {"answer": at.chat.invoke("q").text}
+        tries.append(0)
+        return {"answer": "204 by rule"}
+
+    assert run(at, ask)["answer"] == "204 by rule"
+    assert [(one.status, one.answer, one.spent.tokens) for one in at.kept.nodes] == [("accepted", "204 by rule", 25)]
+
+
+def test_a_failure_elsewhere_is_the_nodes_own_exception() -> None:
+    """A model in a thread without the node's context is a step of its own, and so is its failure."""
+    at, tries = desk(lambda call: BackendUnavailableError("down", sent=False)), []
+
+    def ask(state: Any) -> State:
+        tries.append(1)
+        with ThreadPoolExecutor(1) as threads:
+            return {"answer": threads.submit(at.chat.invoke, "q").result().text}
+
+    with pytest.raises(NoAnswerError, match="step 'default'"):
+        at.graph(ask).invoke(QUESTION)
+    assert len(tries) == 1
+
+
+ODD: list[Any] = [
+    {"messages": [HumanMessage([{"type": "strange", "x": 1}, {"type": "text", "text": "hi"}])]},
+    {"messages": [ToolMessage("3", tool_call_id="nowhere")]},
+    {"messages": [AIMessage("", tool_calls=[{"id": None, "name": "f", "args": {}}])]},
+    {"question": b"bytes"},
+    {},
+]
+
+
+@pytest.mark.parametrize("state", ODD)
+def test_no_state_is_too_odd_for_a_node_to_run_on(state: Any) -> None:
+    at = desk(named, verify={"regex": "low|fixed"})
+    assert at.graph(lambda state: {"answer": "fixed"}).invoke(state)["answer"] == "fixed"
+    assert at.graph(lambda state: {"answer": at.chat.invoke("q").text}).invoke(state)["answer"] == "low"
+
+
 def test_a_returned_object_reaches_langgraph_as_it_is() -> None:
     at, told = desk(named), {"answer": "x"}
 
@@ -284,3 +329,45 @@ def test_an_ai_message_alone_may_be_returned() -> None:
     said = govern(builder.compile(), at.governor).invoke({"messages": [HumanMessage("12 * 17?")]})["messages"][-1]
     assert isinstance(said, AIMessage)
     assert said.content == "204"
+
+
+@pytest.mark.parametrize("how", ["govern", "decorator"])
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_graph_inside_a_node_begins_anew_with_each_attempt(saved: bool, how: str) -> None:
+    at = desk(by_rung(low="194", high="204"), verify=RIGHT)
+    inner: Any = StateGraph(State)
+    inner.add_node("draft", lambda state: {"log": [at.chat.invoke("q").text]})
+    inner.add_node("copy", lambda state: {"answer": state["log"][-1], "log": ["copied"]})
+    inner.add_edge(START, "draft").add_edge("draft", "copy").add_edge("copy", END)
+    compiled: dict[str, Any] = {"checkpointer": InMemorySaver()} if saved else {}
+    outer = one_node(inner.compile() if how == "govern" else node(at.governor)(inner.compile())).compile(**compiled)
+    graph = govern(outer, at.governor) if how == "govern" else outer
+    ended = graph.invoke(QUESTION, {"configurable": {"thread_id": "t"}})
+    assert (ended["answer"], ended["log"]) == ("204", ["204", "copied"])
+    assert at.rungs == ["low", "high"]
+
+
+def test_an_interrupt_inside_a_graph_inside_a_node_resumes_there() -> None:
+    at = desk(by_rung(low="194", high="204"), verify=RIGHT)
+    inner: Any = StateGraph(State)
+    inner.add_node("draft", lambda state: {"answer": at.chat.invoke("q").text})
+    inner.add_node("check", lambda state: {"log": [interrupt(state["answer"])]})
+    inner.add_edge(START, "draft").add_edge("draft", "check").add_edge("check", END)
+    graph = at.graph(inner.compile(), checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+    asked = [one.value for one in graph.invoke(QUESTION, config)["__interrupt__"]]
+    assert asked == ["194"]
+    assert graph.get_state(config, subgraphs=True).tasks[0].state.next == ("check",)
+    again = graph.invoke(Command(resume="hm"), config)
+    assert [one.value for one in again["__interrupt__"]] == ["204"]
+    ended = graph.invoke(Command(resume="ok"), config)
+    assert (ended["answer"], ended["log"]) == ("204", ["ok"])
+
+
+def test_a_node_that_asks_a_human_and_no_model_stays_untouched() -> None:
+    at = desk([], verify={"regex": "never"})
+    graph = at.graph(lambda state: {"answer": interrupt("may I?")}, checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+    graph.invoke(QUESTION, config)
+    assert graph.invoke(Command(resume="yes"), config)["answer"] == "yes"
+    assert at.kept.outcomes == []

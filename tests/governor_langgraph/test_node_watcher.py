@@ -15,6 +15,7 @@ from governor_langgraph.watcher import UngovernedModelWarning, told
 from tests.governor_langgraph.desk import Desk, State, desk, named, one_node
 
 HOW = ("govern", "decorator")
+REMEDIES = "use GovernedChat in its place, govern the graph with patch=True, or set `ungoverned: pass` in the policy"
 FOREIGN = "node 'ask' calls FakeListChatModel, which does not take the node's rung"
 
 
@@ -45,10 +46,7 @@ def test_a_foreign_model_is_an_error_that_names_node_model_and_remedies(way: str
 
     with pytest.raises(UngovernedModelError) as caught:
         graph_of(at, ask, how).invoke({})
-    remedies = (
-        "use GovernedChat in its place, govern the graph with patch=True, or set `ungoverned: pass` in the policy"
-    )
-    assert str(caught.value) == f"{FOREIGN}: {remedies}"
+    assert str(caught.value) == f"{FOREIGN}: {REMEDIES}"
     assert model.i == 0  # it was found before it was asked
 
 
