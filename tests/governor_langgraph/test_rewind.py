@@ -536,6 +536,18 @@ def test_everything_else_is_asked_of_the_graph() -> None:
         _ = graph.no_such_thing
 
 
+def test_the_states_of_subgraphs_are_found() -> None:
+    desk = Desk.made(needs={})
+    inner = asking(desk, first=True).compile()
+    graph = desk.govern(chain(("sub", inner)).compile(checkpointer=InMemorySaver()))
+    graph.invoke(GO, THREAD)
+    (task,) = graph.get_state(THREAD, subgraphs=True).tasks
+    assert task.state.next == ("approve",)
+    assert [name for name, _ in graph.get_subgraphs()] == ["sub"]
+    assert "sub:approve" in graph.get_graph(xray=True).nodes
+    assert graph.invoke(Command(resume="yes"), THREAD)["log"][0] == "approved: yes"
+
+
 def test_states_that_no_checkpoint_takes_are_carried_without_a_checkpointer() -> None:
     class Held(TypedDict, total=False):
         plan: str

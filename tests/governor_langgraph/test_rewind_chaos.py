@@ -200,6 +200,19 @@ def test_after_a_write_that_failed_a_run_goes_on_to_the_same_state(number: int) 
     assert len(desk.asked) <= CALLS + 1
 
 
+@pytest.mark.parametrize("number", range(2, 9))
+def test_writes_that_fail_behind_the_run_s_back_do_not_change_where_it_ends(number: int) -> None:
+    """LangGraph writes beside the next step, and drops the error of a write while another leaves the run."""
+    desk = Desk.made()
+    graph = planner(desk, checkpointer=Failing(number))
+    try:
+        state = graph.invoke(GO, THREAD, durability="async")
+    except (OSError, RewindError):
+        state = graph.invoke(None, THREAD, durability="async")
+    assert told(state) == RAISED
+    assert len(desk.asked) <= CALLS + 2
+
+
 def test_a_checkpoint_that_is_lost_is_told_where_a_run_would_go_back_to_it() -> None:
     class Forgetful(InMemorySaver):
         def get_tuple(self, config: Any) -> Any:
