@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -15,10 +16,11 @@ from typing import Any
 from governor.errors import LedgerError
 from governor.facade import Governor
 from governor.policy import Policy, on_fail_for, rule_for
-from governor.protocols import Shelf
+from governor.protocols import Shelf, Terms
 from governor.records import Step
 from governor.shelf import LARGEST, LONGEST_KEY, update
-from governor_langgraph.blame import Back, Done, blamed
+from governor_langgraph.blame import Back, Done, blamed, priced
+from governor_langgraph.left import left_of
 from governor_langgraph.place import Place
 
 TRAIL_KEY = "governor_trail"
@@ -182,21 +184,29 @@ class Trail:
         if rewinds(self.governor.policy):
             self.change(lambda past: past.walked(done))
 
-    def back(self, step: Step, place: Place) -> Back | None:
+    def back(self, step: Step, place: Place, terms: Terms | None = None) -> Back | None:
         """Where the run goes back to, now that `step` has failed; None: nowhere, or not any more."""
         policy = self.governor.policy
         on_fail, rule = on_fail_for(policy, step), rule_for(policy, step)
         if on_fail is None:
             return None
-        rewind = on_fail.rewind
+        rewind, left = on_fail.rewind, self._left(terms) if terms else math.inf
         with self._lock:
             if sum(one.rule == rule for one in self.past.backs) >= rewind.max:
                 return None
             earlier = [one for one in self.past.done if one.checkpoint < place.checkpoint]
-            back = blamed(earlier, rewind, step.node, rule)
+            back = blamed(earlier, rewind, step.node, rule, left)
             if back is not None:
                 self.failed.append(back)
         return back
+
+    def _left(self, terms: Terms) -> float:
+        """What is left for other steps, in what their cost is counted in; a step's own limits are for it alone."""
+        if _awaited(self.governor.ledger.balance):
+            return math.inf
+        shared = tuple(limit for limit in terms.limits if not limit.scope.startswith("step:"))
+        left = left_of(self.governor, replace(terms, limits=shared))
+        return left.get("micros" if priced(terms) else "tokens", math.inf)
 
     def wanted(self) -> Back | None:
         """The rewind that the nodes which failed want: the furthest back, which redoes what the others blame too."""

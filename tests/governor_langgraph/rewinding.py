@@ -77,7 +77,8 @@ def script(needs: Mapping[str, str]) -> Callable[[Call], Reply]:
 
 def policy(rules: Sequence[Mapping[str, Any]] = (TO_PLAN,), **more: Any) -> dict[str, Any]:
     """A policy that begins every node on its lowest rung."""
-    return {"version": 1, "app": "t", "dial": 1.0, "ladder": LADDER, "steps": list(rules), **more}
+    fixed = {"version": 1, "app": "t", "dial": 1.0, "ladder": LADDER, "ledger": "memory://"}
+    return {**fixed, "steps": list(rules), **more}
 
 
 @dataclass(frozen=True, slots=True)

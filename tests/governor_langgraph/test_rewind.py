@@ -191,6 +191,19 @@ def test_a_node_whose_verifier_rejects_for_good_blames_too() -> None:
     assert len(state["messages"]) == 3
 
 
+@pytest.mark.parametrize("scope", ["run", "session", "app", "step"])
+def test_nothing_is_redone_that_cost_more_than_the_budget_has_left(scope: str) -> None:
+    """It would end the run halfway, where it has an answer now. A step's own limits say nothing of other steps."""
+    limit = {"usd": 0.00046, "per": "total"} if scope == "app" else {"usd": 0.00046}
+    rule = {"match": {"node": "check"}, "on_fail": {"backtrack": {"to": "plan", "max": 1}}}
+    desk = Desk.made([rule], needs={"plan": "high"}, budget={scope: limit})
+    solves = [(f"solve{number}", desk.node("solve")) for number in range(12)]
+    graph = desk.govern(chain(("plan", desk.node("plan")), *solves, ("check", check)).compile())
+    with pytest.raises(CheckFailedError):
+        graph.invoke({"messages": [], "log": []})
+    assert (desk.asked.count("plan mid"), len(desk.asked)) == ((1, 26) if scope == "step" else (0, 13))
+
+
 def test_two_failing_nodes_of_one_superstep_make_one_rewind() -> None:
     rules = [{**TO_PLAN, "match": {"node": name}} for name in ("check", "review")]
     desk = Desk.made(rules)
