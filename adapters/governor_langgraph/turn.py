@@ -17,8 +17,9 @@ from langgraph.types import Command
 from governor.errors import RewindError
 from governor.facade import Governor
 from governor_langgraph.blame import Back
+from governor_langgraph.past import Past
 from governor_langgraph.place import RUN_KEY, place_of
-from governor_langgraph.trail import TRAIL_KEY, Past, Trail, rewinds, trail_of
+from governor_langgraph.trail import TRAIL_KEY, Trail, rewinds, trail_of
 
 BRANCH_KEY = "governor_branch"
 """Under `configurable`, and so in the metadata of each checkpoint: the branch it lies on; absent on the first."""

@@ -334,6 +334,6 @@ def test_many_threads_share_one_graph_and_none_sees_another_s_run() -> None:
     for graph in (planner(desk), planner(desk, checkpointer=InMemorySaver())):
         with ThreadPoolExecutor(8) as pool:
             configs: list[Any] = [{"configurable": {"thread_id": str(number)}} for number in range(24)]
-            states = list(pool.map(lambda config, graph=graph: graph.invoke(GO, config), configs))  # type: ignore[misc]
+            states = list(pool.map(lambda config, graph=graph: graph.invoke(GO, config), configs))
         assert [told(state) for state in states] == [RAISED] * 24
     assert Counter(desk.asked) == {"plan low": 48, "plan mid": 48, "solve low": 96}
