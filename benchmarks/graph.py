@@ -4,9 +4,9 @@
 
 A chain of 20 nodes is run whole; the figures are processor milliseconds a node. `pure` nodes ask no model, `model`
 nodes ask one that answers at once: bare through a LangChain chat model of the same answer, governed through
-GovernedChat. So the whole of a governed step is measured there (forecast, plan, reservation, call, record), not only the
-wrapper. `rewinds` adds an on_fail rule: the run keeps its trail, and without a checkpointer checkpoints in memory. With
-`saver` both graphs have an InMemorySaver. Exit status 1 if the wrapper (`pure`) costs more than 0.5 ms a node.
+GovernedChat. So the whole of a governed step is measured there (forecast, plan, reservation, call, record), not only
+the wrapper. `rewinds` adds an on_fail rule: the run keeps its trail, and without a checkpointer checkpoints in memory.
+With `saver` both graphs have an InMemorySaver. Exit status 1 if the wrapper (`pure`) costs more than 0.5 ms a node.
 """
 
 from __future__ import annotations
