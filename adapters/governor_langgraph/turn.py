@@ -182,7 +182,9 @@ def begun(
     thread = str(chosen.get("thread_id") or run)
     resumed = head is not None and bool(head.run)
     trail = Trail.kept(governor, thread, run) if resumed else Trail(governor, thread, Past(run), saver is not None)
-    own = {**((config or {}).get("configurable") or {}), RUN_KEY: run, TRAIL_KEY: trail, "thread_id": thread}
+    own = {**((config or {}).get("configurable") or {}), RUN_KEY: run, TRAIL_KEY: trail}
+    if "thread_id" not in chosen:
+        own["thread_id"] = thread
     turn = Turn(graph, input, {**(config or {}), "configurable": own}, trail)
     return turn if head is None else _resumed(turn, head)
 

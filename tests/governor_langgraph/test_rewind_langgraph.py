@@ -150,6 +150,14 @@ def test_a_missing_thread_is_told_as_langgraph_tells_it(config: Any) -> None:
     assert errors[0] == errors[1]
 
 
+def test_a_thread_keeps_the_name_that_it_was_given() -> None:
+    """Savers may tell 1 from "1"."""
+    graph = planner(Desk.made(), checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": 1}}
+    graph.invoke(GO, config)
+    assert told(graph.get_state(config).values) == RAISED
+
+
 def test_a_recursion_limit_holds_for_each_stretch_and_none_is_added() -> None:
     desk = Desk.made([TO_PLAN], needs={})
     with pytest.raises(GraphRecursionError):
