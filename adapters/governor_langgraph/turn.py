@@ -121,7 +121,7 @@ def _addresses(
 ) -> tuple[RunnableConfig | None, RunnableConfig]:
     """The checkpoint that a call names, if it names one, and the thread's latest."""
     chosen = chosen_of(graph, config)
-    last = {"thread_id": chosen.get("thread_id"), "checkpoint_ns": chosen.get("checkpoint_ns", "")}
+    last = {"thread_id": str(chosen.get("thread_id")), "checkpoint_ns": chosen.get("checkpoint_ns", "")}
     named = chosen.get("checkpoint_id")
     return ({"configurable": {**last, "checkpoint_id": named}} if named else None), {"configurable": last}
 
@@ -182,9 +182,7 @@ def begun(
     thread = str(chosen.get("thread_id") or run)
     resumed = head is not None and bool(head.run)
     trail = Trail.kept(governor, thread, run) if resumed else Trail(governor, thread, Past(run), saver is not None)
-    own = {**((config or {}).get("configurable") or {}), RUN_KEY: run, TRAIL_KEY: trail}
-    if "thread_id" not in chosen:
-        own["thread_id"] = thread
+    own = {**((config or {}).get("configurable") or {}), RUN_KEY: run, TRAIL_KEY: trail, "thread_id": thread}
     turn = Turn(graph, input, {**(config or {}), "configurable": own}, trail)
     return turn if head is None else _resumed(turn, head)
 

@@ -150,11 +150,11 @@ def test_a_missing_thread_is_told_as_langgraph_tells_it(config: Any) -> None:
     assert errors[0] == errors[1]
 
 
-def test_a_thread_keeps_the_name_that_it_was_given() -> None:
-    """Savers may tell 1 from "1"."""
+def test_a_thread_s_name_is_a_text_as_langgraph_makes_it() -> None:
     graph = planner(Desk.made(), checkpointer=InMemorySaver())
     config: Any = {"configurable": {"thread_id": 1}}
-    graph.invoke(GO, config)
+    graph.invoke(GO, config, interrupt_before=["check"])
+    assert told(graph.invoke(None, config)) == RAISED
     assert told(graph.get_state(config).values) == RAISED
 
 
