@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from governor.policy import Rewind
-from governor.records import Outcome
+from governor.protocols import Terms
+from governor.records import Outcome, Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,11 @@ class Back:
         return f"{self.node} on rung {self.rung}, blamed by {self.by}"
 
 
+def priced(terms: Terms) -> bool:
+    """Whether what steps cost is counted in money: in tokens where nothing has a price."""
+    return any(rung.price != Price() for rung in terms.ladder)
+
+
 def wrong(outcome: Outcome, sensitivity: float, false_accept: float) -> float:
     """Posterior probability that what a step shipped is wrong, by Bayes' rule on its verdict.
 
@@ -67,14 +74,16 @@ def wrong(outcome: Outcome, sensitivity: float, false_accept: float) -> float:
     return mistaken / (right + mistaken) if right + mistaken > 0 else 1 - prior
 
 
-def blamed(done: Sequence[Done], rewind: Rewind, by: str, rule: int = 0) -> Back | None:
+def blamed(done: Sequence[Done], rewind: Rewind, by: str, rule: int = 0, left: float = math.inf) -> Back | None:
     """Where to go back to after the step `by` failed; None where no step can do better than it did.
 
     With `rewind.to` that is the latest superstep of that node. Otherwise it is the step whose probability of being
     wrong is highest for what redoing everything from there on costs: one that was redone in vain is the less likely the
-    cause, by the probability that its new result is wrong too. A step on the top of its ladder can't be raised.
+    cause, by the probability that its new result is wrong too. A step on the top of its ladder can't be raised, and
+    none is redone that with all that follows cost more than is `left` of the budgets: the answer at hand is better than
+    a run that ends halfway.
     """
-    able = [one for one in done if rewind.rung == 0 or one.rung < one.top]
+    able = [one for one in done if (rewind.rung == 0 or one.rung < one.top) and _redoing(done, one) <= left]
     if rewind.to is not None:
         latest = max((one.checkpoint for one in done if one.node == rewind.to), default="")
         able = [one for one in able if one.node == rewind.to and one.checkpoint == latest]

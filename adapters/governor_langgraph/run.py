@@ -25,9 +25,9 @@ from governor.errors import BackendError, NoAnswerError, Refusal
 from governor.facade import Governor
 from governor.plan.bounds import bound, over
 from governor.protocols import Terms
-from governor.records import Call, Outcome, Price, Reply, Step
+from governor.records import Call, Outcome, Reply, Step
 from governor_langgraph.attempt import NodeAttempt, entered
-from governor_langgraph.blame import Done, wrong
+from governor_langgraph.blame import Done, priced, wrong
 from governor_langgraph.held import Held
 from governor_langgraph.paused import pause, paused
 from governor_langgraph.place import place_of
@@ -147,7 +147,6 @@ class NodeRun:
         assert outcome is not None, "a run that has ended has an outcome"
         verifier = self.governor.verifier(self.step, self.terms)
         rates = (verifier.sensitivity, verifier.false_accept) if verifier else (1.0, 1.0)
-        priced = any(rung.price != Price() for rung in self.terms.ladder)
         place = place_of(self.config)
         return Done(
             self.step.node,
@@ -156,7 +155,7 @@ class NodeRun:
             self.floor + ladder.index(outcome.rung),
             self.floor + len(ladder) - 1,
             wrong(outcome, *rates) * self.doubt,
-            outcome.spent.micros if priced else outcome.spent.tokens,
+            outcome.spent.micros if priced(self.terms) else outcome.spent.tokens,
         )
 
 

@@ -17,8 +17,9 @@ from langgraph.types import Command
 from governor.errors import RewindError
 from governor.facade import Governor
 from governor_langgraph.blame import Back
+from governor_langgraph.past import Past
 from governor_langgraph.place import RUN_KEY, place_of
-from governor_langgraph.trail import TRAIL_KEY, Past, Trail, rewinds, trail_of
+from governor_langgraph.trail import TRAIL_KEY, Trail, rewinds, trail_of
 
 BRANCH_KEY = "governor_branch"
 """Under `configurable`, and so in the metadata of each checkpoint: the branch it lies on; absent on the first."""
@@ -120,7 +121,7 @@ def _addresses(
 ) -> tuple[RunnableConfig | None, RunnableConfig]:
     """The checkpoint that a call names, if it names one, and the thread's latest."""
     chosen = chosen_of(graph, config)
-    last = {"thread_id": chosen.get("thread_id"), "checkpoint_ns": chosen.get("checkpoint_ns", "")}
+    last = {"thread_id": str(chosen.get("thread_id")), "checkpoint_ns": chosen.get("checkpoint_ns", "")}
     named = chosen.get("checkpoint_id")
     return ({"configurable": {**last, "checkpoint_id": named}} if named else None), {"configurable": last}
 

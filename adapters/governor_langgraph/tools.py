@@ -26,8 +26,9 @@ from langgraph.types import Command
 from governor.facade import Governor
 from governor.policy import ToolRule, tool_rule
 from governor_langgraph.attempt import running
+from governor_langgraph.past import Made, Past
 from governor_langgraph.place import Place, place_of
-from governor_langgraph.trail import Made, Past, Trail, trail_of
+from governor_langgraph.trail import Trail, trail_of
 
 Answer: TypeAlias = ToolMessage | Command[Any]
 Handler: TypeAlias = Callable[[Any], Answer]

@@ -55,7 +55,7 @@ def overseen(run: NodeRun) -> Generator[None, None, None]:
     try:
         yield
     except CheckFailedError as failed:
-        back = trail.back(run.step, place)
+        back = trail.back(run.step, place, run.terms)
         if back is not None:
             raise GoBack(back) from failed
         if trail.past.backs:
@@ -63,7 +63,7 @@ def overseen(run: NodeRun) -> Generator[None, None, None]:
         raise
     if run.outcome is None:
         return
-    back = trail.back(run.step, place) if run.failure else None
+    back = trail.back(run.step, place, run.terms) if run.failure else None
     if back is not None:
         raise GoBack(back)
     if not place.inner:

@@ -15,6 +15,9 @@ from langchain_core.messages import AnyMessage, HumanMessage
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from typing_extensions import TypedDict
 
 from governor import Governor, Outcome, Step, Usage
@@ -22,6 +25,7 @@ from governor.errors import CheckFailedError
 from governor.policy import policy_from
 from governor.protocols import Ledger, Tracer
 from governor.records import Attempt, Call, Reply, text_of
+from governor.telemetry.spans import OtelTracer
 from governor.testing import ScriptedBackend
 from governor_langgraph import GovernedChat
 from governor_langgraph.graph import GovernedGraph, govern
@@ -77,7 +81,8 @@ def script(needs: Mapping[str, str]) -> Callable[[Call], Reply]:
 
 def policy(rules: Sequence[Mapping[str, Any]] = (TO_PLAN,), **more: Any) -> dict[str, Any]:
     """A policy that begins every node on its lowest rung."""
-    return {"version": 1, "app": "t", "dial": 1.0, "ladder": LADDER, "steps": list(rules), **more}
+    fixed = {"version": 1, "app": "t", "dial": 1.0, "ladder": LADDER, "ledger": "memory://"}
+    return {**fixed, "steps": list(rules), **more}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,3 +177,15 @@ RAISED = (
     ["go", "plan good mid", "solve good low"],
 )
 """What is told where the plan was redone on the rung mid: nothing of the first."""
+
+
+def branches(graph: GovernedGraph, config: Any) -> list[str]:
+    """The branches that a thread's history tells, the first first."""
+    names = [str((one.metadata or {}).get("governor_branch", "")) for one in graph.get_state_history(config)]
+    return list(dict.fromkeys(reversed(names)))
+
+
+def spans() -> tuple[InMemorySpanExporter, OtelTracer]:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return exporter, OtelTracer(provider)

@@ -86,6 +86,14 @@ def test_of_a_fan_out_the_part_that_can_be_raised_is() -> None:
     assert back.rung == 2, "the most doubtful is on the top rung; the next one is raised"
 
 
+def test_what_can_t_be_paid_is_not_redone() -> None:
+    assert blamed([A, B], Rewind(to="plan"), "check", 0, 109) is None
+    assert blamed([A, B], Rewind(to="plan"), "check", 0, 110) == Back("check", "plan", "01", 1, 0.5)
+    back = blamed([A, replace(B, wrong=0.01)], Rewind(), "check", 0, 50)
+    assert back is not None
+    assert back.node == "solve", "the likelier cause costs too much"
+
+
 def test_a_step_on_the_top_rung_is_passed_over() -> None:
     top = replace(A, rung=2)
     assert blamed([top], Rewind(), "check") is None

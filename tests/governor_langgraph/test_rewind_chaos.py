@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,19 @@ def test_after_a_write_that_failed_a_run_goes_on_to_the_same_state(number: int) 
     assert len(desk.asked) <= CALLS + 1
 
 
+@pytest.mark.parametrize("number", range(2, 9))
+def test_writes_that_fail_behind_the_run_s_back_do_not_change_where_it_ends(number: int) -> None:
+    """LangGraph writes beside the next step, and drops the error of a write while another leaves the run."""
+    desk = Desk.made()
+    graph = planner(desk, checkpointer=Failing(number))
+    try:
+        state = graph.invoke(GO, THREAD, durability="async")
+    except (OSError, RewindError):
+        state = graph.invoke(None, THREAD, durability="async")
+    assert told(state) == RAISED
+    assert len(desk.asked) <= CALLS + 2
+
+
 def test_a_checkpoint_that_is_lost_is_told_where_a_run_would_go_back_to_it() -> None:
     class Forgetful(InMemorySaver):
         def get_tuple(self, config: Any) -> Any:
@@ -291,3 +305,35 @@ def test_calls_are_booked_once_whatever_branch_they_lay_on() -> None:
     booked = [desk.governor.ledger.balance(scope).spent.micros for scope in (f"run:t/{run}", "session:t/one")]
     assert booked == [desk.kept.micros] * 2
     assert Counter(desk.asked) == {"plan low": 1, "plan mid": 1, "plan high": 1, "solve low": 3}
+
+
+async def test_a_run_that_is_cancelled_after_its_rewind_goes_on_on_the_new_branch() -> None:
+    reached = asyncio.Event()
+
+    class Slow(ScriptedBackend):
+        async def acall(self, call: Any) -> Any:
+            if [one for one in self.calls if one.rung.id == "mid"] and not reached.is_set():
+                reached.set()
+                await asyncio.sleep(30)
+            return self.call(call)
+
+    desk = Desk.made(backend=Slow(script({"plan": "mid"})), budget={"session": {"usd": 1}})
+    graph = planner(desk, asynchronous=True, checkpointer=InMemorySaver())
+    run = asyncio.create_task(graph.ainvoke(GO, THREAD))
+    await asyncio.wait_for(reached.wait(), 10)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert told(await graph.ainvoke(None, THREAD)) == RAISED
+    assert desk.asked == ["plan low", "solve low", "plan mid", "solve low"], "the call that was cancelled was not made"
+    assert desk.governor.ledger.balance("session:t/one").reserved.calls == 0
+
+
+def test_many_threads_share_one_graph_and_none_sees_another_s_run() -> None:
+    desk = Desk.made()
+    for graph in (planner(desk), planner(desk, checkpointer=InMemorySaver())):
+        with ThreadPoolExecutor(8) as pool:
+            configs: list[Any] = [{"configurable": {"thread_id": str(number)}} for number in range(24)]
+            states = list(pool.map(lambda config, graph=graph: graph.invoke(GO, config), configs))
+        assert [told(state) for state in states] == [RAISED] * 24
+    assert Counter(desk.asked) == {"plan low": 48, "plan mid": 48, "solve low": 96}
