@@ -195,5 +195,7 @@ def _joined(results: Sequence[LLMResult]) -> LLMResult:
 
 
 def _whole(message: BaseMessage) -> AIMessageChunk:
-    fields = {name: value for name, value in message.model_dump().items() if name in AIMessageChunk.model_fields}
-    return AIMessageChunk(**{**fields, "type": "AIMessageChunk", "chunk_position": "last"})
+    """A message as the only piece of a stream."""
+    known = AIMessageChunk.model_fields
+    fields: dict[str, Any] = {name: value for name, value in message.model_dump().items() if name in known}
+    return AIMessageChunk.model_validate({**fields, "type": "AIMessageChunk", "chunk_position": "last"})

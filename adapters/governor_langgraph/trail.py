@@ -147,9 +147,8 @@ class Trail:
         return found[0] if found else None
 
     def _shelf(self) -> Shelf | None:
-        """Where the trail is kept: not in a store that is awaited, as nodes that block can't."""
-        ledger: object = self.governor.ledger if self.durable else None
-        return ledger if isinstance(ledger, Shelf) and not _awaited(ledger.load) else None
+        """Where the trail is kept."""
+        return shelf_of(self.governor) if self.durable else None
 
     def _lost(self, fault: LedgerError) -> None:
         if self.governor.policy.fail == "closed":
@@ -160,6 +159,12 @@ class Trail:
         """The past lies under the thread, results under the run too, so that none is taken for another's."""
         key = f"run:{self.governor.policy.app}:{self.thread}" + (f":{self.past.run}{name}" if name else "")
         return key if len(key) <= LONGEST_KEY else f"run:{sha256(key.encode()).hexdigest()}"
+
+
+def shelf_of(governor: Governor) -> Shelf | None:
+    """Where what outlives a process is kept: not in a store that is awaited, as nodes that block can't."""
+    ledger: object = governor.ledger
+    return ledger if isinstance(ledger, Shelf) and not _awaited(ledger.load) else None
 
 
 def _awaited(function: Any) -> bool:

@@ -194,6 +194,9 @@ def test_a_rewind_to_an_agent_does_not_call_its_tools_again(ask: Ask) -> None:
     desk = Desk(script, steps=[{"match": {"node": "check"}, "on_fail": {"backtrack": {"to": "solve"}}}])
     agent = desk.agent(tools=[post])
 
+    def passes(state: Work) -> Work:
+        return {}
+
     def check(state: Work) -> Work:
         if "high" not in str(state.get("messages", [])[-1].content):
             raise CheckFailedError("not well enough")
@@ -202,7 +205,7 @@ def test_a_rewind_to_an_agent_does_not_call_its_tools_again(ask: Ask) -> None:
     graph = StateGraph(Work)
     way = ["read", "sort", "plan", "solve", "check"]  # long enough that the agent's own supersteps count lower
     for name in way[:3]:
-        graph.add_node(name, lambda _: {})
+        graph.add_node(name, passes)
     graph.add_node("solve", agent)
     graph.add_node("check", check)
     for before, after in pairwise([START, *way]):
