@@ -38,6 +38,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypedDict
 
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langgraph.graph import END, START, StateGraph
 from rich.progress import track
 
@@ -62,10 +63,21 @@ from governor_langgraph.trail import Trail
 SEED = 20261121
 POLICY = Path(__file__).parent / "rewind.yaml"
 PLAN = (
-    "Write one arithmetic expression, with numbers and + - * / ( ) only, whose value answers the question. Do not work "
-    "it out and write nothing else.\n\nQuestion: {question}"
+    SystemMessage("Answer each question with one arithmetic expression, not worked out."),
+    HumanMessage("Ann has 7 bags of 6 apples and eats 4 apples. How many apples are left?"),
+    AIMessage("7 * 6 - 4"),
+    HumanMessage("A bus holds 52 people. How many people do 3 buses hold?"),
+    AIMessage("3 * 52"),
+    HumanMessage("A rope of 90 m loses 15 m and is cut into 5 equal parts. How long is each part?"),
+    AIMessage("(90 - 15) / 5"),
 )
-SOLVE = "Work out {plan}\nWrite one short line for each operation. End with one line 'Answer: ' and the number."
+SOLVE = (
+    SystemMessage("Work each expression out, one operation a line."),
+    HumanMessage("7 * 6 - 4"),
+    AIMessage("7 * 6 = 42\n42 - 4 = 38\nAnswer: 38"),
+    HumanMessage("(90 - 15) / 5"),
+    AIMessage("90 - 15 = 75\n75 / 5 = 15\nAnswer: 15"),
+)
 _EXPRESSION = re.compile(r"[-(\d][-+*/().\d\s]*[)\d]")
 
 
@@ -134,11 +146,14 @@ def build(governor: Governor, tasks: Mapping[str, Problem]) -> GovernedGraph:
     """Plan -> solve -> check, governed; nodes as an application would write them."""
     chat = GovernedChat(governor=governor)
 
+    def said(shown: Sequence[BaseMessage], asked: str) -> str:
+        return str(chat.invoke([*shown, HumanMessage(asked)]).content)
+
     def plan(state: State) -> State:
-        return {"plan": expression_of(str(chat.invoke(PLAN.format(question=state.get("question"))).content))}
+        return {"plan": expression_of(said(PLAN, state.get("question", "")))}
 
     def solve(state: State) -> State:
-        return {"answer": str(chat.invoke(SOLVE.format(plan=state.get("plan"))).content)}
+        return {"answer": said(SOLVE, state.get("plan", ""))}
 
     def check(state: State) -> State:
         answer = number(state.get("answer", ""))

@@ -44,7 +44,7 @@ def _made(seed: int) -> Iterator[Problem]:
 
 
 def _shopping(draw: random.Random, level: int) -> Told:
-    a, b, p, q = draw.randint(3, 9), draw.randint(2, 9), draw.randint(3, 19), draw.randint(4, 29)
+    a, b, p, q = draw.randint(3, 9), draw.randint(2, 9), draw.randint(3, 12), draw.randint(4, 20)
     if level == 0:
         return f"A pen costs {p} euros. How many euros do {a} pens cost?", a * p, lambda x: x / a == p
     bill = a * p + b * q
@@ -64,12 +64,12 @@ def _travel(draw: random.Random, level: int) -> Told:
         told = f"A van drives {v} km an hour for {t} hours, then {w} km an hour for {u} hours."
         return f"{told} How many km does it drive?", v * t + w * u, lambda x: x - w * u == v * t
     way = v * t + w * u
-    told = f"A trip is {way} km long. A van drives {v} km an hour for {t} hours and {w} km an hour from there on."
-    return f"{told} For how many hours does it drive in all?", t + u, lambda x: v * t + w * (x - t) == way
+    told = f"A trip is {way} km long. A van drives {v} km an hour for {t} hours, and {w} km an hour for the rest."
+    return f"{told} For how many hours does it drive {w} km an hour?", u, lambda x: v * t + w * x == way
 
 
 def _boxes(draw: random.Random, level: int) -> Told:
-    n, k, c = draw.randint(6, 18), draw.randint(6, 24), draw.randint(3, 9)
+    n, k, c = draw.randint(6, 9), draw.randint(6, 24), draw.randint(3, 9)
     if level == 0:
         return f"There are {n} boxes of {k} eggs each. How many eggs are there?", n * k, lambda x: x / n == k
     lost = draw.randint(3, 15)
@@ -84,7 +84,7 @@ def _boxes(draw: random.Random, level: int) -> Told:
 
 
 def _wages(draw: random.Random, level: int) -> Told:
-    h, r, o, e = draw.randint(20, 38), draw.randint(11, 29), draw.randint(2, 9), draw.randint(3, 12)
+    h, r, o, e = draw.choice((20, 30, 40)), draw.randint(11, 29), draw.randint(2, 9), draw.randint(3, 9)
     if level == 0:
         return f"Someone works {h} hours at {r} euros an hour. How many euros is that?", h * r, lambda x: x / r == h
     told = f"Someone works {h} hours at {r} euros an hour, and {o} hours more at {r + e} euros an hour."
@@ -96,7 +96,7 @@ def _wages(draw: random.Random, level: int) -> Told:
 
 
 def _garden(draw: random.Random, level: int) -> Told:
-    a, b, p = draw.randint(8, 30), draw.randint(6, 25), draw.randint(3, 14)
+    a, b, p = draw.randint(8, 30), draw.randint(6, 9), draw.randint(3, 9)
     if level == 0:
         asked = f"A garden is {a} m long and {b} m wide. How many square metres is it?"
         return asked, a * b, lambda x: x / a == b
