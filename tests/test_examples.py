@@ -17,6 +17,7 @@ EXAMPLES = sorted(FOLDER.glob("*.py"))
 LAST_LINES = {
     "quickstart.py": r"accepted: ",
     "own_verifier.py": "accepted after ",
+    "governed_agent.py": "answer: ",
     "langgraph_node.py": "accepted: ",
     "shared_budget.py": "spent ",
     "async_stream.py": "unverified on direct, ",

@@ -7,13 +7,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from governor.errors import CheckFailedError, NoAnswerError, UngovernedModelError
     from governor_langgraph.chat import GovernedChat
+    from governor_langgraph.langchain_backend import LangChainBackend
+    from governor_langgraph.middleware import GovernorMiddleware
     from governor_langgraph.wrapped import node
 
-__all__ = ["CheckFailedError", "GovernedChat", "NoAnswerError", "UngovernedModelError", "node"]
+__all__ = [
+    "CheckFailedError",
+    "GovernedChat",
+    "GovernorMiddleware",
+    "LangChainBackend",
+    "NoAnswerError",
+    "UngovernedModelError",
+    "node",
+]
 
 _HOME = {
     "CheckFailedError": "governor.errors",
     "GovernedChat": "governor_langgraph.chat",
+    "GovernorMiddleware": "governor_langgraph.middleware",
+    "LangChainBackend": "governor_langgraph.langchain_backend",
     "NoAnswerError": "governor.errors",
     "UngovernedModelError": "governor.errors",
     "node": "governor_langgraph.wrapped",

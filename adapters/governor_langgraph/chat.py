@@ -112,7 +112,7 @@ class GovernedChat(BackendChat):
     ) -> ChatResult:
         governor, step, bound = self._asked(messages, kwargs)
         outcome = drive(governor.process(step, **bound), governor.ports().perform)
-        return ChatResult(generations=[ChatGeneration(message=_ended(outcome, stop))])
+        return ChatResult(generations=[ChatGeneration(message=self._ended(outcome, stop))])
 
     async def _agenerate(
         self,
@@ -123,7 +123,7 @@ class GovernedChat(BackendChat):
     ) -> ChatResult:
         governor, step, bound = self._asked(messages, kwargs)
         outcome = await adrive(governor.process(step, **bound), governor.async_ports().perform)
-        return ChatResult(generations=[ChatGeneration(message=_ended(outcome, stop))])
+        return ChatResult(generations=[ChatGeneration(message=self._ended(outcome, stop))])
 
     def _stream(
         self,
@@ -139,7 +139,7 @@ class GovernedChat(BackendChat):
         )
         for text in stream:
             yield from shown.chunks(text)
-        yield shown.last(_ended(stream.outcome, stop))
+        yield shown.last(self._ended(stream.outcome, stop))
 
     async def _astream(
         self,
@@ -156,7 +156,7 @@ class GovernedChat(BackendChat):
         async for text in stream:
             for chunk in shown.chunks(text):
                 yield chunk
-        yield shown.last(_ended(stream.outcome, stop))
+        yield shown.last(self._ended(stream.outcome, stop))
 
     def _asked(self, messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]) -> Asked:
         """The step of a call, and the terms that bind it."""
@@ -170,7 +170,7 @@ class GovernedChat(BackendChat):
             run=place.run,
             tenant=self.tenant or place.tenant,
             index=place.index,
-            **asked_of(kwargs),
+            **self._context(asked_of(kwargs)),
         )
         if attempt is not None:
             step, bound = attempt.within(step)
@@ -179,6 +179,23 @@ class GovernedChat(BackendChat):
             bound = {"granted": governor.terms(step)}
         terms = attempt.terms if attempt else bound["granted"]
         return governor, replace(step, messages=with_left(governor, terms, step)), bound
+
+    def _context(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """What a step is told beside its messages and its place, given its tools and schema."""
+        return asked
+
+    def _ended(self, outcome: Outcome | None, stop: Sequence[str] | None) -> AIMessage:
+        """The message of a step, counted by the attempt it is part of; NoAnswerError where it has none."""
+        assert outcome is not None, "a stream that was read to its end has an outcome"
+        attempt = running()
+        if attempt is not None:
+            attempt.add(outcome)
+        if outcome.reply is None:
+            raise NoAnswerError(outcome)
+        message = message_of(outcome.reply, outcome.usage + outcome.verifier_usage, details_of(outcome))
+        if stop and isinstance(message.content, str):
+            message.content = until(message.content, stop)
+        return message
 
 
 def asked_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,20 +247,6 @@ class _Shown:
                 chunk_position="last",
             )
         )
-
-
-def _ended(outcome: Outcome | None, stop: Sequence[str] | None) -> AIMessage:
-    """The message of a step, counted by the attempt it is part of; NoAnswerError where it has none."""
-    assert outcome is not None, "a stream that was read to its end has an outcome"
-    attempt = running()
-    if attempt is not None:
-        attempt.add(outcome)
-    if outcome.reply is None:
-        raise NoAnswerError(outcome)
-    message = message_of(outcome.reply, outcome.usage + outcome.verifier_usage, details_of(outcome))
-    if stop and isinstance(message.content, str):
-        message.content = until(message.content, stop)
-    return message
 
 
 def until(text: str, stop: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from langgraph.types import Command
 
 from governor.facade import Governor
 from governor.policy import tool_rule
+from governor_langgraph.attempt import running
 from governor_langgraph.place import place_of
 from governor_langgraph.trail import Made, Past, Trail, trail_of
 
@@ -72,7 +73,9 @@ def _remembering(governor: Governor, request: Any) -> Generator[_Memory, None, N
     if trail is None or (rule.on_rewind == "rerun" and rule.max_calls is None):
         yield _Memory()
         return
-    made = Made(asked["name"], json.dumps(asked["args"], sort_keys=True, default=str), place_of(config).index)
+    attempt = running()  # an agent's own supersteps count for themselves: a rewind goes by those of the graph around it
+    index = attempt.step.index if attempt else place_of(config).index
+    made = Made(asked["name"], json.dumps(asked["args"], sort_keys=True, default=str), index)
     memory = _Memory()
     before = _taken(trail, made) if rule.on_rewind != "rerun" else None
     if before is not None:
