@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from rich.progress import track
 
@@ -58,7 +59,6 @@ from governor.verify.answer import number
 from governor_langgraph.chat import GovernedChat
 from governor_langgraph.graph import GovernedGraph, govern
 from governor_langgraph.source import Source
-from governor_langgraph.trail import Trail
 
 SEED = 20261121
 POLICY = Path(__file__).parent / "rewind.yaml"
@@ -169,7 +169,7 @@ def build(governor: Governor, tasks: Mapping[str, Problem]) -> GovernedGraph:
     graph.add_edge("solve", "check")
     graph.add_edge("check", END)
     sources = {"plan": Source(lambda state: state["question"]), "solve": Source(lambda state: state["plan"])}
-    return govern(graph.compile(), governor, sources=sources)
+    return govern(graph.compile(checkpointer=InMemorySaver()), governor, sources=sources)
 
 
 def expression_of(text: str) -> str:
@@ -207,18 +207,27 @@ def _row(arm: str, task: Problem, graph: GovernedGraph, counted: Counted) -> dic
             plans += [update["plan"]["plan"]] if "plan" in update else []
     except CheckFailedError:
         right = False
-    past = Trail.resumed(governor, task.id, "").past
     return {
         "arm": arm,
         "id": task.id,
         "right": right,
         "cost": governor.ledger.balance(f"session:{governor.policy.app}/{task.id}").spent.micros,
         "called": counted.cost,
-        "backs": [[back.node, back.rung] for back in past.backs],
+        "backs": _backs(graph, task.id),
         "plans": plans,
         "plans_right": [fits(plan, task.gold) for plan in plans],
         "seconds": round(time.monotonic() - began, 3),
     }
+
+
+def _backs(graph: GovernedGraph, thread: str) -> list[list[Any]]:
+    """Which nodes were redone, and on which rung, in order: read off the branches of the graph's history."""
+    history = graph.get_state_history({"configurable": {"thread_id": thread}})
+    branches = {one.metadata["governor_branch"] for one in history if "governor_branch" in one.metadata}
+    found = sorted(
+        re.findall(r"^(\d+): (\w+) on rung (\d+)", "\n".join(branches), re.MULTILINE), key=lambda one: int(one[0])
+    )
+    return [[node, int(rung)] for _, node, rung in found]
 
 
 def fits(plan: str, gold: int) -> bool:
