@@ -13,4 +13,4 @@ PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_t
 for extra in sys.argv[1:]:
     for wanted in PROJECT["optional-dependencies"][extra]:
         name, lowest = re.fullmatch(r"([\w-]+)(?:\[[\w,-]+\])?>=([\w.]+)(?:,.*)?", wanted).groups()
-        print(f"{name}=={lowest}")
+        sys.stdout.write(f"{name}=={lowest}\n")

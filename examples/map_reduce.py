@@ -1,4 +1,4 @@
-"""Map-reduce with fan-out: every Send is a governed step of its own, and all of them share the run's budget.
+"""Map-reduce with fan-out: every Send is a governed step of its own, and all of them share the thread's budget.
 
 python examples/map_reduce.py        (needs the extra langgraph)
 """
@@ -31,16 +31,22 @@ class State(TypedDict, total=False):
     summary: str
 
 
+class Review(TypedDict):
+    """What a branch is sent."""
+
+    text: str
+
+
 def build_graph(governor: Governor) -> Any:
     """One `judge` per review, side by side, then `count`, which asks no model and is left as it is."""
     chat = GovernedChat(governor=governor).with_structured_output(MOOD)
 
     def fan_out(state: State) -> list[Send]:
-        return [Send("judge", review) for review in state.get("reviews", ())]
+        return [Send("judge", Review(text=review)) for review in state.get("reviews", ())]
 
-    def judge(review: str) -> State:
-        found = chat.invoke(f"Is this review good or bad? {review}")
-        return {"moods": [(review, found["mood"])]}
+    def judge(state: Review) -> State:
+        found = chat.invoke(f"Is this review good or bad? {state['text']}")
+        return {"moods": [(state["text"], found["mood"])]}
 
     def count(state: State) -> State:
         moods = [mood for _, mood in state.get("moods", [])]
@@ -58,8 +64,8 @@ def build_graph(governor: Governor) -> Any:
 def main() -> None:
     """Judge all reviews at once."""
     with Governor.from_policy(POLICY) as governor:
-        final = build_graph(governor).invoke({"reviews": REVIEWS})
-        spent = sum(one.spent.tokens for one in governor.ledger.balances("run:graphs/"))
+        final = build_graph(governor).invoke({"reviews": REVIEWS}, {"configurable": {"thread_id": "today"}})
+        spent = governor.ledger.balance("session:graphs/today").spent.tokens
     for review, mood in final["moods"]:
         print(f"{mood:4} {review}")
     print(f"{final['summary']}, {spent} tokens of 20000")

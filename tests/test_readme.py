@@ -25,6 +25,14 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
+class State(TypedDict, total=False):
+    """What flows through the README's graph."""
+
+    question: str
+    plan: str
+    answer: str
+
+
 def block(language: str) -> str:
     (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
     return str(found)
@@ -92,7 +100,7 @@ def test_the_graph_goes_back_to_the_plan_where_its_check_fails() -> None:
     held: dict[str, Any] = {
         "governor": Governor(policy, backend=backend),
         "saver": InMemorySaver(),
-        "State": TypedDict("State", {"question": str, "plan": str, "answer": str}, total=False),
+        "State": State,
     }
     assert "<!-- graph: tests/test_readme.py runs this block -->\n```py\n" in README
     exec(compile(block("py"), "README.md", "exec"), held)  # the block is ours

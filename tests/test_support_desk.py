@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from examples.support_desk.app import FOLDER, Ticket, build_graph, handle
+from examples.support_desk.app import FOLDER, build_graph, handle
 from governor.facade import Governor
 from governor.ledger import open_ledger
 from governor.policy import load_policy
@@ -32,7 +32,7 @@ class Desk:
         self.asked: list[Any] = []
         self.graph = build_graph(self.governor)
 
-    def take(self, ticket: dict[str, Any]) -> Ticket:
+    def take(self, ticket: dict[str, Any]) -> dict[str, Any]:
         def decide(asked: Any) -> str:
             self.asked.append(asked)
             return "approved"

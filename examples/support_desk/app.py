@@ -60,29 +60,29 @@ def build_graph(governor: Governor) -> Any:
     chat, articles = GovernedChat(governor=governor), read("articles.jsonl")
     classes = chat.with_structured_output(CLASS)
 
-    def classify(ticket: Ticket) -> Ticket:
-        return {"category": classes.invoke([*SHOWN, HumanMessage(ticket.get("text", ""))])["category"]}
+    def classify(state: Ticket) -> Ticket:
+        return {"category": classes.invoke([*SHOWN, HumanMessage(state.get("text", ""))])["category"]}
 
-    def retrieve(ticket: Ticket) -> Ticket:
-        asked = words(ticket.get("text", ""))
-        shelf = [one for one in articles if one["category"] == ticket.get("category")]
+    def retrieve(state: Ticket) -> Ticket:
+        asked = words(state.get("text", ""))
+        shelf = [one for one in articles if one["category"] == state.get("category")]
         best = max(shelf, key=lambda one: len(asked & set(one["about"])), default=None)
         return {"article": best if best and asked & set(best["about"]) else None}
 
-    def draft(ticket: Ticket) -> Ticket:
-        opening = chat.invoke(f"Thank a customer in one short sentence for this message: {ticket.get('text')}").content
-        article = ticket.get("article") or {}
+    def draft(state: Ticket) -> Ticket:
+        opening = chat.invoke(f"Thank a customer in one short sentence for this message: {state.get('text')}").content
+        article = state.get("article") or {}
         return {"reply": f"{opening}\n\n{article.get('text', '')}".strip()}
 
-    def check(ticket: Ticket) -> Ticket:
-        if not ticket.get("article"):
-            raise CheckFailedError(f"nothing about this ticket is filed under {ticket.get('category')}")
+    def check(state: Ticket) -> Ticket:
+        if not state.get("article"):
+            raise CheckFailedError(f"nothing about this ticket is filed under {state.get('category')}")
         return {}
 
-    def person(ticket: Ticket) -> Ticket:
-        if ticket.get("category") != "billing":
+    def person(state: Ticket) -> Ticket:
+        if state.get("category") != "billing":
             return {"decision": "sent"}
-        return {"decision": interrupt({"ticket": ticket.get("id"), "reply": ticket.get("reply")})}
+        return {"decision": interrupt({"ticket": state.get("id"), "reply": state.get("reply")})}
 
     graph = GovernedStateGraph(Ticket, policy=governor)
     steps = (classify, retrieve, draft, check, person)
@@ -94,7 +94,7 @@ def build_graph(governor: Governor) -> Any:
     return graph.compile(checkpointer=InMemorySaver())
 
 
-def handle(graph: Any, ticket: dict[str, Any], decide: Callable[[Any], str]) -> Ticket:
+def handle(graph: Any, ticket: dict[str, Any], decide: Callable[[Any], str]) -> dict[str, Any]:
     """Takes one ticket to its end. What can't be answered within policy and budget goes to a person unanswered."""
     config = {"configurable": {"thread_id": ticket["id"]}}
     try:
@@ -103,20 +103,21 @@ def handle(graph: Any, ticket: dict[str, Any], decide: Callable[[Any], str]) -> 
             done = graph.invoke(Command(resume=decide(asked[0].value)), config)
     except (CheckFailedError, NoAnswerError) as failed:
         return {"id": ticket["id"], "decision": f"to a person: {failed}"}
-    return Ticket(id=done["id"], category=done["category"], reply=done["reply"], decision=done["decision"])
+    return done
 
 
 def main() -> None:
     """Work through the tickets; whoever approves refunds says yes here."""
     with Governor.from_policy(FOLDER / "policy.yaml") as governor:
-        graph = build_graph(governor)
+        graph, total = build_graph(governor), 0
         for ticket in read("tickets.jsonl"):
             done = handle(graph, ticket, lambda asked: f"approved {asked['ticket']}")
             spent = governor.ledger.balance(f"session:desk-example/{ticket['id']}").spent.tokens
             history = graph.get_state_history({"configurable": {"thread_id": ticket["id"]}})
             branches = {one.metadata.get("governor_branch") for one in history} - {None}
             print(f"{ticket['id']}: {done['decision']} ({spent} tokens, {len(branches)} rewinds)")
-        print(f"spent {governor.ledger.balance('app:desk-example').spent.tokens} tokens")
+            total += spent
+        print(f"{total} tokens of today's 60000")
 
 
 if __name__ == "__main__":
