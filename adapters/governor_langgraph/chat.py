@@ -7,11 +7,13 @@ other. Which model answers, and how hard it thinks, the policy says.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeAlias
 
+from langchain_core.caches import BaseCache
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.base import LanguageModelInput
@@ -20,10 +22,12 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
-from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.config import RunnableConfig, ensure_config, var_child_runnable_config
 from langchain_core.utils.function_calling import convert_to_json_schema
-from pydantic import BaseModel, ConfigDict
+from langchain_core.utils.json import parse_partial_json
+from pydantic import BaseModel, ConfigDict, Field
 
+from governor.arm import arm_of
 from governor.drivers import adrive, drive
 from governor.errors import NoAnswerError
 from governor.facade import Governor
@@ -46,14 +50,18 @@ UNUSED = frozenset({"stream", "ls_structured_output_format", "strict", "parallel
 """Arguments of LangChain's own that say nothing of what is asked, or that a policy need not be told."""
 
 Asked = tuple[Governor, Step, dict[str, Any]]
+Chunks: TypeAlias = Iterator[AIMessageChunk]
+AsyncChunks: TypeAlias = AsyncIterator[AIMessageChunk]
 
 
 class BackendChat(BaseChatModel):
     """A chat model that asks Governor's backends: what it binds, and how it reads what was bound."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     governor: Governor
+    cache: BaseCache | bool | None = Field(default=False, exclude=True)
+    """Off, whatever cache LangChain has for the process: it knows no rung, and would give a rejected answer again."""
 
     @property
     def _llm_type(self) -> str:
@@ -102,6 +110,29 @@ class GovernedChat(BackendChat):
     node: str = ""
     session: str = ""
     tenant: str = ""
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:  # noqa: A002 - its name
+        with placed(config):
+            return super().invoke(input, config, **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:  # noqa: A002
+        with placed(config):
+            return await super().ainvoke(input, config, **kwargs)
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Chunks:  # noqa: A002
+        chunks = super().stream(input, config, **kwargs)
+        with placed(config):
+            first = next(chunks)  # its place is read when a call begins
+        yield first
+        yield from chunks
+
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncChunks:  # noqa: A002
+        chunks = super().astream(input, config, **kwargs)
+        with placed(config):
+            first = await anext(chunks)
+        yield first
+        async for chunk in chunks:
+            yield chunk
 
     def _generate(
         self,
@@ -178,7 +209,10 @@ class GovernedChat(BackendChat):
         else:
             bound = {"granted": governor.terms(step)}
         terms = attempt.terms if attempt else bound["granted"]
-        return governor, replace(step, messages=with_left(governor, terms, step)), bound
+        governed = attempt.governed if attempt else arm_of(step, terms) == "governed"
+        if governed:
+            step = replace(step, messages=with_left(governor, terms, step))
+        return governor, step, bound
 
     def _context(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What a step is told beside its messages and its place, given its tools and schema."""
@@ -196,6 +230,19 @@ class GovernedChat(BackendChat):
         if stop and isinstance(message.content, str):
             message.content = until(message.content, stop)
         return message
+
+
+@contextmanager
+def placed(config: RunnableConfig | None) -> Generator[None, None, None]:
+    """While a call begins: LangChain gives a chat model no configuration, which would tell thread and node."""
+    if config is None:
+        yield
+        return
+    token = var_child_runnable_config.set(ensure_config(config))
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
 
 
 def asked_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,7 +281,7 @@ class _Shown:
             for index, one in enumerate(message.tool_calls)
         ]
         broken = [
-            tool_call_chunk(name=one["name"], args=one["args"], id=one["id"], index=len(calls) + index)
+            tool_call_chunk(name=one["name"], args=unmended(one["args"]), id=one["id"], index=len(calls) + index)
             for index, one in enumerate(message.invalid_tool_calls)
         ]
         return ChatGenerationChunk(
@@ -247,6 +294,15 @@ class _Shown:
                 chunk_position="last",
             )
         )
+
+
+def unmended(arguments: str | None) -> str:
+    """Broken arguments so that nobody takes them for sound: LangChain mends what a stream brings, by leaving out."""
+    try:
+        mended = parse_partial_json(arguments or "")
+    except ValueError:
+        mended = None
+    return f"not JSON: {arguments}" if isinstance(mended, dict) else arguments or ""
 
 
 def until(text: str, stop: Sequence[str]) -> str:

@@ -36,6 +36,24 @@ def settings(model: BaseChatModel, rung: Rung, policy: Policy) -> dict[str, Any]
         return _ungoverned(model, rung, policy, str(why))
 
 
+def named(model: BaseChatModel, rung: Rung) -> dict[str, Any]:
+    """The argument by which a model is called under the name of a rung's; nothing where that is its own.
+
+    UngovernedModelError where the rung's model is another provider's than the one that this class asks.
+    """
+    provider, _, name = rung.model.rpartition("/")
+    own = str(getattr(model, "model_name", None) or getattr(model, "model", ""))
+    if own in (name, rung.model):
+        return {}
+    told = _told_how(model)
+    if told is not None and provider in _PROVIDERS[told]:
+        return {"model": name}
+    raise UngovernedModelError(
+        f"{type(model).__name__} ('{own}') can't be called as '{rung.model}', the model of rung '{rung.id}'. "
+        "Use governor_langgraph.GovernedChat in its place, or give the step a ladder of its own model"
+    )
+
+
 def asking(model: BaseChatModel, call: Call, *, streamed: bool) -> dict[str, Any]:
     """What one call is told beside its rung, where the model's class takes it: its time limit and its seed."""
     told = _told_how(model)
@@ -84,6 +102,14 @@ _KNOWN: Mapping[str, _Told] = {
     "ChatAnthropic": _anthropic,
 }
 """Base classes by name, because importing them would ask for their packages."""
+
+_OPENAI_LIKE = frozenset({"", "openai", "azure", "hosted_vllm", "openrouter"})
+_PROVIDERS: Mapping[_Told, frozenset[str]] = {
+    _openai: _OPENAI_LIKE,
+    _openai_own: _OPENAI_LIKE,
+    _anthropic: frozenset({"", "anthropic"}),
+}
+"""The providers in LiteLLM's names that a class can ask under another model's name."""
 
 
 def _told_how(model: BaseChatModel) -> _Told | None:

@@ -14,36 +14,14 @@ from langchain_core.runnables import Runnable
 from langchain_core.runnables.config import var_child_runnable_config
 
 from governor.backends import Backends, model_options
-from governor.errors import (
-    BackendAuthError,
-    BackendError,
-    BackendRateLimitError,
-    BackendReplyError,
-    BackendRequestError,
-    BackendTimeoutError,
-    BackendUnavailableError,
-)
+from governor.errors import BackendReplyError
 from governor.plan.messages import messages_of
 from governor.policy import Policy
 from governor.protocols import Backend, Delta
 from governor.records import Call, Reply, Rung
+from governor_langgraph.faults import faults_of
 from governor_langgraph.foreign import asking, settings
 from governor_langgraph.messages import reply_of, tools_of, usage_of
-
-_STATUS: Mapping[int, type[BackendError]] = {
-    400: BackendRequestError,
-    401: BackendAuthError,
-    403: BackendAuthError,
-    404: BackendRequestError,
-    408: BackendTimeoutError,
-    422: BackendRequestError,
-    429: BackendRateLimitError,
-}
-_NAMES: Mapping[str, type[BackendError]] = {
-    "Timeout": BackendTimeoutError,
-    "Connect": BackendUnavailableError,
-    "Unavailable": BackendUnavailableError,
-}
 
 
 class LangChainBackend:
@@ -165,24 +143,7 @@ def _asking(call: Call, began: float) -> Generator[None, None, None]:
     """
     token = var_child_runnable_config.set(None)
     try:
-        yield
-    except BackendError:
-        raise
-    except Exception as cause:
-        kind = _kind(cause)
-        if kind is None:
-            raise
-        raise kind(
-            f"{type(cause).__name__}: {cause}", model=call.rung.model, seconds=time.monotonic() - began
-        ) from cause
+        with faults_of(call, began):
+            yield
     finally:
         var_child_runnable_config.reset(token)
-
-
-def _kind(cause: Exception) -> type[BackendError] | None:
-    """Providers' clients share the attribute `status_code`, and words in their classes' names."""
-    status = getattr(cause, "status_code", None)
-    if isinstance(status, int):
-        return _STATUS.get(status, BackendUnavailableError if status >= 500 else BackendRequestError)
-    name = type(cause).__name__
-    return next((kind for word, kind in _NAMES.items() if word in name), None)

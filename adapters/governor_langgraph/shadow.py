@@ -19,7 +19,7 @@ from governor.facade import Governor
 from governor.protocols import Terms
 from governor.records import Outcome, Reply, Step, Usage
 from governor_langgraph.messages import reply_of, usage_of
-from governor_langgraph.node import Left, passed_on, unbound
+from governor_langgraph.run import Left, passed_on, unbound
 from governor_langgraph.structured import wanting
 
 
