@@ -100,7 +100,8 @@ def _cells(found: Summary, measure: str) -> list[str]:
 
 
 _STYLE: Mapping[str, str] = {
-    "c98": ".2f", "area": "+.2f", "lead": "+.2f", "over_mixing": "+.2f", "apgr": ".3f", "cpt50": ".1f", "cpt80": ".1f", "deployed98": ".3f",
+    "c98": ".2f", "area": "+.2f", "lead": "+.2f", "over_mixing": "+.2f", "apgr": ".3f", "cpt50": ".1f", "cpt80": ".1f",
+    "deployed98": ".3f",
 }  # fmt: skip
 
 
