@@ -10,7 +10,7 @@ from governor.estimate.curves import Floats
 from governor.estimate.features import Features
 from governor.estimate.hashed import Sparse
 
-COUNTS = Features.__slots__.index("in_context")
+COUNTS = list(Features.__slots__).index("in_context")
 """The plain numbers of `features` that stand before it are counts of the question's own text."""
 
 
