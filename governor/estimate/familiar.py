@@ -8,19 +8,22 @@ import numpy as np
 
 from governor.estimate.curves import Floats
 from governor.estimate.features import Features
-from governor.estimate.hashed import Sparse
+from governor.estimate.hashed import Indices, Sparse
 
-COUNTS = list(Features.__slots__).index("in_context")
-"""The plain numbers of `features` that stand before it are counts of the question's own text."""
+_TEXT = list(Features.__slots__)[: list(Features.__slots__).index("in_context")]  # the rest is not of the question
+_SIZE = {"chars", "words", "distinct_words", "latin", "lines"}
+
+COUNTS: Indices = np.array([at for at, name in enumerate(_TEXT) if name not in _SIZE], dtype=np.intp)
+"""Where the counts of a question's own text stand in `numbers_of`, but for its size: length makes nothing foreign."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Familiar:
-    """How far questions lay from those fitted on that were held out: of 1,000, about one lay further.
+    """How far questions like those fitted on lie from them; `governor.learn.familiarity` says how it was measured.
 
     `unseen` is the share of a text's hashed words and pairs without weight, `distance` the squared Mahalanobis distance
-    (1936) of the logs of its COUNTS from their mean `centre` (COUNTS,); `whitening` (COUNTS, COUNTS) makes their
-    covariance about 1, and takes out counts that never varied.
+    (1936) of the logs of its COUNTS from their mean `centre` (N,); `whitening` (N, N) makes their covariance about 1, and
+    takes out counts that never varied.
     """
 
     unseen: float
@@ -32,7 +35,7 @@ class Familiar:
         """Whether a text goes beyond either; `words` are weighted, 0 where fitting knew nothing of a bucket."""
         if unseen_share(words) > self.unseen:
             return True
-        place = (numbers[:COUNTS] - self.centre) @ self.whitening
+        place = (numbers[COUNTS] - self.centre) @ self.whitening
         return float(place @ place) > self.distance
 
 

@@ -27,7 +27,7 @@ def fit_familiar(design: Design, fold: Rows) -> Familiar:
     and a share that is passed by one question in 100 would be passed by one in ten of the next families.
     """
     unseen, distance = np.zeros(len(fold)), np.zeros(len(fold))
-    counts = design.numbers[:, :COUNTS]
+    counts = design.numbers[:, COUNTS]
     for train, test in splits(fold):
         unseen[test] = _unseen(design.counts[test], inverse_frequency(design.counts[train]))
         centre, whitening = _form(counts[train])

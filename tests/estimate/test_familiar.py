@@ -23,7 +23,7 @@ from tests.learn.learnable import fitted
 LOW, HIGH = Rung(id="low", model="m"), Rung(id="high", model="m")
 TERMS = Terms(app="a", ladder=(LOW, HIGH), modes=("compare",))
 KNOWN, STRANGE = "add term1 of the sum", "quietly juggling purple lanterns"
-ANYTHING = Familiar(1.0, float("inf"), np.zeros(COUNTS), np.eye(COUNTS))
+ANYTHING = Familiar(1.0, float("inf"), np.zeros(COUNTS.size), np.eye(COUNTS.size))
 TELLING = Agreement(
     np.tile(np.array([0.5, 0.0, 0.0], dtype=np.float32), (2, 2, 1)),
     np.stack([np.full((2, 2, 2, 3), shift, dtype=np.float32) for shift in (-1.5, 1.5)]),
@@ -100,12 +100,12 @@ def test_more_new_words_than_ever_held_out_are_foreign(value: list[float], most:
     words = Sparse(np.arange(len(value), dtype=np.intp), np.array(value))
     share = unseen_share(words)
     assert share == pytest.approx(value.count(0.0) / max(len(value), 1))
-    assert replace(ANYTHING, unseen=most).foreign(words, np.zeros(COUNTS)) == (share > most)
+    assert replace(ANYTHING, unseen=most).foreign(words, np.zeros(COUNTS.max() + 1)) == (share > most)
 
 
-@given(st.floats(-10.0, 10.0), st.floats(0.0, 100.0), st.integers(0, COUNTS - 1))
+@given(st.floats(-10.0, 10.0), st.floats(0.0, 100.0), st.sampled_from(COUNTS.tolist()))
 def test_counts_further_than_any_but_a_few_held_out_are_foreign(far: float, furthest: float, place: int) -> None:
-    words, numbers = Sparse(np.arange(1), np.ones(1)), np.zeros(COUNTS + 5)
+    words, numbers = Sparse(np.arange(1), np.ones(1)), np.full(COUNTS.max() + 5, 1000.0)  # of length, tools, messages and state
+    numbers[COUNTS] = 0.0
     numbers[place] = far
-    numbers[COUNTS:] = 1000.0  # of tools, messages and state, of which a text says nothing
     assert replace(ANYTHING, distance=furthest).foreign(words, numbers) == (far * far > furthest)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governor.estimate.familiar import COUNTS, Familiar, unseen_share
+from governor.estimate.hashed import Sparse
 from governor.estimate.learned import Seen, numbers_of, seen_of
 from governor.learn.familiarity import TAKEN, _form, _furthest, _unseen, fit_familiar
 from governor.learn.heads import Design, inverse_frequency
@@ -57,13 +58,20 @@ def test_serving_finds_the_share_that_fitting_computes_for_many(text: str) -> No
 def test_a_count_that_never_varied_says_nothing() -> None:
     design, familiar = known(plain(200, 0))
     numbers = numbers_of(step(plain(1, 1)[0]))
-    constant = design.numbers[:, :COUNTS].std(axis=0) < 1e-6
-    assert constant.any()
+    constant = COUNTS[design.numbers[:, COUNTS].std(axis=0) < 1e-6]
+    assert constant.size
     moved = numbers.copy()
-    moved[:COUNTS][constant] += 5.0
+    moved[constant] += 5.0
     words = seen(design, plain(1, 1)[0]).words
     assert not familiar.foreign(words, numbers)
     assert not familiar.foreign(words, moved)
+
+
+def test_length_makes_no_question_foreign() -> None:
+    design, familiar = known([f"{' '.join(text.split()[:9])}?" for text in plain(200, 0)])
+    for words in (WORDS[:1], WORDS, 20 * WORDS):
+        one = seen(design, f"How many {' '.join(words)}?")
+        assert familiar.foreign(Sparse(one.words.at, np.ones(len(one.words.at))), one.numbers) is False
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 100.0))
