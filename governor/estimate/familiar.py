@@ -22,8 +22,8 @@ class Familiar:
     """How far questions like those fitted on lie from them; `governor.learn.familiarity` says how it was measured.
 
     `unseen` is the share of a text's hashed words and pairs without weight, `distance` the squared Mahalanobis distance
-    (1936) of the logs of its COUNTS from their mean `centre` (N,); `whitening` (N, N) makes their covariance about 1, and
-    takes out counts that never varied.
+    (1936) of the logs of its COUNTS from their mean `centre` (N,); `whitening` (N, N) makes their covariance about 1,
+    and takes out counts that never varied.
     """
 
     unseen: float

@@ -105,7 +105,10 @@ def test_more_new_words_than_ever_held_out_are_foreign(value: list[float], most:
 
 @given(st.floats(-10.0, 10.0), st.floats(0.0, 100.0), st.sampled_from(COUNTS.tolist()))
 def test_counts_further_than_any_but_a_few_held_out_are_foreign(far: float, furthest: float, place: int) -> None:
-    words, numbers = Sparse(np.arange(1), np.ones(1)), np.full(COUNTS.max() + 5, 1000.0)  # of length, tools, messages and state
+    words, numbers = (
+        Sparse(np.arange(1), np.ones(1)),
+        np.full(COUNTS.max() + 5, 1000.0),
+    )  # of length, tools, messages and state
     numbers[COUNTS] = 0.0
     numbers[place] = far
     assert replace(ANYTHING, distance=furthest).foreign(words, numbers) == (far * far > furthest)
