@@ -46,8 +46,15 @@ from governor_langgraph.messages import (
 from governor_langgraph.place import place_of
 from governor_langgraph.watcher import GOVERNED_TYPE
 
-UNUSED = frozenset({"stream", "ls_structured_output_format", "strict", "parallel_tool_calls"})
-"""Arguments of LangChain's own that say nothing of what is asked, or that a policy need not be told."""
+READ = frozenset({"tools", "tool_choice", "response_format"})
+UNUSED = frozenset({"stream", "ls_structured_output_format"})
+"""Arguments of LangChain's own that say nothing of what is asked."""
+
+MENDS = {
+    "strict": "give it to bind_tools",
+    "parallel_tool_calls": "set `extra_body: {parallel_tool_calls: false}` for the models of its policy",
+}
+"""How an argument is said that is neither read nor a rung's."""
 
 Asked = tuple[Governor, Step, dict[str, Any]]
 Chunks: TypeAlias = Iterator[AIMessageChunk]
@@ -246,15 +253,12 @@ def placed(config: RunnableConfig | None) -> Generator[None, None, None]:
 
 
 def asked_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A step's tools and schema out of a call's bound arguments; ValueError for one that the policy decides."""
-    strange = sorted(
-        name
-        for name, value in kwargs.items()
-        if value is not None and name not in UNUSED and name not in ("tools", "tool_choice", "response_format")
-    )
-    if strange:
-        named = ", ".join(strange)
-        raise ValueError(f"a governed model takes {named} from its policy: set it in a rung, or leave it out")
+    """A step's tools and schema out of a call's bound arguments; ValueError for one that would not reach a model."""
+    for name, value in sorted(kwargs.items()):
+        usual = value is None or (name == "parallel_tool_calls" and value is True)
+        if not usual and name not in READ | UNUSED:
+            mend = MENDS.get(name, "set it in a rung of its policy")
+            raise ValueError(f"a governed model does not take `{name}`: {mend}, or leave it out")
     return {
         "tools": tuple(kwargs.get("tools") or ()),
         "tool_choice": kwargs.get("tool_choice"),

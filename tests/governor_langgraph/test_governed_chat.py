@@ -165,7 +165,7 @@ def test_what_the_policy_decides_is_no_argument(bound: str, say: Callable[..., A
     at = desk([])
     own: dict[str, Any] = {"temperature": 0.2, "max_tokens": 9}
     model, given = (at.chat.bind(**own), {}) if bound == "bind" else (at.chat, own)
-    with pytest.raises(ValueError, match="takes max_tokens, temperature from its policy: set it in a rung"):
+    with pytest.raises(ValueError, match="does not take `max_tokens`: set it in a rung"):
         say(model, **given)
     assert at.backend.calls == []
 
@@ -176,7 +176,19 @@ def test_nor_is_it_an_argument_of_the_model_itself() -> None:
 
 
 def test_arguments_that_say_nothing_of_what_is_asked_are_let_be(say: Callable[..., AIMessage]) -> None:
-    assert say(desk(named).chat, parallel_tool_calls=False, strict=True, temperature=None).content == "low"
+    assert say(desk(named).chat, parallel_tool_calls=True, stream=True, temperature=None).content == "low"
+
+
+@pytest.mark.parametrize(
+    ("argument", "mend"), [({"strict": True}, "bind_tools"), ({"parallel_tool_calls": False}, "extra_body")]
+)
+def test_an_argument_that_would_not_reach_the_model_is_refused(
+    say: Callable[..., AIMessage], argument: dict[str, bool], mend: str
+) -> None:
+    at = desk(named)
+    with pytest.raises(ValueError, match=f"does not take `{next(iter(argument))}`.*{mend}"):
+        say(at.chat, **argument)
+    assert at.backend.calls == []
 
 
 def test_stop_words_end_the_text_also_of_a_stream(say: Callable[..., AIMessage]) -> None:
