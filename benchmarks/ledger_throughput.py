@@ -179,23 +179,31 @@ class Target:
 
 
 TARGETS = {"memory": Target(300_000), "SQLite": Target(20_000, 1.0), "Redis": Target(10_000, 15.0)}
+ALONE, LIMITS_ALONE = "memory, 1 process", "limits, in memory, 1 process"
 IN_MEMORY, IN_REDIS = "limits, in memory", "limits, in Redis"
-PEERS = {"memory": IN_MEMORY, "SQLite": IN_MEMORY, "Redis": IN_REDIS}
+PEERS = {"memory": IN_MEMORY, ALONE: LIMITS_ALONE, "SQLite": IN_MEMORY, "Redis": IN_REDIS}
 """`limits` keeps nothing in files: SQLite stands beside its sums in memory, which no other process sees."""
 
 LAYOUTS = {
-    "memory": "1 process",
+    "memory": f"{PROCESSES} processes, each with sums of its own",
+    ALONE: "1 process",
     "SQLite": f"{PROCESSES} processes, inline",
     "Redis": f"{PROCESSES} processes x {TASKS} tasks, awaited",
     "Redis, AOF every second": f"{PROCESSES} processes x {TASKS} tasks, awaited",
-    IN_MEMORY: "1 process",
+    IN_MEMORY: f"{PROCESSES} processes, each with sums of its own",
+    LIMITS_ALONE: "1 process",
     IN_REDIS: f"{PROCESSES} processes x {TASKS} tasks, awaited",
 }
 
 
 def measure(seconds: float) -> Report:
     """Every store for so many seconds, one after the other."""
-    found = {"memory": worked(1, book, "memory://", seconds), IN_MEMORY: worked(1, hit, seconds)}
+    found = {
+        ALONE: worked(1, book, "memory://", seconds),
+        LIMITS_ALONE: worked(1, hit, seconds),
+        "memory": worked(PROCESSES, book, "memory://", seconds),
+        IN_MEMORY: worked(PROCESSES, hit, seconds),
+    }
     with sqlite() as fresh:
         found["SQLite"] = worked(PROCESSES, book, fresh(), seconds)
     with redis() as fresh:
@@ -213,7 +221,7 @@ def measure(seconds: float) -> Report:
 
 
 def _row(name: str, found: dict[str, Work]) -> tuple[str, ...]:
-    work, peer = found[name], PEERS.get(name.partition(",")[0])
+    work, peer = found[name], PEERS.get(name) or PEERS.get(name.partition(",")[0])
     ratio = f"{work.rate / found[peer].rate:.2f} ({peer})" if peer else ""
     waits = (f"{work.wait(share):.3f}" for share in (0.5, 0.99, 1.0))
     return name, LAYOUTS[name], f"{work.rate:,.0f}", *waits, ratio
