@@ -2,7 +2,9 @@
 
 SQLite's own waiting (sleeps that grow to 0.1 s) lets whoever does not sleep win again and again. Taking turns after
 every operation would be fair and slow: each change of writer makes the next one read its pages anew. So a process that
-had a long turn steps back for a while, and all others insist: of any `TURN` operations at most one waits long.
+had a long turn steps back for a while, and comes back without haste: in the first half of its next turn it gives way to
+whoever is further on, who would otherwise be back at once and make both wait. All others insist. Of the operations of
+processes that never rest some one in 300 waits long, none much longer than `BACK_SECONDS` and `PATIENCE_SECONDS`.
 """
 
 from __future__ import annotations
@@ -14,14 +16,20 @@ from collections.abc import Callable
 NAP_SECONDS = 0.0001
 """Between two attempts to get the lock, which its holder keeps for some 0.05 ms at a time."""
 
-TURN = 200
+TURN = 400
 """Operations after which a process that meets others steps back."""
 
-TURN_SECONDS = 0.1
+TURN_SECONDS = 0.4
 """A process whose operations of a turn are spread over more than this leaves the others room anyway."""
 
-BACK_SECONDS = 0.03
+BACK_SECONDS = 0.06
 """How long it steps back: about a turn of each of three others."""
+
+WAY_SECONDS = 0.02
+"""How long it gives way: about a turn of another one."""
+
+PATIENCE_SECONDS = 0.1
+"""How long it does so for one operation, before it insists."""
 
 
 class Turns:
@@ -31,6 +39,7 @@ class Turns:
         self._timeout = timeout
         self._done = 0
         self._began = 0.0
+        self._returns = False
 
     def take(self, attempt: Callable[[], None]) -> None:
         """Runs `attempt` until it gets the lock; its sqlite3.OperationalError if it does not in time."""
@@ -52,19 +61,26 @@ class Turns:
             try:
                 attempt()
             except sqlite3.OperationalError as cause:
-                if not busy(cause) or time.monotonic() - began >= self._timeout:
+                now = time.monotonic()
+                if not busy(cause) or now - began >= self._timeout:
                     raise
-                nap = NAP_SECONDS
+                nap = self._nap(now, now - began)
             else:
                 return
 
     def _step_back(self, now: float) -> float:
         """How long to sleep first."""
-        long = self._done >= TURN
-        quick = now - self._began <= TURN_SECONDS
-        if long:
-            self._done, self._began = 0, now
-        return min(BACK_SECONDS, self._timeout) if long and quick else NAP_SECONDS
+        if self._done < TURN:
+            return self._nap(now, 0.0)
+        self._returns = now - self._began <= TURN_SECONDS
+        self._done, self._began = 0, now
+        return min(BACK_SECONDS, self._timeout) if self._returns else NAP_SECONDS
+
+    def _nap(self, now: float, waited: float) -> float:
+        early = self._done < TURN // 2 and now - self._began <= TURN_SECONDS
+        if self._returns and early and waited < PATIENCE_SECONDS:
+            return min(WAY_SECONDS, self._timeout - waited)
+        return NAP_SECONDS
 
 
 def busy(cause: sqlite3.Error) -> bool:

@@ -1,4 +1,4 @@
-"""How processes take turns at one file: who had a long turn steps back, all others insist."""
+"""How processes take turns at one file: who had a long turn steps back and then gives way, all others insist."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ import time
 
 import pytest
 
-from governor.ledger.sqlite_turns import BACK_SECONDS, NAP_SECONDS, TURN, TURN_SECONDS, Turns
+from governor.ledger.sqlite_turns import (
+    BACK_SECONDS,
+    NAP_SECONDS,
+    PATIENCE_SECONDS,
+    TURN,
+    TURN_SECONDS,
+    WAY_SECONDS,
+    Turns,
+)
 
 
 class Machine:
@@ -70,7 +78,44 @@ def test_who_had_a_long_turn_steps_back_once_in_it(machine: Machine) -> None:
     _work(turns, machine, TURN)
     machine.refusals = 2
     turns.take(machine.attempt)
-    assert machine.naps[4:] == [BACK_SECONDS, NAP_SECONDS]
+    assert machine.naps[4:] == [BACK_SECONDS, WAY_SECONDS]
+
+
+@pytest.fixture
+def returned(machine: Machine) -> Turns:
+    """Of a process that has stepped back."""
+    turns = Turns(5.0)
+    for _ in range(2):
+        machine.refusals = 1
+        _work(turns, machine, TURN)
+    machine.refusals = 1
+    turns.take(machine.attempt)
+    assert machine.naps[-1] == BACK_SECONDS
+    machine.naps.clear()
+    return turns
+
+
+def test_who_comes_back_gives_way_till_its_turn_is_half_over(machine: Machine, returned: Turns) -> None:
+    for done in (0, TURN // 2 - 2):
+        _work(returned, machine, done)
+        machine.refusals = 1
+        returned.take(machine.attempt)
+    assert machine.naps == [WAY_SECONDS, NAP_SECONDS]
+
+
+def test_giving_way_ends_with_patience(machine: Machine, returned: Turns) -> None:
+    machine.refusals = 8
+    returned.take(machine.attempt)
+    given = machine.naps.count(WAY_SECONDS)
+    assert machine.naps == [WAY_SECONDS] * given + [NAP_SECONDS] * (8 - given)
+    assert PATIENCE_SECONDS <= given * WAY_SECONDS < PATIENCE_SECONDS + 2 * WAY_SECONDS
+
+
+def test_who_has_little_to_do_by_now_gives_no_way(machine: Machine, returned: Turns) -> None:
+    machine.now += TURN_SECONDS
+    machine.refusals = 2
+    returned.take(machine.attempt)
+    assert machine.naps == [NAP_SECONDS] * 2
 
 
 def test_who_works_slowly_never_steps_back(machine: Machine) -> None:
