@@ -3,8 +3,8 @@
 SQLite's own waiting (sleeps that grow to 0.1 s) lets whoever does not sleep win again and again. Taking turns after
 every operation would be fair and slow: each change of writer makes the next one read its pages anew. So a process that
 had a long turn steps back for a while, and comes back without haste: in the first half of its next turn it gives way to
-whoever is further on, who would otherwise be back at once and make both wait. All others insist. Of the operations of
-processes that never rest some one in 300 waits long, none much longer than `BACK_SECONDS` and `PATIENCE_SECONDS`.
+whoever is further on, who would otherwise be back at once and make both wait. All others insist. Of a turn's operations
+few wait long, and those about `BACK_SECONDS` and `PATIENCE_SECONDS` at most, unless who has the lock is slow itself.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ TURN = 400
 TURN_SECONDS = 0.4
 """A process whose operations of a turn are spread over more than this leaves the others room anyway."""
 
-BACK_SECONDS = 0.06
-"""How long it steps back: about a turn of each of three others."""
+BACK_SECONDS = 0.03
+"""How long it steps back: more than a turn of another one."""
 
-WAY_SECONDS = 0.02
-"""How long it gives way: about a turn of another one."""
+WAY_SECONDS = 0.01
+"""How long it gives way at a time: half a turn of another one."""
 
-PATIENCE_SECONDS = 0.1
+PATIENCE_SECONDS = 0.05
 """How long it does so for one operation, before it insists."""
 
 
