@@ -130,10 +130,13 @@ Process: TypeAlias = Generator[Effect, Any, T]
 """A computation that asks for effects and ends with a T."""
 
 
-def relayed(process: Process[T], answer: Callable[[Effect], Process[Any]]) -> Process[T]:
-    """Run `process` with each of its effects answered by a process in turn, whose errors are thrown back into it."""
+def relayed(process: Process[T], answer: Callable[[Effect], Process[Any]], waiting: Effect | None = None) -> Process[T]:
+    """Run `process` with each of its effects answered by a process in turn, whose errors are thrown back into it.
+
+    One that was begun elsewhere goes on from the effect that it is `waiting` for.
+    """
     try:
-        effect = next(process)
+        effect = next(process) if waiting is None else waiting
         while True:
             try:
                 result = yield from answer(effect)
@@ -144,6 +147,32 @@ def relayed(process: Process[T], answer: Callable[[Effect], Process[Any]]) -> Pr
     except StopIteration as end:
         ended: T = end.value
         return ended
+
+
+def opened(process: Process[T]) -> Process[CallModel | T]:
+    """Run `process` up to its first call of a model, then waiting for that (see `rest`); its result if it has none."""
+    try:
+        effect = next(process)
+        while not isinstance(effect, CallModel):
+            try:
+                result = yield effect
+            except BaseException as cause:  # noqa: BLE001 - as above
+                effect = process.throw(cause)
+            else:
+                effect = process.send(result)
+    except StopIteration as end:
+        ended: T = end.value
+        return ended
+    return effect
+
+
+def rest(process: Process[T], waiting: Effect) -> Process[T]:
+    """What is left of a process that was begun elsewhere and waits for the answer to an effect."""
+    return relayed(process, _asked, waiting)
+
+
+def _asked(effect: Effect) -> Process[Any]:
+    return (yield effect)
 
 
 def traced(

@@ -380,6 +380,11 @@ class Sink(Protocol):
 class Tracer(Protocol):
     """Opens and closes nested spans."""
 
+    @property
+    def recording(self) -> bool:
+        """Whether anybody is told of the spans; where nobody is, one may be closed in another context than it began."""
+        ...
+
     def enter(self, name: str, attributes: Mapping[str, Any]) -> None: ...
 
     def exit(self, attributes: Mapping[str, Any], error: str) -> None: ...

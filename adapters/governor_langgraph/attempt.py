@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from typing import Any
 from governor.errors import Refusal
 from governor.facade import Governor
 from governor.protocols import Terms
-from governor.records import Amount, BacktrackMode, Outcome, Rung, Step, Usage
+from governor.records import Amount, BacktrackMode, Call, Outcome, Rung, Step, Usage
 
 MENDS: tuple[BacktrackMode, ...] = ("continue", "more", "fresh")
 """How a model call inside a node may be mended where it was cut or failed; the rest is the node's to decide."""
@@ -23,14 +23,14 @@ MENDS: tuple[BacktrackMode, ...] = ("continue", "more", "fresh")
 class NodeAttempt:
     """One attempt of a node. Mutable: model calls of parallel threads and tasks of the node add what they spent.
 
-    `ends` is the node's deadline in monotonic seconds. `asked` says that a model was asked, `refusal` which budget last
-    refused one.
+    `decided` gives the attempt as the loop decided on it: the first one when a model is first asked. `ends` is the
+    node's deadline in monotonic seconds. `asked` says that a model was asked, `refusal` which budget last refused one.
     """
 
     governor: Governor
     step: Step
     terms: Terms
-    rung: Rung
+    decided: Callable[[], Call]
     ends: float | None
     governed: bool = True
     asked: bool = False
@@ -39,6 +39,11 @@ class NodeAttempt:
     spent: Amount = Amount()
     refusal: Refusal | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def rung(self) -> Rung:
+        """What its models take."""
+        return self.decided().rung
 
     def add(self, outcome: Outcome) -> None:
         """Counts a model call, rejected attempts of it too."""
@@ -54,11 +59,12 @@ class NodeAttempt:
         It may take this rung alone, and reserves what it needs on the same budgets as the node. In shadow and control
         arms it is called as it would be without a policy.
         """
+        rung = self.rung
         self.asked = True
         left = None if self.ends is None else max(0.0, self.ends - time.monotonic())
         mine = self.step
         bound = {
-            "ladder": (self.rung,),
+            "ladder": (rung,),
             "mode": "on" if self.governed else self.terms.mode,
             "share": float(self.governed),
             "modes": MENDS,

@@ -19,7 +19,7 @@ from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from governor import loop
 from governor.arm import arm_of, unenforced
 from governor.climb import Mind, least
-from governor.drivers import adrive, drive
+from governor.drivers import Ports, adrive, drive
 from governor.effects import Process, Unneeded
 from governor.errors import BackendError, NoAnswerError, Refusal
 from governor.facade import Governor
@@ -29,6 +29,7 @@ from governor.records import Call, Outcome, Reply, Step
 from governor_langgraph.attempt import NodeAttempt, entered
 from governor_langgraph.blame import Done, priced, wrong
 from governor_langgraph.held import Held
+from governor_langgraph.opening import Opening
 from governor_langgraph.paused import pause, paused
 from governor_langgraph.place import place_of
 from governor_langgraph.purse import PursePlanner
@@ -87,16 +88,23 @@ class NodeRun:
         mind = Mind(governor.estimator, planner, self.verifier)
         return loop.govern(self.step, replace(self.terms, call=None), mind)
 
-    def attempt(self, call: Call) -> NodeAttempt:
+    def opening(self, ports: Ports) -> Opening:
+        """The loop before its first attempt. Where spans are seen it is begun: the node's own code lies within them."""
+        opening = Opening(self.process(), ports, self.started)
+        if self.governor.tracer.recording:
+            opening.call()
+        return opening
+
+    def attempt(self, decided: Callable[[], Call], number: int) -> NodeAttempt:
         """What models are told while an attempt runs."""
         limit = least(self.step.deadline, self.terms.deadline)
         ends = None if limit is None else self.started + limit
-        return NodeAttempt(self.governor, self.step, self.terms, call.rung, ends, self.governed, number=call.attempt)
+        return NodeAttempt(self.governor, self.step, self.terms, decided, ends, self.governed, number=number)
 
     @contextmanager
-    def attempting(self, call: Call) -> Generator[_Attempting, None, None]:
+    def attempting(self, decided: Callable[[], Call], number: int = 1) -> Generator[_Attempting, None, None]:
         """While the node's own code runs for a call of the loop."""
-        attempt = self.attempt(call)
+        attempt = self.attempt(decided, number)
         attempting = _Attempting(self, attempt, Held(lambda: attempt.asked))
         token = var_child_runnable_config.set(attempting.config)
         try:
@@ -119,7 +127,7 @@ class NodeRun:
     def judging(self, call: Call) -> Process[Outcome]:
         """A call of a verifier as a step of its own, so that it reserves what it needs as the node's models do."""
         asked = self.governor.step(call.messages, response_schema=call.response_schema, seed=call.seed)
-        step, bound = self.attempt(call).within(asked)
+        step, bound = self.attempt(lambda: call, call.attempt).within(asked)
         return self.governor.process(step, policy_checks=False, **bound)
 
     def shipped(self, outcome: Outcome) -> Any:
@@ -258,14 +266,20 @@ def run_node(run: NodeRun, body: Callable[[RunnableConfig], Any]) -> Any:
     """Runs a node to what it returns, blocking."""
     ports = run.governor.ports()
 
+    def attempt(decided: Callable[[], Call], number: int = 1) -> Reply:
+        with run.attempting(decided, number) as attempting:
+            return attempting.reply(body(attempting.config))
+
     def answer(call: Call) -> Reply:
         if call.purpose == "judge":
             return judged(call, drive(run.judging(call), ports.perform))
-        with run.attempting(call) as attempting:
-            return attempting.reply(body(attempting.config))
+        return opening.answered(call) or attempt(lambda: call, call.attempt)
 
     with passed_on() as passed:
-        passed.result = run.shipped(drive(run.process(), replace(ports, call=answer).perform))
+        opening = run.opening(ports)
+        with opening.trying():
+            opening.tried(attempt(opening.call))
+        passed.result = run.shipped(drive(opening.rest(), replace(ports, call=answer).perform))
     return passed.result
 
 
@@ -273,14 +287,20 @@ async def arun_node(run: NodeRun, body: Callable[[RunnableConfig], Awaitable[Any
     """The same, awaiting."""
     ports = run.governor.async_ports()
 
+    async def attempt(decided: Callable[[], Call], number: int = 1) -> Reply:
+        with run.attempting(decided, number) as attempting:
+            return attempting.reply(await body(attempting.config))
+
     async def answer(call: Call) -> Reply:
         if call.purpose == "judge":
             return judged(call, await adrive(run.judging(call), ports.perform))
-        with run.attempting(call) as attempting:
-            return attempting.reply(await body(attempting.config))
+        return opening.answered(call) or await attempt(lambda: call, call.attempt)
 
     with passed_on() as passed:
-        passed.result = run.shipped(await adrive(run.process(), replace(ports, call=answer).perform))
+        opening = run.opening(ports)
+        with opening.trying():
+            opening.tried(await attempt(opening.call))
+        passed.result = run.shipped(await adrive(opening.rest(), replace(ports, call=answer).perform))
     return passed.result
 
 

@@ -167,6 +167,8 @@ def _told(attributes: Mapping[str, Any]) -> Attributes:
 class NullTracer:
     """A Tracer that does nothing."""
 
+    recording = False
+
     def enter(self, name: str, attributes: Mapping[str, Any]) -> None:
         """Open nothing."""
 
@@ -193,7 +195,13 @@ class OtelTracer:
         self._trace = trace
         self._context = context
         self._tracer = trace.get_tracer("governor", tracer_provider=tracer_provider)
+        self._given = tracer_provider is not None
         self._chat_kind = trace.SpanKind.INTERNAL if internal else trace.SpanKind.CLIENT
+
+    @property
+    def recording(self) -> bool:
+        """Whether a provider was given, or set for the process."""
+        return self._given or not isinstance(self._trace.get_tracer_provider(), self._trace.ProxyTracerProvider)
 
     def enter(self, name: str, attributes: Mapping[str, Any]) -> None:
         is_chat = attributes.get("gen_ai.operation.name") == "chat"

@@ -134,7 +134,7 @@ def test_settings_of_other_middleware_are_the_policys_to_make(ask: Ask) -> None:
             return await handler(request.override(model_settings={"temperature": 1.0}))
 
     desk = Desk([])
-    with pytest.raises(ValueError, match="takes temperature from its policy"):
+    with pytest.raises(ValueError, match="does not take `temperature`: set it in a rung of its policy"):
         ask(desk.agent(middleware=[Warm()]), asked())
 
 

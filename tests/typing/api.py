@@ -163,6 +163,8 @@ class MyPlanner:
 
 
 class MyTracer:
+    recording = True
+
     def enter(self, name: str, attributes: Mapping[str, Any]) -> None: ...
 
     def exit(self, attributes: Mapping[str, Any], error: str) -> None: ...
