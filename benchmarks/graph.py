@@ -6,7 +6,8 @@ A chain of 20 nodes is run whole; the figures are processor milliseconds a node.
 nodes ask one that answers at once: bare through a LangChain chat model of the same answer, governed through
 GovernedChat. So the whole of a governed step is measured there (forecast, plan, reservation, call, record), not only
 the wrapper. `rewinds` adds an on_fail rule: the run keeps its trail, and without a checkpointer checkpoints in memory.
-With `saver` both graphs have an InMemorySaver. Exit status 1 if the wrapper (`pure`) costs more than 0.5 ms a node.
+With `saver` both graphs have an InMemorySaver. Exit status 1 if the wrapper (any `pure` row) costs more than 0.5 ms a
+node.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     found = measure(arguments.rounds)
-    passed = all(one.difference <= WRAPPER_MS for one in found if one.name in ("pure", "pure, saver"))
+    passed = all(one.difference <= WRAPPER_MS for one in found if one.name.startswith("pure"))
     if arguments.json:
         rows = {one.name: {"bare_ms": one.bare, "governed_ms": one.governed, "ratio": one.ratio} for one in found}
         print(json.dumps({"nodes": NODES, "rounds": arguments.rounds, "rows": rows, "passed": passed}))
