@@ -55,6 +55,7 @@ class Explanation:
 class Governor:
     """Runs steps under one policy. Safe for many threads and tasks; `close()` or `with` frees its backends.
 
+    `owns_ledger=False`: the ledger that is given is others' too, and `close` leaves it open.
     An `estimator` or `planner` that is given takes the place of what the policy's calibration and `online` would make.
     """
 
@@ -64,6 +65,7 @@ class Governor:
         *,
         backend: Backend | None = None,
         ledger: Ledger | None = None,
+        owns_ledger: bool = True,
         sinks: Sequence[Sink] = (),
         tracer: Tracer | None = None,
         estimator: Estimator | None = None,
@@ -74,6 +76,7 @@ class Governor:
         self.policy = policy
         self.backend: Backend = backend or Backends(model_options(policy))
         self._ledger = ledger
+        self._owns_ledger = owns_ledger
         self._sinks = tuple(sinks)
         self.tracer: Tracer = tracer or OtelTracer()
         self._meter = meter or OtelMeter(policy.app)
@@ -210,7 +213,7 @@ class Governor:
         with ExitStack() as freed:
             if isinstance(self._meter, OtelMeter):
                 freed.callback(self._meter.close)
-            if self._ledger is not None:
+            if self._ledger is not None and self._owns_ledger:
                 freed.callback(self._ledger.close)
             for sink in self._sinks:
                 freed.callback(sink.close)

@@ -1,0 +1,109 @@
+"""What a request format has to tell and to do for a governed request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from governor.plan.dialects import Dialect
+from governor.plan.effort import allows
+from governor.records import Call, Message, Reply, Rung, Usage
+from governor_litellm.caps import Caps
+
+Fields = Mapping[str, Any]
+"""Fields of a request that change; None takes a field out."""
+
+SAMPLING = ("temperature", "top_p")
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A request as Governor sees it: chat messages and tools in OpenAI's shape, and the client's own limits."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: str | Mapping[str, Any] | None = None
+    schema: Mapping[str, Any] | None = None
+    caps: Caps = field(default_factory=Caps)
+
+
+class Chunks(Protocol):
+    """Reads one stream as it passes."""
+
+    shown: int
+    """Bytes of text and thought so far: no fewer than their tokens."""
+
+    def add(self, chunk: Any) -> None: ...
+
+    def reply(self) -> Reply:
+        """What it came to. Raises BackendReplyError if it broke off."""
+        ...
+
+
+class Wire(Protocol):
+    """One request format. Stateless; never changes what it is given."""
+
+    call_type: str
+    bucket: str
+    """Under which field the proxy keeps what it knows of a request."""
+
+    def asking(self, data: Mapping[str, Any]) -> Asking | None:
+        """None where the request is not one that can be governed (or not one at all): it is then left alone."""
+        ...
+
+    def fields(self, rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
+        """The fields that make a request ask this rung. PolicyError for what the dialect can't express."""
+        ...
+
+    def following(self, data: Mapping[str, Any], more: Sequence[Message], instruction: str | None) -> Fields:
+        """The conversation with messages added to its end, and an instruction to its system message."""
+        ...
+
+    def reply(self, raw: Any, call: Call, dialect: Dialect) -> Reply:
+        """Raises BackendReplyError for a response that holds no answer."""
+        ...
+
+    async def send(self, router: Any, fields: Mapping[str, Any], bucket: Mapping[str, Any]) -> Any:
+        """Send a request through LiteLLM's router, below the proxy's hooks."""
+        ...
+
+    def chunks(self, call: Call, dialect: Dialect) -> Chunks: ...
+
+    def charged(self, raw: Any, usage: Usage) -> Any:
+        """A copy of a response whose usage is this: LiteLLM's own books must see the original."""
+        ...
+
+    def charged_chunk(self, chunk: Any, usage: Usage) -> Any:
+        """The same for a chunk of a stream; a chunk without usage is given back as it is."""
+        ...
+
+    def detailed(self, raw: Any, details: Mapping[str, Any]) -> Any:
+        """A copy of a response with `governor` beside its own fields."""
+        ...
+
+
+def smallest(*limits: Any) -> int | None:
+    """The least of the positive whole numbers among these."""
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
+
+
+def cooled(rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
+    """The client's sampling is dropped where the rung's model would refuse the request for it."""
+    if allows(dialect.temperature, rung, dialect):
+        return {}
+    return {name: None for name in SAMPLING if data.get(name) not in (None, 1)}
+
+
+def mappings(items: Any) -> tuple[Mapping[str, Any], ...] | None:
+    """The items as a tuple where they are a list of mappings, else None."""
+    if isinstance(items, Sequence) and all(isinstance(item, Mapping) for item in items):
+        return tuple(items)
+    return None
+
+
+def extended(content: Any, instruction: str) -> Any:
+    """A system text, or its parts, with an instruction at the end."""
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        return [*content, {"type": "text", "text": instruction}]
+    return f"{content}\n\n{instruction}" if content else instruction
