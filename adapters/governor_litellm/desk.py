@@ -23,7 +23,7 @@ from governor_litellm.policies import Ledgers, PolicyFolder, Served
 from governor_litellm.settings import Settings
 from governor_litellm.told import begun, ended, problem, refused
 from governor_litellm.watch import HookWatch
-from governor_litellm.wires import Wire
+from governor_litellm.wires import UnreadableError, Wire
 
 log = logging.getLogger("governor.proxy")
 BUCKETS = ("metadata", "litellm_metadata")
@@ -71,6 +71,11 @@ class Desk:
             return
         try:
             request = arrival.request(served, client, self.models, self.settings)
+        except UnreadableError as error:
+            self.leave(served)
+            if served.policy.mode == "on":  # left alone it would go past every budget
+                raise problem(f"governor: {error}", "invalid_request_error", HTTPStatus.BAD_REQUEST) from None
+            return
         except Exception as error:  # noqa: BLE001 - a bug of ours must not become a 500: the policy says what it means
             self.leave(served)
             self.broken(served.policy, error)

@@ -101,7 +101,8 @@ class Flight:
 
     async def admitted(self) -> Call | Outcome:
         """The first call, once it is reserved; the outcome where the step ended without one."""
-        await asyncio.wait({self.first, self.task}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {self.first, self.task}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         return self.first.result() if self.first.done() else self.task.result()
 
     def changes(self, call: Call) -> Mapping[str, Any]:
@@ -165,9 +166,9 @@ class Flight:
         `shown` are the bytes of the answer that were streamed; where no thought can be hidden in between, they bound
         the tokens. Otherwise the call is booked at its bound.
         """
-        self.closed = self.closed or why
         if self.task.done():
             return
+        self.closed = self.closed or why
         call = self.call
         if call is None or self._answer.done():
             self.task.cancel()
@@ -180,6 +181,11 @@ class Flight:
         """End the flight when `owner`, which every path of the proxy holds on to, goes away without an answer."""
         loop = asyncio.get_running_loop()
         weakref.finalize(owner, _lost, loop, weakref.ref(self)).atexit = False
+
+    def lost(self) -> None:
+        """Nobody holds on to the request any more: if it was never answered, it never will be."""
+        if not self._answer.done():
+            self.leave(GONE)
 
     async def outcome(self) -> Outcome:
         """How the loop ended. A cancellation of the one who waits (the client is gone) ends the loop, and settles."""
@@ -272,4 +278,4 @@ def _lost(loop: asyncio.AbstractEventLoop, flight: weakref.ref[Flight]) -> None:
     """Runs in whichever thread frees the owner."""
     alive = flight()
     if alive is not None and not loop.is_closed():
-        loop.call_soon_threadsafe(alive.leave, GONE)
+        loop.call_soon_threadsafe(alive.lost)

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from governor_litellm.backend import sdk
+from tests.governor_litellm.proxy_app import ProxyUnderTest, proxy_under_test
 from tests.governor_litellm.stub import StubServer
 
 
@@ -35,6 +37,23 @@ def server() -> Iterator[StubServer]:
         yield stub
 
 
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def proxy_of_session(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[ProxyUnderTest, None]:
+    """One proxy for all tests: it takes seconds to start, and is one to a process."""
+    pytest.importorskip("litellm_enterprise", reason="the proxy needs the extra 'proxy'")
+    async with proxy_under_test(tmp_path_factory.mktemp("proxy")) as served:
+        yield served
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def proxy(proxy_of_session: ProxyUnderTest) -> AsyncGenerator[ProxyUnderTest, None]:
+    """It again, with nothing seen so far; no test may leave a flight open."""
+    proxy_of_session.upstream.reset()
+    yield proxy_of_session
+    await proxy_of_session.idle()
+    proxy_of_session.default("default")
+
+
 THEIRS = (
     "ignore:Item .* on TypedDict class:UserWarning",
     "ignore:Accessing the 'model_(computed_)?fields':DeprecationWarning",
@@ -46,5 +65,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if item.path.is_relative_to(here):
-            for theirs in THEIRS:
-                item.add_marker(pytest.mark.filterwarnings(theirs))
+            for theirs in ("ignore",) if "proxy" in getattr(item, "fixturenames", ()) else THEIRS:
+                item.add_marker(pytest.mark.filterwarnings(theirs))  # the whole proxy warns: 400,000 lines of others

@@ -8,7 +8,7 @@ import sys
 import textwrap
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +111,7 @@ class ProxyUnderTest:
 
 
 @asynccontextmanager
-async def proxy_under_test(folder: Path) -> AsyncIterator[ProxyUnderTest]:
+async def proxy_under_test(folder: Path) -> AsyncGenerator[ProxyUnderTest, None]:
     policies = folder / "policies"
     policies.mkdir()
     with Upstream() as upstream:

@@ -224,6 +224,16 @@ def _message_events(body: Mapping[str, Any]) -> Iterator[str]:
     yield _named("message_stop")
 
 
+def _spared(body: Mapping[str, Any]) -> bool:
+    """Whether only the weak model is to fail, and this is the other one."""
+    return "onlyweak" in texts(body) and "large" in str(body.get("model"))
+
+
+def _failure(body: Mapping[str, Any]) -> int | None:
+    asked = (status for status in (400, 429, 500) if f"fail{status}" in texts(body))
+    return None if _spared(body) else next(asked, None)
+
+
 def _handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -235,10 +245,10 @@ def _handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
             upstream.paths.append(path)
             self.close_connection = True
             said = texts(body)
-            for status in (400, 429, 500):
-                if f"fail{status}" in said and not ("onlyweak" in said and "large" in str(body.get("model"))):
-                    self._json({"error": {"message": "no", "type": "t", "code": str(status)}}, status)
-                    return
+            status = _failure(body)
+            if status:
+                self._json({"error": {"message": "no", "type": "t", "code": str(status)}}, status)
+                return
             if "hang" in said and upstream.closing.wait(3.0):
                 return
             if body.get("stream"):
@@ -259,19 +269,22 @@ def _handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
             self.send_header("content-type", "text/event-stream")
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()
-            said = texts(body)
             try:
-                for number, piece in enumerate(pieces(path, body)):
-                    if "cut" in said and number == 3 and not ("onlyweak" in said and "large" in str(body.get("model"))):
-                        return
-                    raw = piece.encode()
-                    self.wfile.write(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")
-                    self.wfile.flush()
-                    if "slow" in said:
-                        time.sleep(0.02)
-                self.wfile.write(b"0\r\n\r\n")
+                self._send(path, body)
             except OSError:
                 upstream.cut_off += 1
+
+        def _send(self, path: str, body: Mapping[str, Any]) -> None:
+            said = texts(body)
+            for number, piece in enumerate(pieces(path, body)):
+                if "cut" in said and number == 3 and not _spared(body):
+                    return
+                raw = piece.encode()
+                self.wfile.write(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")
+                self.wfile.flush()
+                if "slow" in said:
+                    time.sleep(0.02)
+            self.wfile.write(b"0\r\n\r\n")
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
             """Keep the test output clean."""

@@ -10,7 +10,7 @@ from governor.plan.effort import merged, wire
 from governor.records import Call, Message, Reply, Rung, Usage
 from governor_litellm.caps import Caps
 from governor_litellm.reply import Assembly, Evidence, reply_of
-from governor_litellm.wires.contract import Asking, Fields, cooled, extended, mappings, smallest
+from governor_litellm.wires.contract import Asking, Fields, conversation, cooled, extended, offered, smallest
 
 ROLES = frozenset({"system", "developer"})
 _OWN = ("max_completion_tokens", "max_tokens", "reasoning_effort", "thinking")
@@ -23,9 +23,9 @@ class ChatWire:
     bucket = "metadata"
 
     def asking(self, data: Mapping[str, Any]) -> Asking | None:
-        messages, tools = mappings(data.get("messages")), mappings(data.get("tools") or ())
-        if not messages or tools is None or data.get("n") not in (None, 1):
+        if data.get("n") not in (None, 1):
             return None
+        messages, tools = conversation(data.get("messages")), offered(data.get("tools"))
         return Asking(messages, tools, data.get("tool_choice"), _schema(data.get("response_format")), _caps(data))
 
     def fields(self, rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from governor.errors import GovernorError
 from governor.plan.dialects import Dialect
 from governor.plan.effort import allows
 from governor.records import Call, Message, Reply, Rung, Usage
@@ -49,7 +50,7 @@ class Wire(Protocol):
     """Under which field the proxy keeps what it knows of a request."""
 
     def asking(self, data: Mapping[str, Any]) -> Asking | None:
-        """None where the request is not one that can be governed (or not one at all): it is then left alone."""
+        """None where the request is of a kind that is not governed. UnreadableError where it is none at all."""
         ...
 
     def fields(self, rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
@@ -93,6 +94,38 @@ def cooled(rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
     if allows(dialect.temperature, rung, dialect):
         return {}
     return {name: None for name in SAMPLING if data.get(name) not in (None, 1)}
+
+
+class UnreadableError(GovernorError):
+    """A request whose conversation is none: it can't be weighed, and no model could answer it."""
+
+
+def conversation(items: Any) -> tuple[Mapping[str, Any], ...]:
+    """The messages, or items, of a request. UnreadableError where they are none."""
+    found = mappings(items)
+    if isinstance(items, str) or not found:
+        raise UnreadableError("messages must be a list of messages")
+    for message in found:
+        if not isinstance(message.get("role", ""), str):
+            raise UnreadableError("a message's role must be text")
+        content = message.get("content")
+        if not (content is None or isinstance(content, str) or (isinstance(content, list) and _parts(content))):
+            raise UnreadableError("a message's content must be text or a list of parts")
+        if mappings(message.get("tool_calls") or ()) is None:
+            raise UnreadableError("a message's tool_calls must be a list of calls")
+    return found
+
+
+def offered(tools: Any) -> tuple[Mapping[str, Any], ...]:
+    """The tools of a request. UnreadableError where they are none."""
+    found = mappings(tools or ())
+    if found is None or isinstance(tools, str):
+        raise UnreadableError("tools must be a list of tools")
+    return found
+
+
+def _parts(content: list[Any]) -> bool:
+    return all(isinstance(part, Mapping) and isinstance(part.get("text", ""), str) for part in content)
 
 
 def mappings(items: Any) -> tuple[Mapping[str, Any], ...] | None:

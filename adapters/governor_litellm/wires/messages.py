@@ -12,7 +12,7 @@ from governor.plan.effort import merged, wire
 from governor.records import Call, Message, Reply, Rung, ToolCall, Usage
 from governor_litellm.caps import Caps
 from governor_litellm.wires.chat import budget
-from governor_litellm.wires.contract import Asking, Fields, cooled, extended, mappings, smallest
+from governor_litellm.wires.contract import Asking, Fields, conversation, cooled, extended, mappings, offered, smallest
 from governor_litellm.wires.sse import Events, blocks, data_of, written
 
 _FINISH = {
@@ -31,9 +31,7 @@ class MessagesWire:
     bucket = "litellm_metadata"
 
     def asking(self, data: Mapping[str, Any]) -> Asking | None:
-        messages, tools = mappings(data.get("messages")), mappings(data.get("tools") or ())
-        if not messages or tools is None:
-            return None
+        messages, tools = conversation(data.get("messages")), offered(data.get("tools"))
         system = [{"role": "system", "content": data["system"]}] if data.get("system") else []
         said = tuple(one for message in messages for one in _chat(message))
         functions = tuple(_function(tool) for tool in tools)

@@ -10,7 +10,7 @@ from governor.plan.dialects import Dialect
 from governor.plan.effort import merged, wire
 from governor.records import Call, Message, Reply, Rung, ToolCall, Usage
 from governor_litellm.caps import Caps
-from governor_litellm.wires.contract import Asking, Fields, cooled, mappings, smallest
+from governor_litellm.wires.contract import Asking, Fields, conversation, cooled, mappings, offered, smallest
 
 _OWN = ("max_output_tokens", "reasoning_effort", "thinking")
 _ENDS = {"response.completed", "response.incomplete", "response.failed"}
@@ -24,9 +24,9 @@ class ResponsesWire:
     bucket = "litellm_metadata"
 
     def asking(self, data: Mapping[str, Any]) -> Asking | None:
-        items, tools = mappings(_items(data.get("input"))), mappings(data.get("tools") or ())
-        if not items or tools is None or data.get("background"):
+        if data.get("background"):
             return None
+        items, tools = conversation(_items(data.get("input"))), offered(data.get("tools"))
         system = [{"role": "system", "content": data["instructions"]}] if data.get("instructions") else []
         functions = tuple(_function(tool) for tool in tools)
         return Asking((*system, *_messages(items)), functions, data.get("tool_choice"), _schema(data), _caps(data))
