@@ -8,8 +8,8 @@ import sys
 import textwrap
 import uuid
 import warnings
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,21 @@ class ProxyUnderTest:
         self.governor.desk.settings = type(settings)(
             policies=settings.policies, default=app, unknown=settings.unknown, stream=settings.stream
         )
+
+    @contextmanager
+    def without_hook(self) -> Generator[None, None, None]:
+        """The bare proxy."""
+        import litellm
+
+        kept = list(litellm.callbacks)
+        assert self.governor in kept
+        litellm.callbacks = [one for one in kept if one is not self.governor]
+        before = self.governor.watch.seen.total()
+        try:
+            yield
+        finally:
+            litellm.callbacks = kept
+        assert self.governor.watch.seen.total() == before
 
     async def chat(self, key: str = "sk-none", **more: Any) -> httpx.Response:
         headers = {"authorization": f"Bearer {key}", **more.pop("headers", {})}

@@ -38,7 +38,7 @@ class Upstream:
         self.cut_off = 0
         """Streams whose reader went away."""
         self.closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("_Bound", (_Handler,), {"upstream": self}))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
@@ -234,59 +234,58 @@ def _failure(body: Mapping[str, Any]) -> int | None:
     return None if _spared(body) else next(asked, None)
 
 
-def _handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    upstream: Upstream  # of the subclass that each server makes
 
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
-            path = self.path.partition("?")[0]
-            upstream.seen.append(body)
-            upstream.paths.append(path)
-            self.close_connection = True
-            said = texts(body)
-            status = _failure(body)
-            if status:
-                self._json({"error": {"message": "no", "type": "t", "code": str(status)}}, status)
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
+        path = self.path.partition("?")[0]
+        self.upstream.seen.append(body)
+        self.upstream.paths.append(path)
+        self.close_connection = True
+        said = texts(body)
+        status = _failure(body)
+        if status:
+            self._json({"error": {"message": "no", "type": "t", "code": str(status)}}, status)
+            return
+        if "hang" in said and self.upstream.closing.wait(3.0):
+            return
+        if body.get("stream"):
+            self._stream(path, body)
+        else:
+            self._json(whole(path, body))
+
+    def _json(self, value: Mapping[str, Any], status: int = 200) -> None:
+        raw = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def _stream(self, path: str, body: Mapping[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        try:
+            self._send(path, body)
+        except OSError:
+            self.upstream.cut_off += 1
+
+    def _send(self, path: str, body: Mapping[str, Any]) -> None:
+        said = texts(body)
+        for number, piece in enumerate(pieces(path, body)):
+            if "cut" in said and number == 3 and not _spared(body):
                 return
-            if "hang" in said and upstream.closing.wait(3.0):
-                return
-            if body.get("stream"):
-                self._stream(path, body)
-            else:
-                self._json(whole(path, body))
+            raw = piece.encode()
+            self.wfile.write(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")
+            self.wfile.flush()
+            if "slow" in said:
+                time.sleep(0.02)
+        self.wfile.write(b"0\r\n\r\n")
 
-        def _json(self, value: Mapping[str, Any], status: int = 200) -> None:
-            raw = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-
-        def _stream(self, path: str, body: Mapping[str, Any]) -> None:
-            self.send_response(200)
-            self.send_header("content-type", "text/event-stream")
-            self.send_header("transfer-encoding", "chunked")
-            self.end_headers()
-            try:
-                self._send(path, body)
-            except OSError:
-                upstream.cut_off += 1
-
-        def _send(self, path: str, body: Mapping[str, Any]) -> None:
-            said = texts(body)
-            for number, piece in enumerate(pieces(path, body)):
-                if "cut" in said and number == 3 and not _spared(body):
-                    return
-                raw = piece.encode()
-                self.wfile.write(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")
-                self.wfile.flush()
-                if "slow" in said:
-                    time.sleep(0.02)
-            self.wfile.write(b"0\r\n\r\n")
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-            """Keep the test output clean."""
-
-    return Handler
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Keep the test output clean."""
