@@ -65,5 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if item.path.is_relative_to(here):
+            if "proxy" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.timeout(300))  # the first of them starts it
             for theirs in ("ignore",) if "proxy" in getattr(item, "fixturenames", ()) else THEIRS:
                 item.add_marker(pytest.mark.filterwarnings(theirs))  # the whole proxy warns: 400,000 lines of others

@@ -114,7 +114,7 @@ async def test_the_clients_smaller_limits_are_kept(proxy: ProxyUnderTest) -> Non
     proxy.default(proxy.policy(VERIFIED))
     for path, name in zip(WIRES, ("max_tokens", "max_output_tokens", "max_tokens"), strict=True):
         proxy.upstream.reset()
-        assert (await proxy.post(path, body(path, **{name: 33}))).status_code == 200
+        assert (await proxy.post(path, body(path) | {name: 33})).status_code == 200
         limits = [seen.get("max_tokens", seen.get("max_output_tokens")) for seen in proxy.upstream.seen]
         assert limits == [33, 33]
 
@@ -211,9 +211,10 @@ async def test_a_judge_is_asked_through_the_router_and_paid_for(proxy: ProxyUnde
 
 
 async def test_keys_choose_only_among_their_own(proxy: ProxyUnderTest) -> None:
-    for app in ("alpha", "beta", "gamma"):
-        proxy.policy("", app)
-    for key, asked, status, app in (
+    apps = ("alpha", "beta", "gamma")
+    for name in apps:
+        proxy.policy("", name)
+    table: list[tuple[str, str | None, int, str | None]] = [
         ("sk-alpha", None, 200, "alpha"),
         ("sk-alpha", "beta", 200, "beta"),
         ("sk-alpha", "gamma", 403, None),
@@ -221,11 +222,12 @@ async def test_keys_choose_only_among_their_own(proxy: ProxyUnderTest) -> None:
         ("sk-team", None, 200, "gamma"),
         ("sk-none", "alpha", 403, None),
         ("sk-none", None, 200, None),
-    ):
+    ]
+    for key, asked, status, app in table:
         answered = await proxy.chat(key, headers={"x-governor-app": asked} if asked else {})
         assert (answered.status_code, answered.headers.get("x-governor-app")) == (status, app), (key, asked)
-    for app in ("alpha", "beta", "gamma"):
-        proxy.remove(app)
+    for name in apps:
+        proxy.remove(name)
 
 
 @pytest.mark.parametrize("path", WIRES)

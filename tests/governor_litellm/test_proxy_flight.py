@@ -59,6 +59,8 @@ class Router:
                 raise ValueError("no")
             case "hangs":
                 await asyncio.sleep(30)
+            case _:
+                pass
         return response("42" if self.calls % 2 else "41")
 
 
