@@ -23,8 +23,10 @@ MARK = "governor"
 BOOKED_BY = ("user_api_key", "tags", "team", "spend_logs_metadata", "litellm_session_id", "session_id")
 """What the names of fields begin with by which LiteLLM books a call; every call of a flight has them."""
 
-DROPPED = frozenset({"model", "stream", "stream_options", "litellm_metadata", "tags", "timeout", "litellm_call_id"})
+DROPPED = frozenset({"model", "stream", "stream_options", "litellm_metadata", "tags", "litellm_call_id"})
 """Fields of a client's body that the proxy itself takes out or that each call states anew."""
+
+LONGEST_WORD = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,9 @@ class Arrival:
         return Step(
             id=uuid.uuid4().hex,
             messages=asking.messages,
-            node=self.headers.get("x-governor-node") or str(self.metadata.get("governor_node") or "default"),
+            node=word(self.headers.get("x-governor-node") or self.metadata.get("governor_node")) or "default",
             session=self._session(client),
-            run=self.headers.get("x-governor-run", ""),
+            run=word(self.headers.get("x-governor-run")),
             tenant=client.tenant,
             tools=asking.tools,
             tool_choice=asking.tool_choice,
@@ -125,17 +127,20 @@ class Arrival:
             self.metadata.get("session_id"),
             self.data.get("user"),
         )
-        said = next((word for word in words if isinstance(word, str) and word), "")
+        said = next((one for one in map(word, words) if one), "")
         return f"{client.tenant}/{said}" if said and client.tenant else said
 
     def _kept(self) -> Mapping[str, Any]:
         """The client's own fields as they are now: what other hooks changed before counts."""
-        own = (
-            set(_sent(self.data).get("body") or ())
-            - DROPPED
-            - ({"metadata"} if self.wire.bucket == "metadata" else set())
-        )
-        return {key: self.data[key] for key in sorted(own) if self.data.get(key) is not None}
+        own = set(_sent(self.data).get("body") or ()) - DROPPED
+        own -= {"metadata"} if self.wire.bucket == "metadata" else set()
+        return {key: self.data[key] for key in sorted(own | {"timeout"}) if self.data.get(key) is not None}
+
+
+def word(said: Any) -> str:
+    """A client's own word for something, fit for scopes, records and logs; empty where it said none."""
+    text = said if isinstance(said, str) else ""
+    return "".join(one for one in text if one.isprintable())[:LONGEST_WORD]
 
 
 def _sent(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -51,7 +51,7 @@ class Desk:
             self._looking = asyncio.create_task(asyncio.to_thread(folder.look))
             self._looking.add_done_callback(_told)
         if first:
-            await asyncio.shield(self._looking)
+            await asyncio.wait([self._looking])
 
     async def admit(self, wire: Wire, data: dict[str, Any], user: Any) -> None:
         """Govern a request in place, or leave it alone. Raises the proxy's error where it is refused."""
@@ -62,8 +62,8 @@ class Desk:
             app = arrival.application(client, self.settings)
         except ForeignApplicationError as foreign:
             raise problem(f"governor: {foreign}", "permission_error", HTTPStatus.FORBIDDEN) from None
-        mark = arrival.bucket[MARK] = {"app": app}
-        served = self.folder.enter(app) if self.folder is not None else None
+        mark = arrival.bucket[MARK] = dict[str, Any]()
+        served = self._serving(app)
         if served is None:
             if arrival.by_alias:
                 text = f"governor: there is no policy for the application {app!r}"
@@ -84,6 +84,16 @@ class Desk:
             self.leave(served)
             return
         await self._begin(arrival, served, request, mark)
+
+    def _serving(self, app: str) -> Served | None:
+        """What governs an application: its own policy, else the default's. None where there is neither."""
+        folder = self.folder
+        if folder is None:
+            return None
+        if not folder.looked:
+            text = "governor: the policies can't be read"
+            raise problem(text, "governor_unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
+        return folder.enter(app) or folder.enter(self.settings.default)
 
     def flight(self, data: Any) -> Flight | None:
         """The open flight of a request."""

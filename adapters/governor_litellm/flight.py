@@ -105,6 +105,12 @@ class Flight:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         return self.first.result() if self.first.done() else self.task.result()
 
+    async def heard(self) -> Call | None:
+        """The proxy's call, once it is known; None where the step ended without one, or broke down."""
+        with suppress(Exception):  # `over` tells it
+            await self.admitted()
+        return self.call
+
     def changes(self, call: Call) -> Mapping[str, Any]:
         """The fields of the client's request that a call changes. PolicyError for what can't be expressed."""
         request = self.request
@@ -155,7 +161,7 @@ class Flight:
 
     async def failed(self, error: Exception) -> None:
         """The same, awaiting that it is settled."""
-        await self.admitted()
+        await self.heard()
         self.fail(error)
         with suppress(Exception):  # `over` has told it; the client gets the error that came first
             await self.outcome()

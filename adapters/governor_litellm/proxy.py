@@ -75,7 +75,7 @@ class ProxyGovernor(CustomLogger):  # type: ignore[misc]  # mypy is told to skip
         flight = self._flight(data)
         if flight is None:
             return None
-        await flight.admitted()
+        await flight.heard()
         flight.give(response)
         if not flight.governed:
             return None

@@ -19,7 +19,7 @@ log = logging.getLogger("governor.proxy")
 
 async def streamed(desk: Desk, flight: Flight, response: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
     """The chunks that the client gets."""
-    await flight.admitted()
+    await flight.heard()
     reading = flight.reading()
     if reading is None:  # nothing is booked: the ledger was down, and this part of the traffic is not governed
         async for chunk in response:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -306,6 +307,39 @@ async def test_the_status_route_is_the_admins(proxy: ProxyUnderTest) -> None:
         refused = await proxy.client.get("/governor/status", headers={"authorization": f"Bearer {key}"})
         assert refused.status_code in (401, 403)
     bad.unlink()
+
+
+@pytest.mark.parametrize("path", WIRES)
+async def test_a_rungs_time_limit_holds_on_every_wire(proxy: ProxyUnderTest, path: str) -> None:
+    model = "claude" if path.endswith("messages") else "small"
+    app = proxy.policy(
+        "budget: {app: {per: total, calls: 9}}\n", ladder=f"ladder: [{{id: a, model: {model}, timeout: 0.5}}]\n"
+    )
+    proxy.default(app)
+    began = time.monotonic()
+    answered = await proxy.post(path, body(path, "hang", model=model))
+    assert answered.status_code in (408, 504), answered.text
+    assert time.monotonic() - began < 2.9
+    assert not [seen for seen in proxy.upstream.seen if "timeout" in seen]
+    await proxy.idle()
+    assert proxy.balance(f"app:{app}").spent.calls == 1
+
+
+async def test_an_application_without_a_policy_has_the_defaults(proxy: ProxyUnderTest) -> None:
+    app = proxy.policy("")
+    proxy.default(app)
+    answered = await proxy.chat("sk-beta")
+    assert answered.headers["x-governor-app"] == app
+
+
+async def test_words_of_clients_are_cut_to_size(proxy: ProxyUnderTest) -> None:
+    app = proxy.policy("budget: {session: {calls: 9}}\n")
+    proxy.default(app)
+    assert (await proxy.chat(user="a\nb" + "c" * 9999)).status_code == 200
+    scopes = [balance.scope for balance in proxy.governor.desk.ledgers.of("memory://").balances(f"session:{app}")]
+    assert len(scopes) == 1
+    assert scopes[0].isprintable()
+    assert len(scopes[0]) < 300
 
 
 async def test_hostile_bodies_are_never_a_500_of_ours(proxy: ProxyUnderTest) -> None:
