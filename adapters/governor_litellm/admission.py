@@ -140,7 +140,7 @@ class Arrival:
 def word(said: Any) -> str:
     """A client's own word for something, fit for scopes, records and logs; empty where it said none."""
     text = said if isinstance(said, str) else ""
-    return "".join(one for one in text if one.isprintable())[:LONGEST_WORD]
+    return (text if text.isprintable() else "".join(filter(str.isprintable, text)))[:LONGEST_WORD]
 
 
 def _sent(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ HOOKS = {
 }
 """The hooks that Governor needs, and the parameters by whose names LiteLLM calls them."""
 
-OLDEST = "1.100"
+OLDEST = "1.103"
 
 
 class UnsupportedProxyError(GovernorError):

@@ -33,7 +33,7 @@ def test_a_litellm_without_a_hook_is_refused() -> None:
         async def async_pre_call_hook(self, data: Any) -> None:
             """Other parameters than those by which Governor is called."""
 
-    with pytest.raises(UnsupportedProxyError, match=r"Governor needs litellm >= 1\.100"):
+    with pytest.raises(UnsupportedProxyError, match=r"Governor needs litellm >= 1\.103"):
         check_hooks(ProxyGovernor, Old)
 
 

@@ -158,3 +158,22 @@ def test_anthropics_client_is_too(served: tuple[str, Upstream]) -> None:
     assert status["flights"] == 0
     assert status["missed_hooks"] == {}
     assert json.dumps(status).count("sk-") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_clients_that_go_away_leave_nothing_open(served: tuple[str, Upstream]) -> None:
+    url, upstream = served
+    asked = {"model": "large", "messages": [{"role": "user", "content": "slow answer"}], "stream": True}
+    headers = {"authorization": f"Bearer {MASTER}", "x-governor-node": "shown"}
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=asked, headers=headers) as stream:
+        assert stream.status_code == 200
+    hanging = {"model": "large", "messages": [{"role": "user", "content": "hang answer"}]}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{url}/v1/chat/completions", json=hanging, headers=headers, timeout=0.5)
+    ends = time.monotonic() + 30
+    while (status := httpx.get(f"{url}/governor/status", headers=headers).json())["flights"]:
+        assert time.monotonic() < ends, status
+        time.sleep(0.1)
+    assert status["missed_hooks"] == {}
+    assert len(upstream.seen) >= 2

@@ -29,6 +29,11 @@ def usage(body: Mapping[str, Any]) -> tuple[int, int, int]:
     return 20, 30 if "large" in str(body.get("model")) else 10, 4
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
 class Upstream:
     """Words in the request make it misbehave: fail500, fail400, fail429, hang, cut, slow, usetool, nousage."""
 
@@ -38,8 +43,7 @@ class Upstream:
         self.cut_off = 0
         """Streams whose reader went away."""
         self.closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("_Bound", (_Handler,), {"upstream": self}))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), type("_Bound", (_Handler,), {"upstream": self}))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
 
@@ -260,6 +264,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, value: Mapping[str, Any], status: int = 200) -> None:
         raw = json.dumps(value).encode()
         self.send_response(status)
+        self.send_header("connection", "close")  # a client that keeps it would find it closed
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(raw)))
         self.end_headers()
@@ -267,6 +272,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, path: str, body: Mapping[str, Any]) -> None:
         self.send_response(200)
+        self.send_header("connection", "close")  # a client that keeps it would find it closed
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
