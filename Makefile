@@ -4,8 +4,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+LOWEST ?= .venv-lowest
 
-.PHONY: demo test lint unit slow clean
+.PHONY: demo test lint unit slow matrix clean
 
 demo: $(VENV)/.demo
 	$(BIN)/governor demo
@@ -26,6 +27,10 @@ unit: $(VENV)/.dev
 slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow --timeout 900
 
+# LangGraph and LangChain at the lowest versions that pyproject.toml allows; `make unit` has the newest that resolve.
+matrix: $(LOWEST)/.matrix
+	$(LOWEST)/bin/pytest tests/governor_langgraph
+
 $(VENV)/.base:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 2; }
@@ -41,5 +46,12 @@ $(VENV)/.dev: $(VENV)/.base pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[all,proxy]' --group dev
 	touch $(VENV)/.demo $@
 
+$(LOWEST)/.matrix: pyproject.toml .ci/lowest.py
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(LOWEST)/bin/python .ci/lowest.py langgraph langchain > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/pip install --quiet --constraint $(LOWEST)/lowest.txt --editable '.[langgraph,langchain,postgres,redis]' --group test
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

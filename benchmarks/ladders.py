@@ -23,6 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from governor.learn.replay import CONTROL, GOVERNOR
 from governor.learn.suite import ONE_THREAD, Request, replay
 from governor.learn.summary import markdown, summary
 
@@ -59,7 +60,7 @@ class Row:
             group_by=self.group_by,
             node_field=self.node_field,
             shuffle=self.shuffle,
-            methods=("tfidf", "governor"),
+            methods=("tfidf", GOVERNOR, CONTROL),
         )
 
 
@@ -104,7 +105,7 @@ BESIDE = (
 """What else is told in benchmarks/README.md."""
 
 SHUFFLED = tuple(
-    replace(row, name=f"{row.name}, labels shuffled", measures=("area", "lead"), shuffle=True, seeds=1)
+    replace(row, name=f"{row.name}, labels shuffled", measures=("area", "lead", "over_mixing"), shuffle=True, seeds=1)
     for row in (*CLAIMS, *BESIDE)
     if not (row.fit or row.group_by or row.node_field)
 )
@@ -153,7 +154,7 @@ def calibration(rows: Iterable[Row], out: Path) -> str:
         if not (out / row.file).exists():
             continue
         found: Mapping[str, Any] = json.loads((out / row.file).read_text())
-        one = found["methods"]["governor"]
+        one = found["methods"][GOVERNOR]
         figures = [one[name] for name in ("ece", "ece_by_chance", "brier", "brier_base_rate")]
         shown = [f"{figure:.3f}" for figure in [*figures, *one["deployed98"]]]
         lines.append(f"| {found['name']} | {' | '.join(shown)} |")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from governor.facade import Governor
     from governor.policy import load_policy
     from governor.records import Amount, Attempt, Outcome, Reply, Rung, Step, Usage, Verdict
+    from governor_langgraph.wrapped import node as node
 
 __version__ = "0.1.0"
 
@@ -46,14 +47,28 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     """Import public names when they are first asked for (PEP 562), so that `import governor` stays cheap."""
-    if name not in __all__:
+    if name not in __all__ and name != "node":
         raise AttributeError(f"module 'governor' has no attribute '{name}'")
     from importlib import import_module
 
-    value = getattr(import_module(_HOME.get(name, "governor.records")), name)
+    value = _node() if name == "node" else getattr(import_module(_HOME.get(name, "governor.records")), name)
     globals()[name] = value
     return value
 
 
+def _node() -> Any:
+    """The decorator for nodes of graphs. It is no part of `__all__`: that must not need an extra."""
+    from importlib import import_module
+
+    from governor.errors import MissingExtraError
+
+    try:
+        return import_module("governor_langgraph.wrapped").node
+    except ModuleNotFoundError as absent:
+        if absent.name is not None and absent.name.partition(".")[0] in ("langgraph", "langchain_core"):
+            raise MissingExtraError("governor.node", "langgraph") from absent
+        raise
+
+
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__all__, "node"])

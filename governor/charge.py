@@ -72,6 +72,8 @@ def charge(call: Call, answer: Reply | BackendError, output: int | None = None) 
     usage = answer.usage
     if usage is None or (isinstance(answer, Reply) and not answer.usage_known):
         return at_bound(call, answer.seconds, output)
+    if answer.spent is not None:
+        return Charge(usage, answer.spent.micros, answer.spent.calls, answer.seconds)
     return Charge(usage, call.rung.price.micros(usage), 1, answer.seconds)
 
 

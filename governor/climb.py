@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from governor.account import Account
 from governor.effects import Compute, Process
-from governor.errors import BudgetExceededError
+from governor.errors import BudgetExceededError, Refusal
 from governor.plan.backtrack import unjudged
 from governor.plan.reach import Reach
 from governor.protocols import Estimator, Planner, Situation, Terms, Verifier
@@ -85,13 +85,13 @@ def told(outcome: Outcome, faults: list[str]) -> Outcome:
     return replace(outcome, error="; ".join([*([outcome.error] if outcome.error else []), *faults]))
 
 
-def refused_outcome(climb: Climb, refusal: BudgetExceededError) -> Outcome:
+def refused_outcome(climb: Climb, refusal: Refusal, error: str) -> Outcome:
     """How a step ends that its budget stops: refused, or with the best answer it holds."""
     if climb.terms.on_exhausted == "refuse" and not any(unjudged(one, climb.situation()) for one in climb.attempts):
-        ended = outcome_of(climb, "refused", error=str(refusal), reason="budget exhausted")
+        ended = outcome_of(climb, "refused", error=error, reason="budget exhausted")
     else:
-        ended = finished(climb, "budget exhausted", error=str(refusal))
-    return replace(ended, refusal=refusal.told)
+        ended = finished(climb, "budget exhausted", error=error)
+    return replace(ended, refusal=refusal)
 
 
 def finished(

@@ -26,6 +26,7 @@ GovernorError
 ├── NoAnswerError          a governed step ended without an answer, where an answer has to be returned
 ├── UngovernedModelError   a chat model inside a governed node can't take the node's rung
 ├── CheckFailedError       a node found that the work so far is wrong: raised by an application's own code
+├── RewindError            a graph should go back to an earlier step and can't
 ├── FeedbackError          feedback about a step that is not known here, or was given already
 └── ModelFileError         a local model file is absent, truncated or not the one recorded
 """
@@ -101,7 +102,8 @@ class BackendError(GovernorError):
 
     `sent` is False only when the request certainly never reached the model, so that nothing is owed.
     `usage` is what the server reported; None means unknown, and unknown is booked at the call's bound.
-    `seconds` is the time the call took, retries included. `model` is the model that was asked.
+    `seconds` is the time the call took, retries included. `model` is the model that was asked. `spent` is what was used
+    where it was several calls (see Reply).
     """
 
     def __init__(
@@ -112,8 +114,10 @@ class BackendError(GovernorError):
         sent: bool = True,
         usage: Usage | None = None,
         seconds: float = 0.0,
+        spent: Amount | None = None,
     ) -> None:
         super().__init__(message)
+        self.spent = spent
         self.model = model
         self.sent = sent
         self.usage = usage
@@ -274,6 +278,10 @@ class UngovernedModelError(GovernorError):
 
 class CheckFailedError(GovernorError):
     """Raise it in a node that finds the work so far to be wrong; the policy's `on_fail` says which step is redone."""
+
+
+class RewindError(GovernorError):
+    """A graph should go back to an earlier step and can't: its checkpoint is gone, or nothing drives the graph."""
 
 
 class FeedbackError(GovernorError):

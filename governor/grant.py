@@ -20,7 +20,9 @@ def granted(climb: Climb, plan: Plan) -> Process[BudgetExceededError | Outcome |
     except BudgetExceededError as refusal:
         climb.refused.add(plan.rung.id)
         optional = plan.mode in SECOND_LOOKS  # the step can do without
-        return refusal if optional or climb.terms.on_exhausted == "degrade" else refused_outcome(climb, refusal)
+        if optional or climb.terms.on_exhausted == "degrade":
+            return refusal
+        return refused_outcome(climb, refusal.told, str(refusal))
     except LedgerUnavailableError as fault:
         if account.fails_closed:
             return finished(climb, "the ledger can't be reached", error=str(fault), without="error")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from governor.account import Account
 from governor.arm import arm_of, unenforced
 from governor.charge import Charge
-from governor.climb import Climb, Mind, finished, least, outcome_of, told, with_load
+from governor.climb import Climb, Mind, finished, least, outcome_of, refused_outcome, told, with_load
 from governor.effects import Emit, Now, Process, traced
 from governor.errors import (
     BackendError,
@@ -43,7 +43,9 @@ from governor.telemetry.spans import (
     attempt_attributes,
     attempt_name,
     call_attributes,
+    nested_name,
     outcome_attributes,
+    own,
     step_attributes,
     step_name,
     verdict_attributes,
@@ -122,6 +124,8 @@ def _climb(climb: Climb) -> Process[Outcome]:
             if outcome is not None:
                 return outcome
         belief, plan = _next(climb, belief, attempt)
+    if plan.refusal is not None:
+        return refused_outcome(climb, plan.refusal, climb.attempts[-1].error if climb.attempts else plan.reason)
     return finished(climb, plan.reason, forecasts=plan.forecasts)
 
 
@@ -184,14 +188,21 @@ def _attempt(climb: Climb, plan: Plan) -> Process[Attempt]:
     if plan.mode == "verify":
         attempt = _attempt_of(plan, call, _in_hand(climb, plan), Charge())
     else:
-        answering = _answered(climb, plan, call)
-        attempt = yield from traced(attempt_name(plan.rung), call_attributes(call), answering, attempt_attributes)
+        attempt = yield from _spanned(climb, call, _answered(climb, plan, call))
     if attempt.reply is not None:
         attempt = replace(attempt, verdict=(yield from _checked(climb, plan, call, attempt.reply)))
     climb.attempts.append(attempt)
     climb.now = yield Now()
     yield from _emit(climb, attempt)
     return attempt
+
+
+def _spanned(climb: Climb, call: Call, answering: Process[Attempt]) -> Process[Attempt]:
+    """An attempt in its span: a model's call, or the bracket around calls that are steps of their own."""
+    if not climb.terms.nested:
+        return (yield from traced(attempt_name(call.rung), call_attributes(call), answering, attempt_attributes))
+    told = own(call_attributes(call))
+    return (yield from traced(nested_name(call.rung), told, answering, lambda one: own(attempt_attributes(one))))
 
 
 def _checked(climb: Climb, plan: Plan, call: Call, reply: Reply) -> Process[Verdict]:

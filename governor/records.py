@@ -247,10 +247,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """No further attempt is worth its price, or none is allowed."""
+    """No further attempt is worth its price, or none is allowed; `refusal` where a budget allows none."""
 
     reason: str
     forecasts: tuple[Forecast, ...] = ()
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +290,7 @@ class Reply:
 
     `logprobs` are natural logs of the chosen tokens' probabilities in order, None where not reported.
     `usage_known` is False when the backend reported none; the spend is then booked at the call's bound.
+    `spent` is what it came to where it was made of several calls (a governed node's); None: one call of its rung.
     """
 
     text: str
@@ -300,6 +302,7 @@ class Reply:
     seconds: float = 0.0
     logprobs: tuple[float, ...] | None = None
     model: str = ""
+    spent: Amount | None = None
 
     @property
     def truncated(self) -> bool:

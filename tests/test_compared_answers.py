@@ -25,7 +25,7 @@ ladder:
   - {id: r1, model: m/other, answer_tokens: 100, temperature: 0, price: {output: 2}}
   - {id: r2, model: m/large, answer_tokens: 100, temperature: 0, price: {output: 50}}
 """
-QUESTION = Step(id="q", messages=({"role": "user", "content": "question of the day"},))
+QUESTION = Step(id="q", messages=({"role": "user", "content": "question number 7"},))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,14 @@ EXAMPLES = sorted(FOLDER.glob("*.py"))
 LAST_LINES = {
     "quickstart.py": r"accepted: ",
     "own_verifier.py": "accepted after ",
+    "governed_agent.py": "answer: ",
     "langgraph_node.py": "accepted: ",
     "shared_budget.py": "spent ",
     "async_stream.py": "unverified on direct, ",
+    "plan_solve_check.py": "planned 5 things: ",
+    "map_reduce.py": "3 reviews: ",
+    "structured_extraction.py": "order: ",
+    "human_approval.py": "decision: yes, ",
 }
 
 
@@ -34,7 +40,7 @@ def test_an_example_is_short_and_says_how_to_run_it(path: Path) -> None:
     assert any(line.strip().startswith(f"python examples/{path.name}") for line in lines[:6])
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.yaml")), ids=lambda path: path.name)
 def test_an_example_policy_has_no_mistake(path: Path) -> None:
     assert load_policy(path, checks=policy_checks()).rungs
 
@@ -43,12 +49,30 @@ def test_an_example_policy_has_no_mistake(path: Path) -> None:
 @pytest.mark.usefixtures("smollm2")
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs_and_prints_little(path: Path, tmp_path: Path) -> None:
-    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # run elsewhere, with this very checkout
-    done = subprocess.run(
-        [sys.executable, str(path)], cwd=tmp_path, env=paths, capture_output=True, text=True, check=False, timeout=100
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = printed(path, tmp_path)
     assert lines[-1].startswith(LAST_LINES[path.name])
     assert len(lines) <= 12
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("smollm2")
+def test_the_support_desk_takes_every_ticket_to_an_end(tmp_path: Path) -> None:
+    *tickets, spent = printed(FOLDER / "support_desk" / "app.py", tmp_path)
+    assert [line[:4] for line in tickets] == ["T-1:", "T-2:", "T-3:", "T-4:"]
+    assert all(
+        re.match(r"T-\d: (approved T-\d|sent|to a person: .+) \(\d+ tokens, [0-2] rewinds\)$", line) for line in tickets
+    )
+    assert re.match(r"T-4: to a person: nothing about this ticket .+ [12] rewinds\)$", tickets[-1])
+    tokens = [int(found) for line in (*tickets, spent) for found in re.findall(r"(\d+) tokens", line)]
+    assert sum(tokens[:-1]) == tokens[-1]
+
+
+def printed(path: Path, folder: Path) -> list[str]:
+    """The lines that an example prints, run elsewhere with this very checkout."""
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, str(path)], cwd=folder, env=paths, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()

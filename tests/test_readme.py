@@ -6,14 +6,16 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 import typer.main
+from langgraph.checkpoint.memory import InMemorySaver
 from typer.testing import CliRunner
 
 from governor.checks import policy_checks
 from governor.cli.app import app
+from governor.facade import Governor
 from governor.policy import Policy, load_policy, shipped_names
 from governor.policy.budget import periods
 from governor.testing import ScriptedBackend
@@ -21,6 +23,14 @@ from governor.testing import ScriptedBackend
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+class State(TypedDict, total=False):
+    """What flows through the README's graph."""
+
+    question: str
+    plan: str
+    answer: str
 
 
 def block(language: str) -> str:
@@ -80,6 +90,22 @@ def test_the_python_block_runs(
     assert first.split()[:2] == ["accepted", "4471"]
     assert first.split()[2] in load_policy("policy.yaml").rungs
     assert second == "It asks to cancel.accepted"
+
+
+def test_the_graph_goes_back_to_the_plan_where_its_check_fails() -> None:
+    rungs = [{"id": one, "model": "local/any", "answer_tokens": 50} for one in ("low", "high")]
+    back = {"match": {"node": "check"}, "on_fail": {"backtrack": {"to": "plan"}}}
+    policy = Policy.model_validate({"version": 1, "ladder": rungs, "dial": 1, "steps": [back]})
+    backend = ScriptedBackend(["guess", "41", "think", "42"])
+    held: dict[str, Any] = {
+        "governor": Governor(policy, backend=backend),
+        "saver": InMemorySaver(),
+        "State": State,
+    }
+    assert "<!-- graph: tests/test_readme.py runs this block -->\n```py\n" in README
+    exec(compile(block("py"), "README.md", "exec"), held)  # the block is ours
+    assert held["final"] == {"question": "...", "plan": "think", "answer": "42"}
+    assert [call.rung.id for call in backend.calls] == ["low", "low", "high", "low"]
 
 
 def test_every_command_and_option_it_names_exists() -> None:

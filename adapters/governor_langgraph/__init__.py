@@ -7,15 +7,37 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from governor.errors import CheckFailedError, NoAnswerError, UngovernedModelError
     from governor_langgraph.chat import GovernedChat
+    from governor_langgraph.graph import GovernedGraph, GovernedStateGraph, govern
+    from governor_langgraph.langchain_backend import LangChainBackend
+    from governor_langgraph.middleware import GovernorMiddleware
+    from governor_langgraph.source import Source
     from governor_langgraph.wrapped import node
 
-__all__ = ["CheckFailedError", "GovernedChat", "NoAnswerError", "UngovernedModelError", "node"]
+__all__ = [
+    "CheckFailedError",
+    "GovernedChat",
+    "GovernedGraph",
+    "GovernedStateGraph",
+    "GovernorMiddleware",
+    "LangChainBackend",
+    "NoAnswerError",
+    "Source",
+    "UngovernedModelError",
+    "govern",
+    "node",
+]
 
 _HOME = {
     "CheckFailedError": "governor.errors",
     "GovernedChat": "governor_langgraph.chat",
+    "GovernedGraph": "governor_langgraph.graph",
+    "GovernedStateGraph": "governor_langgraph.graph",
+    "GovernorMiddleware": "governor_langgraph.middleware",
+    "LangChainBackend": "governor_langgraph.langchain_backend",
     "NoAnswerError": "governor.errors",
+    "Source": "governor_langgraph.source",
     "UngovernedModelError": "governor.errors",
+    "govern": "governor_langgraph.graph",
     "node": "governor_langgraph.wrapped",
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 from governor.errors import Refusal
 from governor.facade import Governor
 from governor.protocols import Terms
-from governor.records import BacktrackMode, Outcome, Rung, Step, Usage
+from governor.records import Amount, BacktrackMode, Outcome, Rung, Step, Usage
 
 MENDS: tuple[BacktrackMode, ...] = ("continue", "more", "fresh")
 """How a model call inside a node may be mended where it was cut or failed; the rest is the node's to decide."""
@@ -23,8 +23,8 @@ MENDS: tuple[BacktrackMode, ...] = ("continue", "more", "fresh")
 class NodeAttempt:
     """One attempt of a node. Mutable: model calls of parallel threads and tasks of the node add what they spent.
 
-    `ends` is the node's deadline in monotonic seconds; `silent` says that nothing of it may be shown before a verifier
-    has seen the whole.
+    `ends` is the node's deadline in monotonic seconds. `asked` says that a model was asked, `refusal` which budget last
+    refused one.
     """
 
     governor: Governor
@@ -32,31 +32,38 @@ class NodeAttempt:
     terms: Terms
     rung: Rung
     ends: float | None
-    silent: bool
-    calls: int = 0
+    governed: bool = True
+    asked: bool = False
+    number: int = 1
     usage: Usage = Usage()
+    spent: Amount = Amount()
     refusal: Refusal | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, outcome: Outcome) -> None:
         """Counts a model call, rejected attempts of it too."""
         with self._lock:
-            self.calls += 1
             self.usage += outcome.usage + outcome.verifier_usage
-            self.refusal = outcome.refusal or self.refusal
+            self.spent += outcome.spent
+            if outcome.reply is None:
+                self.refusal = outcome.refusal or self.refusal
 
     def within(self, step: Step) -> tuple[Step, dict[str, Any]]:
         """A model call as a step of its own, part of this one: its place, and the terms that bind it.
 
-        It may take this rung alone, and reserves what it needs on the same budgets as the node.
+        It may take this rung alone, and reserves what it needs on the same budgets as the node. In shadow and control
+        arms it is called as it would be without a policy.
         """
+        self.asked = True
         left = None if self.ends is None else max(0.0, self.ends - time.monotonic())
         mine = self.step
         bound = {
             "ladder": (self.rung,),
-            "mode": "on",
-            "share": 1.0,
+            "mode": "on" if self.governed else self.terms.mode,
+            "share": float(self.governed),
             "modes": MENDS,
+            "on_exhausted": "best_so_far",  # a refusal is told, and the node decides what follows
+            "audit": False,
             "call": self.terms.call,
             "limits": self.terms.limits,
             "models": self.terms.models,

@@ -7,11 +7,13 @@ other. Which model answers, and how hard it thinks, the policy says.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeAlias
 
+from langchain_core.caches import BaseCache
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.base import LanguageModelInput
@@ -20,10 +22,12 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
-from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.config import RunnableConfig, ensure_config, var_child_runnable_config
 from langchain_core.utils.function_calling import convert_to_json_schema
-from pydantic import BaseModel, ConfigDict
+from langchain_core.utils.json import parse_partial_json
+from pydantic import BaseModel, ConfigDict, Field
 
+from governor.arm import arm_of
 from governor.drivers import adrive, drive
 from governor.errors import NoAnswerError
 from governor.facade import Governor
@@ -46,14 +50,18 @@ UNUSED = frozenset({"stream", "ls_structured_output_format", "strict", "parallel
 """Arguments of LangChain's own that say nothing of what is asked, or that a policy need not be told."""
 
 Asked = tuple[Governor, Step, dict[str, Any]]
+Chunks: TypeAlias = Iterator[AIMessageChunk]
+AsyncChunks: TypeAlias = AsyncIterator[AIMessageChunk]
 
 
 class BackendChat(BaseChatModel):
     """A chat model that asks Governor's backends: what it binds, and how it reads what was bound."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     governor: Governor
+    cache: BaseCache | bool | None = Field(default=False, exclude=True)
+    """Off, whatever cache LangChain has for the process: it knows no rung, and would give a rejected answer again."""
 
     @property
     def _llm_type(self) -> str:
@@ -103,6 +111,29 @@ class GovernedChat(BackendChat):
     session: str = ""
     tenant: str = ""
 
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:  # noqa: A002 - its name
+        with placed(config):
+            return super().invoke(input, config, **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:  # noqa: A002
+        with placed(config):
+            return await super().ainvoke(input, config, **kwargs)
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Chunks:  # noqa: A002
+        chunks = super().stream(input, config, **kwargs)
+        with placed(config):
+            first = next(chunks)  # its place is read when a call begins
+        yield first
+        yield from chunks
+
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncChunks:  # noqa: A002
+        chunks = super().astream(input, config, **kwargs)
+        with placed(config):
+            first = await anext(chunks)
+        yield first
+        async for chunk in chunks:
+            yield chunk
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -112,7 +143,7 @@ class GovernedChat(BackendChat):
     ) -> ChatResult:
         governor, step, bound = self._asked(messages, kwargs)
         outcome = drive(governor.process(step, **bound), governor.ports().perform)
-        return ChatResult(generations=[ChatGeneration(message=_ended(outcome, stop))])
+        return ChatResult(generations=[ChatGeneration(message=self._ended(outcome, stop))])
 
     async def _agenerate(
         self,
@@ -123,7 +154,7 @@ class GovernedChat(BackendChat):
     ) -> ChatResult:
         governor, step, bound = self._asked(messages, kwargs)
         outcome = await adrive(governor.process(step, **bound), governor.async_ports().perform)
-        return ChatResult(generations=[ChatGeneration(message=_ended(outcome, stop))])
+        return ChatResult(generations=[ChatGeneration(message=self._ended(outcome, stop))])
 
     def _stream(
         self,
@@ -139,7 +170,7 @@ class GovernedChat(BackendChat):
         )
         for text in stream:
             yield from shown.chunks(text)
-        yield shown.last(_ended(stream.outcome, stop))
+        yield shown.last(self._ended(stream.outcome, stop))
 
     async def _astream(
         self,
@@ -156,7 +187,7 @@ class GovernedChat(BackendChat):
         async for text in stream:
             for chunk in shown.chunks(text):
                 yield chunk
-        yield shown.last(_ended(stream.outcome, stop))
+        yield shown.last(self._ended(stream.outcome, stop))
 
     def _asked(self, messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]) -> Asked:
         """The step of a call, and the terms that bind it."""
@@ -170,7 +201,7 @@ class GovernedChat(BackendChat):
             run=place.run,
             tenant=self.tenant or place.tenant,
             index=place.index,
-            **asked_of(kwargs),
+            **self._context(asked_of(kwargs)),
         )
         if attempt is not None:
             step, bound = attempt.within(step)
@@ -178,7 +209,40 @@ class GovernedChat(BackendChat):
         else:
             bound = {"granted": governor.terms(step)}
         terms = attempt.terms if attempt else bound["granted"]
-        return governor, replace(step, messages=with_left(governor, terms, step)), bound
+        governed = attempt.governed if attempt else arm_of(step, terms) == "governed"
+        if governed:
+            step = replace(step, messages=with_left(governor, terms, step))
+        return governor, step, bound
+
+    def _context(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """What a step is told beside its messages and its place, given its tools and schema."""
+        return asked
+
+    def _ended(self, outcome: Outcome | None, stop: Sequence[str] | None) -> AIMessage:
+        """The message of a step, counted by the attempt it is part of; NoAnswerError where it has none."""
+        assert outcome is not None, "a stream that was read to its end has an outcome"
+        attempt = running()
+        if attempt is not None:
+            attempt.add(outcome)
+        if outcome.reply is None:
+            raise NoAnswerError(outcome)
+        message = message_of(outcome.reply, outcome.usage + outcome.verifier_usage, details_of(outcome))
+        if stop and isinstance(message.content, str):
+            message.content = until(message.content, stop)
+        return message
+
+
+@contextmanager
+def placed(config: RunnableConfig | None) -> Generator[None, None, None]:
+    """While a call begins: LangChain gives a chat model no configuration, which would tell thread and node."""
+    if config is None:
+        yield
+        return
+    token = var_child_runnable_config.set(ensure_config(config))
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
 
 
 def asked_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,7 +281,7 @@ class _Shown:
             for index, one in enumerate(message.tool_calls)
         ]
         broken = [
-            tool_call_chunk(name=one["name"], args=one["args"], id=one["id"], index=len(calls) + index)
+            tool_call_chunk(name=one["name"], args=unmended(one["args"]), id=one["id"], index=len(calls) + index)
             for index, one in enumerate(message.invalid_tool_calls)
         ]
         return ChatGenerationChunk(
@@ -232,18 +296,13 @@ class _Shown:
         )
 
 
-def _ended(outcome: Outcome | None, stop: Sequence[str] | None) -> AIMessage:
-    """The message of a step, counted by the attempt it is part of; NoAnswerError where it has none."""
-    assert outcome is not None, "a stream that was read to its end has an outcome"
-    attempt = running()
-    if attempt is not None:
-        attempt.add(outcome)
-    if outcome.reply is None:
-        raise NoAnswerError(outcome)
-    message = message_of(outcome.reply, outcome.usage + outcome.verifier_usage, details_of(outcome))
-    if stop and isinstance(message.content, str):
-        message.content = until(message.content, stop)
-    return message
+def unmended(arguments: str | None) -> str:
+    """Broken arguments so that nobody takes them for sound: LangChain mends what a stream brings, by leaving out."""
+    try:
+        mended = parse_partial_json(arguments or "")
+    except ValueError:
+        mended = None
+    return f"not JSON: {arguments}" if isinstance(mended, dict) else arguments or ""
 
 
 def until(text: str, stop: Sequence[str]) -> str:

@@ -3,52 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from langchain_core.runnables import Runnable
-from langchain_core.runnables.config import RunnableConfig, ensure_config
-from langgraph.checkpoint.memory import InMemorySaver
+from langchain_core.runnables.config import RunnableConfig
 from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command
 
+from governor.errors import RewindError
 from governor.facade import Governor
 from governor.policy import Policy
 from governor.telemetry.spans import rewind_name, run_name
 from governor_langgraph.blame import Back
-from governor_langgraph.place import RUN_KEY
+from governor_langgraph.patch import patch as patched
 from governor_langgraph.source import Source
-from governor_langgraph.trail import TRAIL_KEY, Trail
+from governor_langgraph.stretch import Stretch, aread_head, begun, goes_on, read_head, saver_of, undriven
+from governor_langgraph.trail import rewinds
 from governor_langgraph.wrapped import GoBack, GovernedNode, governor_of
-
-BRANCH_KEY = "governor_branch"
-"""Under `configurable`, and so in the metadata of each checkpoint: the branch it lies on; absent on the first."""
 
 _NO_SOURCES: Mapping[str, Source] = {}
 _END: Final = object()
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """One stretch of a run: from its beginning, or from a rewind, to its end or to the next rewind."""
-
-    graph: CompiledStateGraph[Any, Any, Any, Any]
-    input: Any
-    config: RunnableConfig
-    trail: Trail
-
-    def after(self, back: Back) -> _Turn:
-        """The stretch that begins at a checkpoint: the graph's state is what it was there."""
-        branch = f"{len(self.trail.past.backs)}: {back.branch}"
-        place = {"checkpoint_ns": "", "checkpoint_id": back.checkpoint, BRANCH_KEY: branch}
-        chosen = {**self.config.get("configurable", {}), **place}
-        return replace(self, input=None, config={**self.config, "configurable": chosen})
 
 
 class GovernedGraph(Runnable[Any, Any]):
@@ -56,95 +34,148 @@ class GovernedGraph(Runnable[Any, Any]):
 
     Where a node's verifier rejects its result for good, or a node raises CheckFailedError, the policy's `on_fail` says
     which step is redone, on a higher rung: the run goes on from the checkpoint before that step, on a new branch.
-    Without a checkpointer the run keeps checkpoints in memory until it ends.
+    Without a checkpointer the run keeps checkpoints in memory until it ends. RewindError where it can't go back.
     """
 
     def __init__(self, graph: CompiledStateGraph[Any, Any, Any, Any], governor: Governor) -> None:
         self.graph, self.governor, self.name = graph, governor, graph.get_name()
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") or name == "graph":
             raise AttributeError(name)
         return getattr(self.graph, name)
 
+    def copy(self, update: dict[str, Any] | None = None) -> GovernedGraph:
+        """The same with some attributes of the compiled graph replaced."""
+        return GovernedGraph(self.graph.copy(update), self.governor)
+
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002 - its name
-        turn = self._begun(input, config)
+        if undriven(self.graph, self.governor, input, config):
+            return self.graph.invoke(input, config, **kwargs)
+        turn, kwargs = self._begun(input, config), self._checked(kwargs)
         with self._traced(turn):
             while True:
-                try:
-                    return turn.graph.invoke(turn.input, turn.config, **kwargs)
-                except GoBack as go:
-                    turn = self._back(turn, go.back)
+                result = None
+                with suppress(GoBack):
+                    result = turn.graph.invoke(turn.input, turn.config, **kwargs)
+                back = turn.trail.wanted()
+                if back is None:
+                    return result
+                turn = self._back(turn, back)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
-        turn = self._begun(input, config)
+        if undriven(self.graph, self.governor, input, config):
+            return await self.graph.ainvoke(input, config, **kwargs)
+        turn, kwargs = await self._abegun(input, config), self._checked(kwargs)
         with self._traced(turn):
             while True:
-                try:
-                    return await turn.graph.ainvoke(turn.input, turn.config, **kwargs)
-                except GoBack as go:
-                    turn = self._back(turn, go.back)
+                result = None
+                with suppress(GoBack):
+                    result = await turn.graph.ainvoke(turn.input, turn.config, **kwargs)
+                back = turn.trail.wanted()
+                if back is None:
+                    return result
+                turn = await self._aback(turn, back)
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:  # noqa: A002
         """Chunks as the graph's own `stream` gives them. What was passed on before a rewind can't be taken back."""
-        context, chunks = copy_context(), self._chunks(self._begun(input, config), kwargs)
+        if undriven(self.graph, self.governor, input, config):
+            yield from self.graph.stream(input, config, **kwargs)
+            return
+        context, chunks = copy_context(), self._chunks(self._begun(input, config), self._checked(kwargs))
         try:
             while (chunk := context.run(next, chunks, _END)) is not _END:
                 yield chunk
         finally:
             context.run(chunks.close)
 
-    def _chunks(self, turn: _Turn, kwargs: dict[str, Any]) -> Generator[Any, None, None]:
+    def _chunks(self, turn: Stretch, kwargs: dict[str, Any]) -> Generator[Any, None, None]:
         with self._traced(turn):
+            back: Back | None = None
             while True:
-                try:
+                turn = self._back(turn, back) if back else turn
+                with suppress(GoBack):
                     yield from turn.graph.stream(turn.input, turn.config, **kwargs)
+                back = turn.trail.wanted()
+                if back is None:
                     return
-                except GoBack as go:
-                    turn = self._back(turn, go.back)
 
     async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:  # noqa: A002
         """The same for `async for`."""
-        context, chunks = copy_context(), self._achunks(self._begun(input, config), kwargs)
+        if undriven(self.graph, self.governor, input, config):
+            async for chunk in self.graph.astream(input, config, **kwargs):
+                yield chunk
+            return
+        context, chunks = copy_context(), self._achunks(await self._abegun(input, config), self._checked(kwargs))
         try:
-            while True:
-                chunk = await asyncio.create_task(_next(chunks), context=context)
-                if chunk is _END:
-                    break
+            while (chunk := await asyncio.create_task(_next(chunks), context=context)) is not _END:
                 yield chunk
         finally:
             await asyncio.create_task(_closed(chunks), context=context)
 
-    async def _achunks(self, turn: _Turn, kwargs: dict[str, Any]) -> AsyncGenerator[Any, None]:
+    async def _achunks(self, turn: Stretch, kwargs: dict[str, Any]) -> AsyncGenerator[Any, None]:
         with self._traced(turn):
+            back: Back | None = None
             while True:
-                try:
+                turn = await self._aback(turn, back) if back else turn
+                with suppress(GoBack):
                     async for chunk in turn.graph.astream(turn.input, turn.config, **kwargs):
                         yield chunk
+                back = turn.trail.wanted()
+                if back is None:
                     return
-                except GoBack as go:
-                    turn = self._back(turn, go.back)
 
-    def _begun(self, input: Any, config: RunnableConfig | None) -> _Turn:  # noqa: A002
-        config = ensure_config(config)
-        graph, chosen = self.graph, dict(config.get("configurable") or {})
-        if not graph.checkpointer:
-            graph = graph.copy({"checkpointer": InMemorySaver()})
-        run = uuid.uuid4().hex
-        thread = str(chosen.setdefault("thread_id", run))
-        goes_on = input is None or isinstance(input, Command)
-        trail = (Trail.resumed if goes_on else Trail.begun)(self.governor, thread, run)
-        chosen |= {RUN_KEY: trail.past.run, TRAIL_KEY: trail}
-        return _Turn(graph, input, {**config, "configurable": chosen}, trail)
+    # What every Runnable has, and would answer without knowing of nodes and channels:
 
-    def _back(self, turn: _Turn, back: Back) -> _Turn:
+    def get_graph(self, *args: Any, **kwargs: Any) -> Any:
+        return self.graph.get_graph(*args, **kwargs)
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> Any:
+        return self.graph.get_input_schema(config)
+
+    def get_output_schema(self, config: RunnableConfig | None = None) -> Any:
+        return self.graph.get_output_schema(config)
+
+    def get_input_jsonschema(self, config: RunnableConfig | None = None) -> dict[str, Any]:
+        return self.graph.get_input_jsonschema(config)
+
+    def get_output_jsonschema(self, config: RunnableConfig | None = None) -> dict[str, Any]:
+        return self.graph.get_output_jsonschema(config)
+
+    def _begun(self, input: Any, config: RunnableConfig | None) -> Stretch:  # noqa: A002
+        head = read_head(self.graph, config) if goes_on(input) else None
+        return begun(self.graph, self.governor, input, config, head)
+
+    async def _abegun(self, input: Any, config: RunnableConfig | None) -> Stretch:  # noqa: A002
+        head = await aread_head(self.graph, config) if goes_on(input) else None
+        return begun(self.graph, self.governor, input, config, head)
+
+    def _checked(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments for LangGraph. RewindError for those under which no checkpoint is there to go back to."""
+        if not rewinds(self.governor.policy):
+            return kwargs
+        if saver_of(self.graph) is None:
+            return {name: value for name, value in kwargs.items() if name not in ("durability", "checkpoint_during")}
+        if kwargs.get("durability") == "exit" or kwargs.get("checkpoint_during") is False:
+            raise RewindError(
+                "durability 'exit' keeps no checkpoint to go back to, as on_fail asks: use 'async' or 'sync'"
+            )
+        return kwargs
+
+    def _back(self, turn: Stretch, back: Back) -> Stretch:
+        return self._told(turn.after(back, turn.saver.get_tuple(turn.at(back))), back)
+
+    async def _aback(self, turn: Stretch, back: Back) -> Stretch:
+        return self._told(turn.after(back, await turn.saver.aget_tuple(turn.at(back))), back)
+
+    def _told(self, turn: Stretch, back: Back) -> Stretch:
         tracer = self.governor.tracer
         tracer.enter(rewind_name(back.node), {"governor.node": back.node, "governor.rewind.by": back.by})
         tracer.exit({"governor.rewind.rung": back.rung}, "")
-        return turn.after(back)
+        return turn
 
     @contextmanager
-    def _traced(self, turn: _Turn) -> Generator[None, None, None]:
+    def _traced(self, turn: Stretch) -> Generator[None, None, None]:
         """One span for the whole run: what its nodes do, in whatever thread, lies below."""
         tracer, error = self.governor.tracer, ""
         tracer.enter(run_name(self.governor.policy.app), {"governor.run": turn.trail.past.run})
@@ -170,11 +201,15 @@ def govern(
     policy: Governor | Policy | str | Path,
     *,
     sources: Mapping[str, Source] = _NO_SOURCES,
+    patch: bool = False,
 ) -> GovernedGraph:
     """Governs every node of a graph that someone else built; the graph itself stays as it is.
 
-    `sources` says, by node, what is asked and judged where the state does not tell.
+    `sources` says, by node, what is asked and judged where the state does not tell. `patch` lets chat models that know
+    nothing of Governor take the rungs of its nodes (see governor_langgraph.patch).
     """
+    if patch:
+        patched()
     governor = governor_of(policy)
     nodes = {
         name: one.copy({"bound": GovernedNode(one.bound, governor, sources.get(name, Source()), _seconds(graph, one))})

@@ -77,7 +77,7 @@ def details_of(outcome: Outcome) -> dict[str, Any]:
         "attempts": len(outcome.attempts),
         "tokens": outcome.spent.tokens,
         "micro_usd": outcome.spent.micros,
-        "answer_tokens": accepted.usage.total_tokens if accepted else 0,
+        "answer_tokens": accepted.usage.answer_tokens if accepted else 0,
     }
 
 

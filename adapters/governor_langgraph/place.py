@@ -20,19 +20,27 @@ class Place:
     tenant: str = ""
     index: int = 0
     checkpoint: str = ""
-    """Id of the checkpoint before it; empty without a checkpointer, and inside a subgraph."""
+    """Id of the checkpoint before it; inside a subgraph of that before the outermost graph's step. Later ones are
+    greater."""
+    task: str = ""
+    """Names this one task, the tasks around it first; the same when it runs again from the same checkpoint."""
+
+    @property
+    def inner(self) -> bool:
+        """Whether it lies inside a subgraph."""
+        return "|" in self.task
 
 
 def place_of(config: Mapping[str, Any]) -> Place:
     """The place that a configuration tells: thread, run and tenant from `configurable`, the rest from metadata."""
     metadata: Mapping[str, Any] = config.get("metadata") or {}
     chosen: Mapping[str, Any] = config.get("configurable") or {}
-    inner = "|" in str(metadata.get("langgraph_checkpoint_ns") or "")
     return Place(
         node=str(metadata.get("langgraph_node") or "default"),
         session=str(chosen.get("thread_id") or ""),
         run=str(chosen.get(RUN_KEY) or config.get("run_id") or ""),
         tenant=str(chosen.get("tenant") or ""),
         index=int(metadata.get("langgraph_step") or 0),
-        checkpoint="" if inner else str((chosen.get("checkpoint_map") or {}).get("") or ""),
+        checkpoint=str((chosen.get("checkpoint_map") or {}).get("") or ""),
+        task=str(metadata.get("langgraph_checkpoint_ns") or ""),
     )

@@ -1,19 +1,26 @@
-"""What a run of a graph has behind it, outside of the graph's state: no rewind takes it back, and no crash."""
+"""The past of a run, kept outside of its graph's state: no rewind takes it back, and no crash."""
 
 from __future__ import annotations
 
-import json
+import math
 import threading
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from inspect import iscoroutinefunction
 from typing import Any
 
+from governor.errors import LedgerError
 from governor.facade import Governor
-from governor.policy import on_fail_for
-from governor.protocols import Shelf
+from governor.policy import Policy, on_fail_for, rule_for
+from governor.protocols import Shelf, Terms
 from governor.records import Step
-from governor.shelf import update
-from governor_langgraph.blame import Back, Done, blamed
+from governor.shelf import LARGEST, LONGEST_KEY, update
+from governor_langgraph.blame import Back, Done, blamed, priced
+from governor_langgraph.left import left_of
+from governor_langgraph.past import Made, Past
+from governor_langgraph.place import Place
 
 TRAIL_KEY = "governor_trail"
 """Under `configurable`: the Trail of the run."""
@@ -22,128 +29,154 @@ KEEP_SECONDS = 30 * 86_400.0
 """How long the trail of a run that nobody goes on with is kept, as the sums of sessions are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A tool call that was made. `result` is the message it gave, serialised; None while it runs, or if it died."""
-
-    tool: str
-    arguments: str
-    index: int
-    result: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """What the trail keeps: the steps of the branch it is on, all rewinds of the run, and the tool calls made.
-
-    `undone` are the calls of branches that were left: their effects stand, and wait to be asked for again.
-    """
-
-    run: str
-    done: tuple[Done, ...] = ()
-    backs: tuple[Back, ...] = ()
-    made: tuple[Made, ...] = ()
-    undone: tuple[Made, ...] = ()
-
-    def redone(self, node: str, index: int) -> Back | None:
-        """The rewind because of which a node runs, on a higher rung; None where it runs for another reason.
-
-        All its runs of the first superstep in which it runs again count. A superstep's number is no name: a new branch
-        counts on.
-        """
-        last = self.backs[-1] if self.backs else None
-        if last is None or last.node != node:
-            return None
-        again = any(one.node == node and last.index <= one.index < index for one in self.done)
-        return None if again else last
-
-    def after(self, back: Back) -> Past:
-        """The same once the run has gone back."""
-        return replace(
-            self,
-            done=tuple(one for one in self.done if one.index < back.index),  # all that the checkpoint holds
-            backs=(*self.backs, back),
-            made=tuple(one for one in self.made if one.index < back.index),
-            undone=(*self.undone, *(one for one in self.made if one.index >= back.index)),
-        )
-
-    def written(self) -> bytes:
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
-
-    @classmethod
-    def read(cls, text: bytes) -> Past:
-        kept = json.loads(text)
-        return cls(
-            kept["run"],
-            tuple(Done(**one) for one in kept["done"]),
-            tuple(Back(**one) for one in kept["backs"]),
-            tuple(Made(**one) for one in kept["made"]),
-            tuple(Made(**one) for one in kept["undone"]),
-        )
+class TrailWarning(UserWarning):
+    """The trail of a run could not be kept, and the policy says `fail: open`: a crash would lose it."""
 
 
 @dataclass(slots=True)
 class Trail:
-    """The past of the run of one thread, shared by its nodes and kept in the ledger's store. Safe for threads.
+    """The past of the run of one thread, shared by its nodes. Safe for threads.
 
-    A ledger that is no Shelf keeps it in this process alone.
+    `durable`: it is kept in the ledger's store, for whoever goes on with the run after it ended or died. Where the
+    ledger is no Shelf (or an awaited one), a run that is gone on with has a new trail. `failed` are the rewinds that
+    nodes of this superstep want.
     """
 
     governor: Governor
     thread: str
     past: Past
+    durable: bool = True
+    failed: list[Back] = field(default_factory=list)
+    _results: dict[int, bytes] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def begun(cls, governor: Governor, thread: str, run: str) -> Trail:
-        """The trail of a new run."""
+    def kept(cls, governor: Governor, thread: str, run: str) -> Trail:
+        """The trail of a run, as it is kept; an empty one where nothing is kept of this run, but maybe of another."""
         trail = cls(governor, thread, Past(run))
-        trail.change(lambda past: past)
+        found = trail._load("")
+        past = Past.read(found) if found is not None else trail.past
+        trail.past = past if past.run == run else trail.past
         return trail
 
-    @classmethod
-    def resumed(cls, governor: Governor, thread: str, run: str) -> Trail:
-        """The trail of the thread's last run; a new one where none is kept."""
-        shelf = governor.ledger
-        found = shelf.load(_key(governor, thread)) if isinstance(shelf, Shelf) else None
-        return cls(governor, thread, Past.read(found[0])) if found else cls.begun(governor, thread, run)
-
     def change(self, changed: Callable[[Past], Past]) -> None:
-        """Changes the past, here and where it is kept. LedgerError where it can't be kept."""
+        """Changes the past, where it is kept and here. LedgerError where it can't be and the policy is closed."""
         with self._lock:
-            self.past = changed(self.past)
-            shelf, kept = self.governor.ledger, self.past.written()
-            if isinstance(shelf, Shelf):
-                update(shelf, _key(self.governor, self.thread), lambda _: kept, ttl=KEEP_SECONDS)
+            past = changed(self.past)
+            if past != self.past:
+                self._save("", past.written())
+                self.past = past
 
     def walked(self, done: Done) -> None:
-        """Notes a step that has ended."""
-        self.change(lambda past: replace(past, done=(*past.done, done)))
+        """Notes a step that has ended, where it may ever be blamed."""
+        if rewinds(self.governor.policy):
+            self.change(lambda past: past.walked(done))
 
-    def back(self, step: Step, why: str, *, inner: bool = False) -> Back | None:
-        """Where to go back to now that `step` has failed; None: nowhere, or not any more. What is answered is noted.
-
-        `inner`: it failed inside a subgraph, whose supersteps count for themselves.
-        """
-        rule = on_fail_for(self.governor.policy, step)
-        if rule is None:
+    def back(self, step: Step, place: Place, terms: Terms | None = None) -> Back | None:
+        """Where the run goes back to, now that `step` has failed; None: nowhere, or not any more."""
+        policy = self.governor.policy
+        on_fail, rule = on_fail_for(policy, step), rule_for(policy, step)
+        if on_fail is None:
             return None
+        rewind, left = on_fail.rewind, self._left(terms) if terms else math.inf
         with self._lock:
-            past = self.past
-        if sum(one.by == step.node for one in past.backs) >= rule.rewind.max:
-            return None
-        earlier = [one for one in past.done if inner or one.index < step.index]
-        back = blamed(earlier, rule.rewind, step.node, why)
-        if back is not None:
-            self.change(lambda past: past.after(back))
+            if sum(one.rule == rule for one in self.past.backs) >= rewind.max:
+                return None
+            earlier = [one for one in self.past.done if one.checkpoint < place.checkpoint]
+            back = blamed(earlier, rewind, step.node, rule, left)
+            if back is not None:
+                self.failed.append(back)
         return back
+
+    def _left(self, terms: Terms) -> float:
+        """What is left for other steps, in what their cost is counted in; a step's own limits are for it alone."""
+        if _awaited(self.governor.ledger.balance):
+            return math.inf
+        shared = tuple(limit for limit in terms.limits if not limit.scope.startswith("step:"))
+        left = left_of(self.governor, replace(terms, limits=shared))
+        return left.get("micros" if priced(terms) else "tokens", math.inf)
+
+    def wanted(self) -> Back | None:
+        """The rewind that the nodes which failed want: the furthest back, which redoes what the others blame too."""
+        with self._lock:
+            return min(self.failed, key=lambda one: (one.checkpoint, -one.doubt), default=None)
+
+    def went(self, back: Back) -> None:
+        """Notes that the run goes back."""
+        self.failed.clear()
+        self.change(lambda past: past.after(back))
+
+    def keep(self, made: Made, result: bytes) -> None:
+        """Keeps the result of a tool call, of any size, apart from the past."""
+        with self._lock:
+            self._results[made.number] = result
+            for part in range(0, len(result) + 1, LARGEST):
+                self._save(f":{made.number}.{part // LARGEST}", result[part : part + LARGEST])
+        self.change(lambda past: past.ended(made))
+
+    def result(self, made: Made) -> bytes:
+        """The result of a call that has ended; empty where it is lost."""
+        if made.number in self._results:
+            return self._results[made.number]
+        parts: list[bytes] = []
+        while not parts or len(parts[-1]) == LARGEST:
+            part = self._load(f":{made.number}.{len(parts)}")
+            if part is None:
+                return b""
+            parts.append(part)
+        return b"".join(parts)
+
+    def _save(self, name: str, value: bytes) -> None:
+        shelf = self._shelf()
+        if shelf is None:
+            return
+        try:
+            update(shelf, self._key(name), lambda _: value, ttl=KEEP_SECONDS)
+        except LedgerError as fault:
+            self._lost(fault)
+
+    def _load(self, name: str) -> bytes | None:
+        shelf = self._shelf()
+        if shelf is None:
+            return None
+        try:
+            found = shelf.load(self._key(name))
+        except LedgerError as fault:
+            self._lost(fault)
+            return None
+        return found[0] if found else None
+
+    def _shelf(self) -> Shelf | None:
+        """Where the trail is kept."""
+        return shelf_of(self.governor) if self.durable else None
+
+    def _lost(self, fault: LedgerError) -> None:
+        if self.governor.policy.fail == "closed":
+            raise fault
+        warnings.warn(f"the trail of run '{self.past.run}' is not kept: {fault}", TrailWarning, stacklevel=4)
+
+    def _key(self, name: str) -> str:
+        """The past lies under the thread, results under the run too, so that none is taken for another's."""
+        key = f"run:{self.governor.policy.app}:{self.thread}" + (f":{self.past.run}{name}" if name else "")
+        return key if len(key) <= LONGEST_KEY else f"run:{sha256(key.encode()).hexdigest()}"
+
+
+def shelf_of(governor: Governor) -> Shelf | None:
+    """Where what outlives a process is kept: not in a store that is awaited, as nodes that block can't."""
+    ledger: object = governor.ledger
+    return ledger if isinstance(ledger, Shelf) and not _awaited(ledger.load) else None
+
+
+def _awaited(function: Any) -> bool:
+    return iscoroutinefunction(function)
+
+
+def rewinds(policy: Policy) -> bool:
+    """Whether any rule of a policy lets a run go back."""
+    return any(rule.on_fail is not None for rule in policy.steps)
 
 
 def trail_of(config: Mapping[str, Any]) -> Trail | None:
     """The trail of the run that a configuration belongs to; None where no governed graph drives it."""
     found = (config.get("configurable") or {}).get(TRAIL_KEY)
     return found if isinstance(found, Trail) else None
-
-
-def _key(governor: Governor, thread: str) -> str:
-    return f"run:{governor.policy.app}:{thread}"

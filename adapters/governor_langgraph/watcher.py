@@ -34,6 +34,11 @@ def told() -> Generator[None, None, None]:
         _told.reset(token)
 
 
+def was_told() -> bool:
+    """Whether the model that is being called was told its rung."""
+    return _told.get()
+
+
 class ModelWatcher(BaseCallbackHandler):
     """UngovernedModelError where a model starts that nobody told the rung; under `ungoverned: pass` a warning."""
 
@@ -46,7 +51,7 @@ class ModelWatcher(BaseCallbackHandler):
     def on_chat_model_start(self, serialized: dict[str, Any], messages: list[list[BaseMessage]], **kwargs: Any) -> None:
         """LangChain calls it before the model is asked."""
         asked: Mapping[str, Any] = kwargs.get("invocation_params") or {}
-        if asked.get("_type") != GOVERNED_TYPE and not _told.get():
+        if asked.get("_type") != GOVERNED_TYPE and not was_told():
             self._found(str((serialized or {}).get("name") or asked.get("_type") or "a chat model"))
 
     def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **kwargs: Any) -> None:
@@ -58,7 +63,9 @@ class ModelWatcher(BaseCallbackHandler):
         if self.ungoverned == "pass":
             warnings.warn(f"{text}: it is neither limited nor booked", UngovernedModelWarning, stacklevel=2)
             return
-        mend = "use GovernedChat in its place, govern the graph with patch=True, or set `ungoverned: pass`"
+        mend = (
+            "use GovernedChat in its place, govern the graph with patch=True, or set `ungoverned: pass` in the policy"
+        )
         raise UngovernedModelError(f"{text}: {mend}")
 
 

@@ -14,17 +14,20 @@ from langchain_core.runnables import Runnable
 from langchain_core.runnables.config import RunnableConfig, ensure_config
 from langgraph.errors import GraphBubbleUp
 
+from governor.arm import arm_of
 from governor.errors import CheckFailedError
 from governor.facade import Governor
 from governor.policy import Policy
 from governor_langgraph.attempt import running
 from governor_langgraph.blame import Back
-from governor_langgraph.node import NodeRun, arun_node, begun, run_node
+from governor_langgraph.held import runtime_of
 from governor_langgraph.place import place_of
+from governor_langgraph.run import NodeRun, arun_node, begun, run_node
 from governor_langgraph.source import Ask, Read, Source
 from governor_langgraph.trail import trail_of
 
-F = TypeVar("F", bound=Callable[..., Any])
+N = TypeVar("N", bound="Callable[..., Any] | Runnable[Any, Any]")
+"""What LangGraph takes as a node."""
 
 
 def governor_of(policy: Governor | Policy | str | Path) -> Governor:
@@ -45,21 +48,25 @@ class GoBack(GraphBubbleUp):
 @contextmanager
 def overseen(run: NodeRun) -> Generator[None, None, None]:
     """While a node runs in a graph that can go back: GoBack where it failed and the policy blames an earlier step."""
-    trail, step, inner = trail_of(run.config), run.step, not place_of(run.config).checkpoint
+    trail, place = trail_of(run.config), place_of(run.config)
+    if trail is None or arm_of(run.step, run.terms) != "governed":
+        yield
+        return
     try:
         yield
     except CheckFailedError as failed:
-        back = trail.back(step, str(failed), inner=inner) if trail else None
-        if back is None:
-            raise
-        raise GoBack(back) from failed
-    if trail is None or run.outcome is None:
-        return
-    if failure := run.failure:
-        back = trail.back(step, failure, inner=inner)
+        back = trail.back(run.step, place, run.terms)
         if back is not None:
-            raise GoBack(back)
-    if not inner:
+            raise GoBack(back) from failed
+        if trail.past.backs:
+            failed.add_note(f"the run went back {len(trail.past.backs)} times before")
+        raise
+    if run.outcome is None:
+        return
+    back = trail.back(run.step, place, run.terms) if run.failure else None
+    if back is not None:
+        raise GoBack(back)
+    if not place.inner:
         trail.walked(run.done)
 
 
@@ -85,7 +92,7 @@ def node(
     ask: Ask | None = None,
     read: Read | None = None,
     seconds: float | None = None,
-) -> Callable[[F], F]:
+) -> Callable[[N], N]:
     """Makes a node's function a governed one: `@node("policy.yaml")`, or `node(governor)(function)`.
 
     `ask` and `read` say what is asked and what is judged where the state does not tell (see Source); `seconds` is the
@@ -93,8 +100,10 @@ def node(
     """
     governor, source = governor_of(policy), Source(ask, read)
 
-    def governed(function: F) -> F:
-        if inspect.iscoroutinefunction(function):
+    def governed(function: Any) -> Any:
+        if isinstance(function, Runnable):
+            return GovernedNode(function, governor, source, seconds)
+        if _awaitable(function):
 
             @functools.wraps(function)
             async def awaited(state: Any, *args: Any, **kwargs: Any) -> Any:
@@ -102,21 +111,29 @@ def node(
                 body = partial(_called, function, state, args, kwargs)
                 return await _arun(governor, source, state, config, seconds, body)
 
-            return awaited  # type: ignore[return-value]
+            return awaited
 
         @functools.wraps(function)
         def blocking(state: Any, *args: Any, **kwargs: Any) -> Any:
             config = ensure_config(kwargs.get("config"))
             return _run(governor, source, state, config, seconds, partial(_called, function, state, args, kwargs))
 
-        return blocking  # type: ignore[return-value]
+        return blocking
 
     return governed
 
 
+def _awaitable(function: Any) -> bool:
+    """Whether calling it gives a coroutine: an async function, a partial of one, or an object with an async call."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - what it is, not whether
+
+
 def _called(function: Any, state: Any, args: tuple[Any, ...], kwargs: dict[str, Any], config: RunnableConfig) -> Any:
-    """Calls a node's function; a parameter `config` of its own is the attempt's."""
-    return function(state, *args, **({**kwargs, "config": config} if "config" in kwargs else kwargs))
+    """Calls a node's function; what it takes of config, runtime and writer is the attempt's."""
+    runtime = runtime_of(config)
+    given = {"config": config, "runtime": runtime, "writer": getattr(runtime, "stream_writer", None)}
+    mine = {name: value for name, value in given.items() if name in kwargs and value is not None}
+    return function(state, *args, **{**kwargs, **mine})
 
 
 class GovernedNode(Runnable[Any, Any]):

@@ -71,6 +71,12 @@ def pairs_for(known: Agreement, places: Sequence[int], odds: Floats) -> Pairs:
     return Pairs(_sigmoid(odds[at]), _sigmoid(alike), _sigmoid(moved))
 
 
+def untold(odds: Floats) -> Pairs:
+    """Of rungs with log-odds `odds` (K,), where comparing tells nothing and is not worth a call."""
+    p, rungs = _sigmoid(odds), len(odds)
+    return Pairs(p, np.full((rungs, rungs), np.nan), np.broadcast_to(p, (2, rungs, rungs, rungs)))
+
+
 def odds_after(known: Agreement, places: Sequence[int], odds: Floats, first: int, second: int, equal: bool) -> Floats:
     """Log-odds of the rungs at these places once the first and the second of the calibration's were compared."""
     shift = known.shift[int(equal), first, second, list(places)]

@@ -20,6 +20,7 @@ from governor.errors import CalibrationError
 from governor.estimate.agreement import Agreement
 from governor.estimate.chain import Chain
 from governor.estimate.curves import Floats
+from governor.estimate.familiar import Familiar
 from governor.estimate.trees import Forest
 
 Halves: TypeAlias = npt.NDArray[np.float16]
@@ -106,7 +107,8 @@ class Calibration:
     `base_rate` (K,); `slope` and `level` (K,): recalibrated log-odds = level + slope * (raw - centre), where slope 0
     means that the features carry nothing about this rung; `loading` (K,) of the shared latent difficulty;
     `mean_cost` (K,) in the records' unit; `mix` weight of the trees beside the linear heads (0..1);
-    `agreement` what comparing two answers tells (None: answers were not recorded);
+    `agreement` what comparing two answers tells (None: answers were not recorded); `familiar` which questions are like
+    those fitted on (None: fitted before that was asked);
     `rates` P(accept | correct), P(accept | wrong) of verifiers by node; `fitted_on` digests of the groups fitted on.
     """
 
@@ -125,6 +127,7 @@ class Calibration:
     scores: Scores | None = None
     chain: Chain | None = None
     agreement: Agreement | None = None
+    familiar: Familiar | None = None
     rates: Mapping[str, tuple[float, float, int]]
     report: Mapping[str, Any]
     fitted_on: frozenset[str] = frozenset()
@@ -216,8 +219,12 @@ def _array_bytes(array: npt.NDArray[Any]) -> bytes:
 
 _PARTS: Mapping[str, type[Any]] = {
     "text": Text, "trees": Forest, "lengths": Lengths, "frontier": Frontier, "scores": Scores, "chain": Chain,
-    "agreement": Agreement,
+    "agreement": Agreement, "familiar": Familiar,
 }  # fmt: skip
+
+
+_LATER = frozenset({"familiar"})
+"""What files written by the first Governors of this version lack; it is as by default there."""
 
 
 def _flattened(value: Any, prefix: str, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
@@ -243,11 +250,18 @@ def _rebuilt(kind: type[Any], prefix: str, meta: Mapping[str, Any], arrays: Mapp
         name = prefix + field.name
         if name in arrays:
             found[field.name] = arrays[name]
+        elif field.name in _LATER and not _there(name, meta, arrays):
+            continue
         elif field.name in _PARTS and name not in meta:
             found[field.name] = _rebuilt(_PARTS[field.name], f"{name}.", meta, arrays)
         elif field.name != "digest":
             found[field.name] = _SHAPED.get(field.name, _same)(meta[name])
     return kind(**found)
+
+
+def _there(name: str, meta: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> bool:
+    """Whether anything of this name, or a part of it, was stored."""
+    return any(key == name or key.startswith(f"{name}.") for key in (*meta, *arrays))
 
 
 def _same(value: Any) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from governor.estimate.agreement import Pairs, comparison, odds_after, pairs_for
+from governor.estimate.agreement import Pairs, comparison, odds_after, pairs_for, untold
 from governor.estimate.answers import told
 from governor.estimate.calibration import Calibration, Scores
 from governor.estimate.chain import Look
@@ -32,6 +32,8 @@ WEIGHTS: Floats = _QUADRATURE / _QUADRATURE.sum()
 
 SURE = 7.0
 """Log-odds beyond this are not believed of any forecast."""
+
+FOREIGN = "the question is unlike those that were fitted on"
 
 _UNKNOWN_SPREAD = 0.7  # of log tokens, as is assumed before anything was measured
 _NUMBERS = (*(name for name in Features.__slots__ if name not in {"state", "input_tokens"}), "input_tokens")
@@ -80,9 +82,10 @@ class LearnedEstimator:
             return _saying_why(self._otherwise.estimate(step, terms), known, terms)
         seen = seen_of(step, self._idf)
         axes = axes_of(known, seen)
-        raw = raw_odds(known, seen, axes)
-        odds = known.level + known.slope * (raw - known.centre)
-        return LearnedBelief.of(known, tuple(places), terms, odds, _lengths(known, axes, seen), seen.input_tokens)
+        foreign = known.familiar is not None and known.familiar.foreign(seen.words, seen.numbers)
+        odds = logit(known.base_rate) if foreign else recalibrated(known, raw_odds(known, seen, axes))
+        tokens = _lengths(known, axes, seen)
+        return LearnedBelief.of(known, tuple(places), terms, odds, tokens, seen.input_tokens, foreign=foreign)
 
 
 def _saying_why(belief: Belief, known: Calibration, terms: Terms) -> Belief:
@@ -115,6 +118,11 @@ def raw_odds(known: Calibration, seen: Seen, axes: Floats) -> Floats:
     return mixed(linear, trees, known.mix)
 
 
+def recalibrated(known: Calibration, raw: Floats) -> Floats:
+    """Log-odds (K,) as held-out outcomes bore them out."""
+    return known.level + known.slope * (raw - known.centre)
+
+
 def mixed(linear: Floats, trees: Floats, mix: float) -> Floats:
     """Log-odds of the mean probability of two forecasts."""
     mean = (1.0 - mix) * sigmoid(linear) + mix * sigmoid(trees)
@@ -140,7 +148,8 @@ class LearnedBelief:
 
     `odds` (K,) are the calibrated log-odds of the ladder's rungs, `every` those of all that the calibration
     knows, `success` (K, G) the curves that average to them,
-    `tokens` (K,) expected output tokens (NaN: unknown).
+    `tokens` (K,) expected output tokens (NaN: unknown). `foreign` says that the question is unlike those fitted on: it
+    has the base rates, and comparing answers tells nothing of it.
     """
 
     calibration: Calibration
@@ -151,10 +160,19 @@ class LearnedBelief:
     weights: Floats
     tokens: Floats
     input_tokens: float
+    foreign: bool = False
 
     @classmethod
     def of(
-        cls, known: Calibration, places: tuple[int, ...], terms: Terms, every: Floats, tokens: Floats, asked: float
+        cls,
+        known: Calibration,
+        places: tuple[int, ...],
+        terms: Terms,
+        every: Floats,
+        tokens: Floats,
+        asked: float,
+        *,
+        foreign: bool = False,
     ) -> LearnedBelief:
         every = np.clip(every, -SURE, SURE)
         odds = every[list(places)]
@@ -167,6 +185,7 @@ class LearnedBelief:
             weights=WEIGHTS,
             tokens=np.minimum(tokens[list(places)], [rung.max_tokens * max(rung.samples, 1) for rung in terms.ladder]),
             input_tokens=asked,
+            foreign=foreign,
         )
 
     @property
@@ -178,10 +197,10 @@ class LearnedBelief:
     def reasons(self) -> tuple[str, ...]:
         """What the forecast stands on, and for which rungs it is the base rate alone."""
         known, at = self.calibration, list(self.places)
-        rates_now = " / ".join(f"{p:.2f}" for p in sigmoid(self.odds).tolist())
-        base = " / ".join(f"{p:.2f}" for p in known.base_rate[at].tolist())
+        if self.foreign:
+            return (f"{FOREIGN}: base rates {_listed(known.base_rate[at])}, no comparisons",)
         blind = [known.rungs[place] for place in at if known.slope[place] == 0.0]
-        told = f"learned forecast {rates_now} (base rates {base})"
+        told = f"learned forecast {_listed(sigmoid(self.odds))} (base rates {_listed(known.base_rate[at])})"
         return (told, f"base rate only for {', '.join(blind)}") if blind else (told,)
 
     def grid(self, situation: Situation) -> Grid:
@@ -198,12 +217,14 @@ class LearnedBelief:
         """What comparing two answers would tell; None where nothing was learned of that."""
         del situation
         known = self.calibration.agreement
-        return None if known is None else pairs_for(known, self.places, self.every)
+        if known is None:
+            return None
+        return untold(self.odds) if self.foreign else pairs_for(known, self.places, self.every)
 
     def _compared(self, situation: Situation) -> Floats | None:
         """Log-odds of every rung once two answers were compared; None where none were, or it tells nothing."""
         known = self.calibration.agreement
-        if known is None or situation.verified or len(situation.attempts) < 2:
+        if known is None or self.foreign or situation.verified or len(situation.attempts) < 2:
             return None
         found, ids = comparison(situation.attempts), [rung.id for rung in situation.terms.ladder]
         if found is None or not {found.first, found.second} <= set(ids):
@@ -305,6 +326,10 @@ def curves_of(odds: Floats, loading: Floats) -> Floats:
         gradient = (curve * (1.0 - curve)) @ WEIGHTS
         centre = centre - np.clip((curve @ WEIGHTS - wanted) / np.maximum(gradient, 1e-6), -1.0, 1.0)
     return sigmoid(centre[:, None] - drop)
+
+
+def _listed(rates: Floats) -> str:
+    return " / ".join(f"{p:.2f}" for p in rates.tolist())
 
 
 def _shift(scores: Scores | None, places: tuple[int, ...], situation: Situation) -> Floats | None:

@@ -19,6 +19,7 @@ from governor.learn.certify import group_digest
 from governor.learn.chained import fit_chain
 from governor.learn.comparisons import fit_agreement
 from governor.learn.factor import loadings
+from governor.learn.familiarity import fit_familiar
 from governor.learn.heads import (
     STRENGTHS,
     Design,
@@ -108,6 +109,7 @@ def fit(table: Table, ladder: Ladder | None = None, *, seed: int = 0) -> Calibra
         frontier=_unknown_frontier(),
         scores=fit_scores(odds, table.correct, table.score),
         agreement=fit_agreement(odds, table.correct, table.answers, groups.astype(np.intp)),
+        familiar=fit_familiar(design, fold),
         rates=verifier_rates(table),
         report=worth(table, odds, y, weight, shrunk, lengths, places, seed),
         fitted_on=frozenset(map(group_digest, table.groups)),

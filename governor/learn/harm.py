@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,10 +28,23 @@ def lead(method: Spread, fixed: Spread, resamples: Resamples) -> Lead:
 
     A dial cheaper than the cheapest rung is held against that rung.
     """
-    everyone = Resamples(np.full((1, fixed.cost.shape[1]), 1.0 / fixed.cost.shape[1]))
-    (points,) = _leads(method, fixed, everyone).tolist()
-    low, high = np.quantile(_leads(method, fixed, resamples), (0.025, 0.975)).tolist()
-    return Lead(points, (low, high))
+    return _told(lambda drawn: _leads(method, fixed, drawn), resamples)
+
+
+def lead_over(method: Spread, control: Spread, fixed: Spread, resamples: Resamples) -> Lead:
+    """By how much a method's lead exceeds another's, whose dials need not cost the same: each is held against the hull.
+
+    The hull is drawn on the questions that it judges, so that what was learned elsewhere, however rightly, lies below
+    it; a control that knows nothing of questions falls short by as much.
+    """
+    return _told(lambda drawn: _leads(method, fixed, drawn) - _leads(control, fixed, drawn), resamples)
+
+
+def _told(points: Callable[[Resamples], Floats], resamples: Resamples) -> Lead:
+    questions = resamples.weights.shape[1]
+    (whole,) = points(Resamples(np.full((1, questions), 1.0 / questions))).tolist()
+    low, high = np.quantile(points(resamples), (0.025, 0.975)).tolist()
+    return Lead(whole, (low, high))
 
 
 def _leads(method: Spread, fixed: Spread, resamples: Resamples) -> Floats:

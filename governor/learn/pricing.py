@@ -21,8 +21,11 @@ from governor.learn.table import Table
 from governor.protocols import Situation, Terms
 from governor.records import Step
 
-PRICES: Floats = np.concatenate(([0.0], np.geomspace(0.004, 20.0, 38), [1e9]))
-"""Lambdas tried on held-out records, in value per mean cost of a step's dearest rung."""
+PRICES: Floats = np.concatenate(([0.001], np.geomspace(0.004, 20.0, 38), [1e9]))
+"""Lambdas tried on held-out records, in value per mean cost of a step's dearest rung.
+
+None is 0: for nothing, the last digits of two equal forecasts would buy the dearer rung.
+"""
 
 ITEMS = 1000
 """Of a verified ladder, whose steps are played through the loop to place its prices."""

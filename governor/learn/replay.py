@@ -17,7 +17,7 @@ from governor.learn.ladder import Ladder
 from governor.learn.outcomes import Outcomes, Rows
 from governor.learn.played import Cast, Played, Setting, foreseen, play
 from governor.learn.recorded import World
-from governor.learn.routing import DIALS, by_score, one_shot
+from governor.learn.routing import DIALS, by_score, mixing, one_shot
 from governor.learn.scores import Scores, score
 from governor.learn.sides import Sides, complete, shuffled
 from governor.learn.table import Table, draw
@@ -29,6 +29,9 @@ KEEP = 0.98
 GOVERNOR = "governor"
 METHODS = ("length", "tfidf", "knn", "litellm", "one_shot", GOVERNOR, "dp", "perfect", "oracle")
 """Everything that is measured, in the order in which it is reported."""
+
+CONTROL = "mixing"
+"""Measured where it is asked for by name: random mixing of fixed rungs, learned and tested on the same folds."""
 
 _ROUTERS = {"length", "tfidf", "knn"}
 _OURS = {"one_shot", GOVERNOR, "dp"}
@@ -123,7 +126,9 @@ def run(trial: Trial, seed: int, advance: Callable[[], None] = lambda: None) -> 
         rungs=bench.rungs,
         fixed=Spread(bench.outcomes.paid[sides.tested].T, bench.outcomes.accuracy[sides.tested].T),
         methods={
-            name: found.get(name) for name in METHODS if name in trial.methods and (name in found or name == "dp")
+            name: found.get(name)
+            for name in (*METHODS, CONTROL)
+            if name in trial.methods and (name in found or name == "dp")
         },
         detail=None if acted is None else _detail(bench, acted),
         seconds=0.0 if acted is None else acted.seconds,
@@ -201,6 +206,8 @@ def _rivals(bench: _Bench) -> Iterator[tuple[str, Method]]:
         yield "perfect", bench.chosen(perfect(outcomes, fold))
     if "oracle" in trial.methods:
         yield "oracle", bench.chosen(oracle(outcomes))
+    if CONTROL in trial.methods:
+        yield CONTROL, bench.method(mixing(outcomes, bench.sides.splits()), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -15,10 +15,10 @@ import numpy as np
 
 from governor.estimate.curves import Floats
 from governor.learn.frontier import Curve, Deployed, Fixed, Measures, c_share, fixed, hull
-from governor.learn.harm import Lead, lead
+from governor.learn.harm import Lead, lead, lead_over
 from governor.learn.intervals import Bootstrap, Intervals, Resamples, Spread
 from governor.learn.ladder import Ladder
-from governor.learn.replay import Detail, Method, Run
+from governor.learn.replay import CONTROL, Detail, Method, Run
 from governor.learn.scores import Scores
 
 _RIVAL = "tfidf"
@@ -28,6 +28,7 @@ _RIVAL = "tfidf"
 class Figures:
     """One method over all seeds. `spread` (D, Q) holds means over seeds, whose `intervals` and `lead` these are.
 
+    `over_mixing` is the lead over random mixing learned on the same folds, None where that was not replayed.
     The rest are medians, None as in a run.
     """
 
@@ -35,6 +36,7 @@ class Figures:
     measures: Measures
     intervals: Intervals
     lead: Lead
+    over_mixing: Lead | None
     deployed: Deployed | None
     scores: Scores | None
 
@@ -130,12 +132,14 @@ class _Pool:
         runs = [method for method in self.methods[name] if method is not None]
         if len(runs) < len(self.seeds):
             return None
-        spread = self.spread(name)
+        spread, fixed, draws = self.spread(name), self.fixed, bootstrap.resamples
+        control = self.spread(CONTROL) if CONTROL in self.sums else None
         return Figures(
             spread=spread,
             measures=_medians(Measures, [method.measures for method in runs]),
             intervals=bootstrap.intervals(spread, None if name == _RIVAL else rival_areas),
-            lead=lead(spread, self.fixed, bootstrap.resamples),
+            lead=lead(spread, fixed, draws),
+            over_mixing=None if control is None else lead_over(spread, control, fixed, draws),
             deployed=_median_of(Deployed, [method.deployed for method in runs]),
             scores=_median_of(Scores, [method.scores for method in runs]),
         )

@@ -5,13 +5,14 @@ Every question is judged by what was learned on the folds that do not hold it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from governor.estimate.curves import Floats
 from governor.learn.intervals import Spread
 from governor.learn.outcomes import Outcomes, Rows
+from governor.plan.frontier import way
 
 Forecaster = Callable[[Rows, Rows], Floats]
 """(training rows, test rows) -> P(correct) of the test rows, shape (test, K)."""
@@ -85,3 +86,20 @@ def by_score(outcomes: Outcomes, fold: Rows, score: Floats, dials: Floats = DIAL
             threshold = np.quantile(score[train], 1.0 - share) if share > 0.0 else np.inf
             chosen[dial, test] = np.where(score[test] > threshold, rungs[upper], rungs[lower])
     return outcomes.taken(chosen)
+
+
+def mixing(outcomes: Outcomes, parts: Iterable[tuple[Rows, Rows]], dials: Floats = DIALS) -> Spread:
+    """Fixed rungs mixed at random along the hull of each part's training rows, in expectation; NaN where none tests.
+
+    The best that can be learned of rungs by one who can't tell questions apart. Dial 0 is the most accurate corner, 1
+    the cheapest; the others run evenly along the hull as the governor's do (`governor.plan.frontier`).
+    """
+    cost, accuracy = (np.full((len(dials), len(outcomes.texts)), np.nan) for _ in range(2))
+    for train, test in parts:
+        rungs = outcomes.hull_rungs(train)[::-1]
+        corners = (np.nanmean(figures[train][:, rungs], axis=0) for figures in (outcomes.paid, outcomes.accuracy))
+        along = way(*corners)
+        shares = np.stack([np.interp(dials * along[-1], along, corner) for corner in np.eye(len(rungs))], axis=1)
+        cost[:, test] = shares @ outcomes.paid[test][:, rungs].T
+        accuracy[:, test] = shares @ outcomes.accuracy[test][:, rungs].T
+    return Spread(cost, accuracy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from governor.learn.replay import GOVERNOR
+from governor.learn.replay import CONTROL, GOVERNOR
 from governor.learn.report import Figures, Report
 from governor.learn.written import rounded
 
@@ -19,6 +19,7 @@ MEASURES: Mapping[str, str] = {
     "cpt50": "CPT50",
     "cpt80": "CPT80",
     "lead": "points at equal cost",
+    "over_mixing": "the same, less mixing learned on the same folds",
     "deployed98": "kept, at cost (dial chosen beforehand)",
 }
 """What a table may show, and what it calls it."""
@@ -28,7 +29,8 @@ HEAD = ("ladder", "questions", "measure", "random mixing", "tfidf", "governor", 
 
 def summary(name: str, report: Report) -> dict[str, Any]:
     """What is kept of a replay; `name` says which rung ladder and options."""
-    best = report.rungs.best
+    best, control = report.rungs.best, report.methods.get(CONTROL)
+    mixing = {"c98": report.hull_share(0.98), "area": 0.0, "apgr": 0.5, "cpt50": 50.0, "cpt80": 80.0}
     found: dict[str, Any] = rounded(
         {
             "name": name,
@@ -37,7 +39,7 @@ def summary(name: str, report: Report) -> dict[str, Any]:
             "items": report.items,
             "seeds": len(report.seeds),
             "best_fixed": report.rungs.rungs[best],
-            "mixing": {"c98": report.hull_share(0.98), "area": 0.0, "apgr": 0.5, "cpt50": 50.0, "cpt80": 80.0},
+            "mixing": mixing | {"lead": None if control is None else control.lead.points},
             "methods": {name: _figures(one) for name, one in report.methods.items() if one is not None},
         }
     )
@@ -57,6 +59,8 @@ def _figures(one: Figures) -> dict[str, Any]:
         "cpt80": measures.cpt80,
         "lead": one.lead.points,
         "lead_ci": one.lead.interval,
+        "over_mixing": None if one.over_mixing is None else one.over_mixing.points,
+        "over_mixing_ci": None if one.over_mixing is None else one.over_mixing.interval,
         "deployed98": None if kept is None else [kept.accuracy_share, kept.cost],
         "brier": None if scores is None else scores.brier,
         "brier_base_rate": None if scores is None else scores.brier_base_rate,
@@ -89,14 +93,15 @@ def _cells(found: Summary, measure: str) -> list[str]:
         f"{found['questions']:,}",
         MEASURES[measure],
         _shown(measure, found["mixing"].get(measure)),
-        "-" if tfidf is None else _shown(measure, tfidf[measure]),
-        f"**{_shown(measure, ours[measure])}**",
+        "-" if tfidf is None else _shown(measure, tfidf.get(measure)),
+        f"**{_shown(measure, ours.get(measure))}**",
         _interval(measure, ours.get(f"{measure}_ci")),
     ]
 
 
 _STYLE: Mapping[str, str] = {
-    "c98": ".2f", "area": "+.2f", "lead": "+.2f", "apgr": ".3f", "cpt50": ".1f", "cpt80": ".1f", "deployed98": ".3f",
+    "c98": ".2f", "area": "+.2f", "lead": "+.2f", "over_mixing": "+.2f", "apgr": ".3f", "cpt50": ".1f", "cpt80": ".1f",
+    "deployed98": ".3f",
 }  # fmt: skip
 
 

@@ -10,8 +10,8 @@ A reservation touches all of its scopes alike. Every function makes all its chec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 from governor.errors import ReservationError
 from governor.ledger.refusals import refusal
@@ -23,6 +23,7 @@ NOTHING = Amount()
 MOST = 2**53
 """Largest figure of an amount: every store, JSON and Lua included, holds integers exactly up to here."""
 
+CLOSED = ("settled", "refunded")
 NO_PAIRS: Pairs = []
 _NONE: Figures = (0,) * len(DIMENSIONS)
 
@@ -30,10 +31,15 @@ Booked: TypeAlias = Mapping[str, Sums]
 """The sums of every scope of a reservation's limits, by scope."""
 
 
-# Every operation ends with a Reservation, and the frozen class's own __init__ would be a seventh of its cost in memory:
-# it looks each field's slot up by name. These are the slots; the order is that of the fields, all of them.
-_made = Reservation.__new__
-_key, _amount, _state, _limits, _sent = (vars(Reservation)[one.name].__set__ for one in fields(Reservation))
+@dataclass(slots=True)
+class _Draft:
+    """A Reservation that is still to be frozen: Python refuses to make one of it unless it has the very same slots."""
+
+    key: str
+    amount: Amount
+    state: Literal["open", "settled", "refunded", "expired"]
+    limits: tuple[Limit, ...]
+    sent: bool
 
 
 @dataclass(slots=True)
@@ -55,13 +61,12 @@ class Hold:
     @property
     def record(self) -> Reservation:
         """As a record."""
-        made = _made(Reservation)
-        _key(made, self.key)
-        _amount(made, self.amount)
-        _state(made, self.state)
-        _limits(made, self.limits)
-        _sent(made, self.sent)
-        return made
+        # Every operation ends with one, and the frozen class's own __init__ would be a seventh of its cost in memory:
+        # it looks each field's slot up by name.
+        made: Any = _Draft(self.key, self.amount, self.state, self.limits, self.sent)
+        made.__class__ = Reservation
+        record: Reservation = made
+        return record
 
 
 def minus(amount: Amount, other: Amount) -> Amount:
@@ -102,7 +107,8 @@ def opened(key: str, amount: Amount, limits: tuple[Limit, ...], booked: Booked, 
 def taken_up(found: Hold, amount: Amount, limits: tuple[Limit, ...], booked: Booked, now: float, *, sent: bool) -> None:
     """Reserving a key that is known: the larger amount holds."""
     checked(amount)
-    _refuse_closed(found, "reserved again")
+    if found.state in CLOSED:
+        raise _closed(found, "reserved again")
     if found.limits != limits and set(found.limits) != set(limits):
         raise ReservationError(f"reservation '{found.key}' is open under other limits: use a new key")
     _hold(found, larger(found.amount, amount), booked, now, sent=sent)
@@ -111,7 +117,8 @@ def taken_up(found: Hold, amount: Amount, limits: tuple[Limit, ...], booked: Boo
 def extend(found: Hold, amount: Amount, booked: Booked, now: float, *, whole: bool, sent: bool) -> None:
     """Holds `amount` more, or that in all, or refuses and changes nothing."""
     checked(amount)
-    _refuse_closed(found, "extended")
+    if found.state in CLOSED:
+        raise _closed(found, "extended")
     _hold(found, larger(found.amount, amount) if whole else found.amount + amount, booked, now, sent=sent)
 
 
@@ -124,7 +131,8 @@ def settle(found: Hold, spent: Amount, booked: Booked, now: float) -> bool:
     numbers = checked(spent)
     if found.state == "settled" and found.amount == spent:
         return False
-    _refuse_closed(found, "settled with {}", spent)
+    if found.state in CLOSED:
+        raise _closed(found, f"settled with {_said(spent)}")
     late = found.state == "expired" and found.sent
     when = found.moment if late else now
     over = _over(numbers, found)
@@ -153,7 +161,8 @@ def refund(found: Hold, booked: Booked, now: float) -> bool:
     """Closes with nothing spent; False: it was before."""
     if found.state == "refunded":
         return False
-    _refuse_closed(found, "refunded")
+    if found.state in CLOSED:
+        raise _closed(found, "refunded")
     for sums in booked.values():
         _free(found, sums)
         sums.touched = now
@@ -206,11 +215,9 @@ def _free(found: Hold, sums: Sums) -> None:
         sums.unspend(found.numbers, found.moment)
 
 
-def _refuse_closed(found: Hold, what: str, amount: Amount = NOTHING) -> None:
-    if found.state in ("settled", "refunded"):
-        closed = f"settled with {_said(found.amount)}" if found.state == "settled" else "refunded"
-        words = what.format(_said(amount))
-        raise ReservationError(f"reservation '{found.key}' was already {closed}, it can't be {words}")
+def _closed(found: Hold, what: str) -> ReservationError:
+    closed = f"settled with {_said(found.amount)}" if found.state == "settled" else "refunded"
+    return ReservationError(f"reservation '{found.key}' was already {closed}, it can't be {what}")
 
 
 def _said(amount: Amount) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TypeAlias, cast
@@ -19,17 +20,11 @@ Figures: TypeAlias = tuple[int, ...]
 Pairs: TypeAlias = list[tuple[int, int]]
 """The figures that are not 0, each with its place in DIMENSIONS: most amounts have two or three."""
 
-_get = attrgetter(*DIMENSIONS)
+figures: Callable[[Amount], Figures] = attrgetter(*DIMENSIONS)
+"""The seven figures of an amount."""
 
-
-def figures(amount: Amount) -> Figures:
-    """The seven figures of an amount."""
-    return cast("Figures", _get(amount))
-
-
-def ceilings(limit: Limit) -> tuple[int | None, ...]:
-    """The seven ceilings of a limit; None where there is none."""
-    return cast("tuple[int | None, ...]", _get(limit))
+ceilings: Callable[[Limit], tuple[int | None, ...]] = attrgetter(*DIMENSIONS)
+"""The seven ceilings of a limit; None where there is none."""
 
 
 def booking(amount: Amount) -> Pairs:

@@ -172,7 +172,7 @@ def mode_of(rung: Rung, situation: Situation) -> BacktrackMode | None:
         return "first"
     last = situation.attempts[-1]
     allowed = situation.terms.modes
-    if situation.terms.streamed and any(attempt.reply for attempt in situation.attempts):
+    if situation.terms.streamed and any(one.reply and one.reply.text for one in situation.attempts):
         allowed = tuple(mode for mode in allowed if mode == "continue")
     if "continue" in allowed and _continues(rung, last, situation):
         return "continue"

@@ -58,13 +58,17 @@ class FrontierPrices:
         return max(first, last + float((sure[last] - keep) / max(sure[last] - sure[last + 1], 1e-12)))
 
 
+def way(cost: Floats, quality: Floats) -> Floats:
+    """How far each vertex of a curve (V,) is from its first one: cost and quality count alike, each by its range."""
+    steps = np.abs(np.diff(cost)) / (np.ptp(cost) or 1.0) + np.abs(np.diff(quality)) / (np.ptp(quality) or 1.0)
+    result: Floats = np.concatenate(([0.0], np.cumsum(steps)))
+    return result
+
+
 @lru_cache(maxsize=64)
 def _length(known: Frontier) -> Floats:
     """Way along the curve from its most accurate point to each vertex."""
-    cost, quality = (np.ptp(known.cost) or 1.0), (np.ptp(known.quality) or 1.0)
-    steps = np.abs(np.diff(known.cost)) / cost + np.abs(np.diff(known.quality)) / quality
-    result: Floats = np.concatenate(([0.0], np.cumsum(steps)))
-    return result
+    return way(known.cost, known.quality)
 
 
 @lru_cache(maxsize=1024)  # dials are few, and the same at every step

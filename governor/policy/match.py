@@ -116,6 +116,12 @@ def on_fail_for(policy: Policy, step: Step) -> OnFail | None:
     return _matching(policy, step).on_fail
 
 
+def rule_for(policy: Policy, step: Step) -> int:
+    """The place in `steps` of the rule that `step` falls under; `len(steps)` where none matches."""
+    matching = _matching(policy, step)
+    return next(at for at, ready in enumerate(_prepared(policy)) if ready is matching)
+
+
 def tool_rule(policy: Policy, name: str) -> ToolRule:
     """The rule of the tool called `name`: that of the first glob that matches, the defaults where none does."""
     return next((rule for glob, rule in policy.tools.items() if fnmatchcase(name, glob)), _ANY_TOOL)

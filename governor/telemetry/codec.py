@@ -76,6 +76,7 @@ def encode_error(error: BaseException) -> Any:
             "sent": error.sent,
             "usage": encode(error.usage),
             "seconds": error.seconds,
+            "spent": encode(error.spent),
         }
     if isinstance(error, BudgetExceededError):
         return {

@@ -4,6 +4,7 @@
       governor.rewind NODE                 internal; marks where the run went back to NODE
     governor.step NODE                     internal; the whole step
       chat MODEL                           client; one attempt (internal beside other GenAI instrumentation)
+      governor.attempt RUNG                internal; one attempt whose calls are steps of their own, below it
       governor.verify NAME                 internal; gen_ai.evaluation.*
 
 Source: OpenTelemetry GenAI semantic conventions (gen_ai.*); what they have no name for is governor.*.
@@ -43,6 +44,16 @@ def step_name(step: Step) -> str:
 def attempt_name(rung: Rung) -> str:
     """Name of an attempt's span: the operation and the model, as the GenAI conventions ask."""
     return f"chat {rung.model}"
+
+
+def nested_name(rung: Rung) -> str:
+    """Name of the span of an attempt that calls no model itself: its calls are steps, whose spans lie below."""
+    return f"governor.attempt {rung.id}"
+
+
+def own(attributes: Mapping[str, Any]) -> Attributes:
+    """What no convention has a name for. Tools that add up the tokens of model calls don't see the rest twice."""
+    return {name: value for name, value in attributes.items() if not name.startswith("gen_ai.")}
 
 
 def verify_name(verifier: str) -> str:

@@ -54,6 +54,7 @@ def leaf(
     *,
     spend: Bound | None = None,
     wants_logprobs: bool = False,
+    needs_whole_answer: bool = True,
 ) -> Leaf:
     """A leaf with the rates of its spec, or the assumed ones."""
     return Leaf(
@@ -63,6 +64,7 @@ def leaf(
         work=work,
         spend=spend or _nothing,
         wants_logprobs=wants_logprobs,
+        needs_whole_answer=needs_whole_answer,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -110,10 +111,15 @@ def model_errors(cause: ValidationError) -> list[str]:
 
 
 class ToolArgumentsOptions(Options):
-    """`required: true` rejects a reply that calls no tool."""
+    """`required: true` rejects a reply that calls no tool, `left` one that calls a tool more often than it says.
+
+    Without `whole` a stream's text is shown before the tool calls after it are judged.
+    """
 
     shorthand: ClassVar[str] = "required"
     required: bool = False
+    left: Mapping[str, int] = Field(default_factory=dict[str, int])
+    whole: bool = True
 
 
 def tool_arguments(options: ToolArgumentsOptions, site: Site) -> Leaf:
@@ -124,9 +130,18 @@ def tool_arguments(options: ToolArgumentsOptions, site: Site) -> Leaf:
         if options.required and not reply.tool_calls:
             return reject("format", f"Call one of the tools: {', '.join(sorted(offered)) or 'none is offered'}")
         errors = [error for call in reply.tool_calls for error in _call_errors(call, offered)]
+        errors += _too_many(reply.tool_calls, options.left)
         return decided(not errors, "format", "; ".join(errors[:_MOST_ERRORS]))
 
-    return leaf("tool_arguments", options, Rates(0.99, 0.6), pure(check), site)
+    whole = options.whole or options.required
+    return leaf("tool_arguments", options, Rates(0.99, 0.6), pure(check), site, needs_whole_answer=whole)
+
+
+def _too_many(calls: Iterable[ToolCall], left: Mapping[str, int]) -> Iterator[str]:
+    """Each tool that is called more often than it may be."""
+    for name, asked in Counter(call.name for call in calls).items():
+        if asked > left.get(name, asked):
+            yield f"the tool {name} may be called {left[name]} more times, not {asked}"
 
 
 def _parameters(tools: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:

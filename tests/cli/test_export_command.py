@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from governor.cli.app import app
 from governor.telemetry.records import JsonlSink
-from tests.telemetry.examples import ATTEMPT, OUTCOME, REPLY, STEP, VERDICT
+from tests.telemetry.made_records import ATTEMPT, OUTCOME, REPLY, STEP, VERDICT
 
 
 def invoke(*arguments: object) -> Result:

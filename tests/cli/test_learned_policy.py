@@ -36,6 +36,14 @@ def test_explain_shows_the_learned_forecast_and_measured_rates(folder: Path) -> 
     assert "(measured on 400 verdicts)" in text
 
 
+def test_explain_says_where_a_question_is_unlike_those_fitted_on(folder: Path) -> None:
+    (folder / "policy.yaml").write_text(LEARNED)
+    said = "the question is unlike those that were fitted on: base rates 0."
+    assert said not in governor("explain", "policy.yaml", PROMPT).stdout
+    code = "def far(rows):\n    return {row: [1, 2, 3] for row in rows if row > 10}\n" * 5
+    assert said in governor("explain", "policy.yaml", code).stdout
+
+
 def test_explain_says_what_the_certificate_rules(folder: Path) -> None:
     policy = folder / "policy.yaml"
     policy.write_text(LEARNED)

@@ -7,7 +7,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,13 @@ def same(found: Any, wanted: Any) -> None:
             assert here == there, field.name
 
 
+def test_a_file_from_before_familiar_questions_is_read(tmp_path: Path) -> None:
+    (tmp_path / "c.npz").write_bytes(first_of_this_version())
+    found = load_calibration(tmp_path / "c.npz")
+    assert found.familiar is None
+    same(found, replace(fitted(), familiar=None))
+
+
 def test_the_same_seed_gives_the_same_bytes() -> None:
     assert to_bytes(fit(told_by_words())) == to_bytes(fitted())
     assert to_bytes(fit(told_by_words(), seed=1)) != to_bytes(fitted())
@@ -99,6 +106,16 @@ def without(name: str) -> bytes:
     return packed({**stored, "meta.json": json.dumps(meta).encode()})
 
 
+def first_of_this_version(*kept: str) -> bytes:
+    """A file that says nothing of familiar questions but what is `kept`."""
+    stored = members(to_bytes(fitted()))
+    meta = json.loads(stored.pop("meta.json")) | {"digest": ""}
+    meta = {name: value for name, value in meta.items() if not name.startswith("familiar.") or name in kept}
+    stored = {name: raw for name, raw in stored.items() if not name.startswith("familiar.") or name in kept}
+    meta["digest"] = module._digest(meta, stored)
+    return packed({**stored, "meta.json": json.dumps(meta).encode()})
+
+
 def changed_array() -> bytes:
     stored = members(to_bytes(fitted()))
     content = bytearray(stored["base_rate.npy"])
@@ -125,6 +142,9 @@ def foreign() -> bytes:
         (pickled, "not a calibration, or damaged"),
         (lambda: without("base_rate.npy"), "not a calibration, or damaged"),
         (lambda: without("text.weight.npy"), "not a calibration, or damaged"),
+        (lambda: without("familiar.centre.npy"), "not a calibration, or damaged"),
+        (lambda: first_of_this_version("familiar.unseen"), "not a calibration, or damaged"),
+        (lambda: first_of_this_version("familiar.whitening.npy"), "not a calibration, or damaged"),
         (lambda: to_bytes(fitted())[:-2000], "damaged"),
         (lambda: to_bytes(fitted())[:100], "damaged"),
         (lambda: b"", "not a calibration"),

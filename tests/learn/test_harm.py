@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from governor.learn.harm import lead
+from governor.learn.harm import lead, lead_over
 from governor.learn.intervals import Resamples, Spread
 
 FIXED = Spread(np.array([[1.0] * 200, [11.0] * 200]), np.array([[0.0, 1.0] * 100, [1.0] * 200]))
@@ -40,3 +40,14 @@ def test_sending_each_question_where_it_is_needed_leads() -> None:
 def test_what_is_cheaper_than_any_rung_is_held_against_the_cheapest() -> None:
     free = Spread(np.zeros((1, 200)), FIXED.accuracy[:1])
     assert lead(free, FIXED, resamples()).points == pytest.approx(0.0)
+
+
+def test_against_a_control_what_both_lose_to_the_hull_cancels() -> None:
+    wasteful = Spread(FIXED.cost[1:], FIXED.accuracy[:1])
+    assert lead(wasteful, FIXED, resamples()).interval[1] < 0.0
+    itself = lead_over(wasteful, wasteful, FIXED, resamples())
+    assert (itself.points, itself.interval) == (0.0, (0.0, 0.0))
+    thrifty = Spread(FIXED.cost[:1], FIXED.accuracy[:1])
+    behind = lead_over(wasteful, thrifty, FIXED, resamples())
+    assert behind.points == pytest.approx(-50.0)
+    assert behind.interval[1] < -40.0

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governor.learn.intervals import Spread
-from governor.learn.pricing import frontier_of
+from governor.learn.pricing import PRICES, frontier_of
+from governor.learn.routing import choose
 
 BEST = np.full(4, 10.0), np.array([1.0, 1.0, 1.0, 0.0])
 ALONE = np.arange(4)
@@ -22,6 +23,13 @@ def test_prices_that_save_nothing_are_left_out_and_quality_never_rises() -> None
     assert found.cost == pytest.approx([1.0, 0.8, 0.4])
     assert found.quality == pytest.approx([1.0, 0.5, 0.5])  # 1/3 and 2/3 of the best's 0.75, pooled
     assert found.unit == 7.0
+
+
+def test_no_price_buys_a_dearer_rung_for_the_last_digits_of_a_forecast() -> None:
+    p, cost = np.array([[0.5, 0.89314, 0.89315]]), np.array([[0.1, 0.4, 1.0]])
+    assert choose(p, cost, np.array([0.0])).tolist() == [[2]]
+    assert choose(p, cost, PRICES).max() == 1
+    assert choose(p, cost, PRICES[:1]).tolist() == [[1]]
 
 
 def test_quality_is_surely_what_a_paired_bound_says() -> None:

@@ -13,7 +13,7 @@ import pytest
 from governor.learn.certify import group_digest
 from governor.learn.forecaster import Learned, Parts
 from governor.learn.ladder import Checking, Ladder
-from governor.learn.replay import METHODS, Trial, prepared, run
+from governor.learn.replay import CONTROL, METHODS, Trial, prepared, run
 from governor.learn.report import Report, report
 from governor.learn.routing import DIALS
 from governor.learn.suite import replay
@@ -57,6 +57,28 @@ def test_who_sees_nothing_stays_on_the_hull() -> None:
     assert blind is not None
     assert blind.measures.area == pytest.approx(0.0, abs=1e-9)
     assert blind.lead.interval[0] <= 0.0 <= blind.lead.interval[1] + 1e-9
+
+
+def test_mixing_is_measured_beside_the_governor_where_it_is_asked_for() -> None:
+    assert CONTROL not in METHODS
+    found = reported(trial(methods=("governor", CONTROL)), seeds=2).methods
+    governor, control = found["governor"], found[CONTROL]
+    assert governor is not None
+    assert control is not None
+    assert governor.over_mixing is not None
+    assert control.over_mixing is not None
+    assert control.deployed is None
+    assert control.lead.points == pytest.approx(0.0, abs=1e-9)  # two rungs, one hull on all folds
+    assert governor.over_mixing.points == pytest.approx(governor.lead.points)
+    assert governor.over_mixing.interval[0] > 0.0
+    assert (control.over_mixing.points, control.over_mixing.interval) == (0.0, (0.0, 0.0))
+
+
+def test_mixing_learned_elsewhere_is_tested_on_the_tested_questions_alone() -> None:
+    asked = trial(told_by_words(questions=80), elsewhere=told_by_words(questions=120, seed=5), methods=(CONTROL,))
+    control = reported(asked).methods[CONTROL]
+    assert control is not None
+    assert np.isfinite(control.spread.cost).all()
 
 
 def test_shuffled_labels_leave_nothing_to_gain() -> None:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from governor.learn.frontier import area, fixed
-from governor.learn.intervals import Spread
+from governor.learn.harm import lead
+from governor.learn.intervals import Resamples, Spread
 from governor.learn.outcomes import Outcomes, Rows
-from governor.learn.routing import DIALS, by_score, choose, dial_prices, one_shot, out_of_fold, splits
-from tests.learn.two_rungs import told_by_words
+from governor.learn.routing import DIALS, by_score, choose, dial_prices, mixing, one_shot, out_of_fold, splits
+from tests.learn.two_rungs import outcomes_of, told_by_words
 
 
 def gained(outcomes: Outcomes, spread: Spread) -> float:
@@ -79,3 +81,37 @@ def test_dial_prices_read_no_label() -> None:
         outcomes.texts, outcomes.correct[::-1], outcomes.cost, outcomes.known, outcomes.last, outcomes.look
     )
     assert (one_shot(outcomes, fold, p).cost == one_shot(shuffled, fold, p).cost).all()
+
+
+def test_mixing_shares_every_question_between_the_corners_of_the_training_hull() -> None:
+    # Costs 0, 1, 2, 4: the second lies under the hull, the last is no better than the third.
+    accuracy = np.array([[0.0, 0.1, 1.0, 1.0]] * 4 + [[1.0, 0.0, 0.0, 0.0]] * 2)
+    outcomes = outcomes_of(accuracy[:, :, None], np.tile([0.0, 1.0, 2.0, 4.0], (6, 1))[:, :, None])
+    train, test = np.arange(4), np.array([4])
+    found = mixing(outcomes, [(train, test)], np.array([0.0, 0.25, 1.0]))
+    assert found.cost[:, 4].tolist() == [2.0, 1.5, 0.0]
+    assert found.accuracy[:, 4].tolist() == [0.0, 0.25, 1.0]
+    assert np.isnan(found.cost[:, [0, 1, 2, 3, 5]]).all()
+
+
+def test_mixing_one_rung_is_that_rung() -> None:
+    outcomes = outcomes_of(np.array([1.0, 0.0])[:, None, None], np.full((2, 1, 1), 3.0))
+    found = mixing(outcomes, [(np.array([0]), np.array([1]))])
+    assert (found.cost[:, 1] == 3.0).all()
+    assert (found.accuracy[:, 1] == 0.0).all()
+
+
+@given(st.integers(0, 10_000), st.integers(2, 5))
+def test_mixing_falls_short_of_a_hull_that_was_drawn_on_the_tested_questions_and_never_passes_it(
+    seed: int, rungs: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    outcomes = outcomes_of(
+        (rng.random((60, rungs, 1)) < 0.7).astype(float), np.tile(rng.random(rungs), (60, 1))[:, :, None]
+    )
+    spread = mixing(outcomes, splits(rng.permutation(60) % 5))
+    own = mixing(outcomes, [(np.arange(60), np.arange(60))])
+    fixed_rungs = Spread(outcomes.paid.T, outcomes.accuracy.T)
+    everyone = Resamples(np.full((2, 60), 1.0 / 60.0))
+    assert lead(spread, fixed_rungs, everyone).points <= 1e-9
+    assert lead(own, fixed_rungs, everyone).points == pytest.approx(0.0, abs=1e-9)

@@ -19,7 +19,7 @@ from governor.errors import Problem, RecordError
 from governor.learn.rows import Row, read_rows
 from governor.records import Attempt, Outcome
 from governor.telemetry.records import JsonlSink, RecordShape, RecordWarning, record_of, to_line
-from tests.telemetry.examples import ANSWER, ATTEMPT, OUTCOME, REPLY, STEP
+from tests.telemetry.made_records import ANSWER, ATTEMPT, OUTCOME, REPLY, STEP
 
 GOOD: Mapping[str, Any] = {"qid": "q1", "rung": "low", "question": "2 + 2?", "correct": 1}
 

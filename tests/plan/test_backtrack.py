@@ -121,6 +121,10 @@ def test_text_that_was_shown_may_only_be_gone_on_from() -> None:
     assert mode_of(LARGE, situation(CUT, streamed=True)) is None
     unshown = replace(CUT, reply=None, verdict=None, error="BackendUnavailableError: down")
     assert mode_of(LARGE, situation(unshown, streamed=True)) == "fresh"
+    assert WRONG.reply is not None
+    wordless = replace(WRONG, reply=replace(WRONG.reply, text="", finish_reason="tool_calls"))
+    assert mode_of(LARGE, situation(WRONG, streamed=True)) is None
+    assert mode_of(LARGE, situation(wordless, streamed=True)) == mode_of(LARGE, situation(WRONG))
 
 
 def test_only_a_rejection_is_told_to_the_next_rung() -> None:

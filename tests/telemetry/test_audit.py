@@ -25,7 +25,7 @@ from governor.records import Amount, Call, Limit, Step, Window
 from governor.telemetry.audit import Audit, audited
 from governor.telemetry.records import JsonlSink, RecordShape, read_records, record_of
 from governor.testing import FrozenClock, ScriptedBackend
-from tests.telemetry.examples import ATTEMPT, OUTCOME
+from tests.telemetry.made_records import ATTEMPT, OUTCOME
 
 NOW = 1_763_726_400.0  # 2025-11-21T12:00:00Z
 LADDER = [

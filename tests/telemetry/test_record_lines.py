@@ -16,7 +16,7 @@ from governor.protocols import Sink
 from governor.records import Attempt, BacktrackMode, Outcome, Reply, Step, Verdict
 from governor.telemetry.records import JsonlSink, RecordShape, RecordWarning, read_records, record_of, to_line
 from governor.testing import FrozenClock
-from tests.telemetry.examples import ANSWER, ATTEMPT, OUTCOME, PROMPT, STEP
+from tests.telemetry.made_records import ANSWER, ATTEMPT, OUTCOME, PROMPT, STEP
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "governor/telemetry/record.schema.json").read_text())
 ALL = RecordShape(prompts=True, answers=True, policy_digest="d1", app="desk")

@@ -28,8 +28,8 @@ from governor.telemetry.spans import (
     verdict_attributes,
     verify_name,
 )
-from tests.telemetry.examples import ANSWER, ATTEMPT, OUTCOME, PROMPT, RUNG, STEP, VERDICT
 from tests.telemetry.journaled_step import drive
+from tests.telemetry.made_records import ANSWER, ATTEMPT, OUTCOME, PROMPT, RUNG, STEP, VERDICT
 
 CALL = Call(step_id="s-1", rung=RUNG, messages=STEP.messages, attempt=2, seed=3)
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from governor.records import Step, ToolCall
+from governor.records import Amount, Step, ToolCall
+from governor.verify import build_verifier
 from tests.verify.driver import STEP, judged, reply
 
 SCHEMA = {
@@ -100,6 +101,23 @@ def test_tool_arguments(name: str, arguments: str, said: str) -> None:
 def test_tool_arguments_may_require_a_call() -> None:
     assert judged("tool_arguments", "just text").decision == "accept"
     assert judged({"tool_arguments": True}, "just text").decision == "reject"
+
+
+def test_tool_arguments_count_calls_of_a_tool_that_has_few_left() -> None:
+    step = replace(STEP, tools=TOOLS)
+    twice = reply("", tool_calls=tuple(ToolCall(id=str(n), name="find", arguments="") for n in range(2)))
+    assert judged({"tool_arguments": {"left": {"find": 2, "add": 0}}}, twice, step).decision == "accept"
+    verdict = judged({"tool_arguments": {"left": {"find": 1}}}, twice, step)
+    assert (verdict.decision, verdict.feedback) == ("reject", "the tool find may be called 1 more times, not 2")
+
+
+@pytest.mark.parametrize(
+    ("options", "whole"), [(None, True), ({"whole": False}, False), ({"whole": False, "required": True}, True)]
+)
+def test_tool_arguments_need_no_text_where_they_say_so(options: dict[str, Any] | None, whole: bool) -> None:
+    verifier = build_verifier({"tool_arguments": options}, bound=lambda _: Amount())
+    assert verifier is not None
+    assert verifier.needs_whole_answer is whole
 
 
 @pytest.mark.parametrize(

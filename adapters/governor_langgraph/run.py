@@ -13,21 +13,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, GraphInterrupt
 
+from governor import loop
 from governor.arm import arm_of, unenforced
-from governor.climb import least
+from governor.climb import Mind, least
 from governor.drivers import adrive, drive
 from governor.effects import CallModel, Effect, Process, Unneeded
 from governor.errors import BackendError, NoAnswerError, Refusal
 from governor.facade import Governor
+from governor.plan.bounds import bound, over
 from governor.protocols import Terms
-from governor.records import Call, Outcome, Price, Reply, Step
+from governor.records import Call, Outcome, Reply, Step
 from governor_langgraph.attempt import NodeAttempt, entered
-from governor_langgraph.blame import Done, wrong
+from governor_langgraph.blame import Done, priced, wrong
+from governor_langgraph.held import Held
+from governor_langgraph.paused import pause, paused
 from governor_langgraph.place import place_of
+from governor_langgraph.purse import PursePlanner
 from governor_langgraph.source import Source
 from governor_langgraph.trail import trail_of
 from governor_langgraph.watcher import ModelWatcher, watched
@@ -54,45 +58,62 @@ class Left(Unneeded):
 
 @dataclass(slots=True)
 class NodeRun:
-    """One run of a governed node. Mutable: it keeps what each attempt returned, which LangGraph must get unchanged."""
+    """One run of a governed node. Mutable: it keeps what each attempt returned, which LangGraph must get unchanged.
+
+    `asked` says that a model was asked in an attempt before, or before an interrupt; `refusal` which budget refused one
+    last.
+    """
 
     governor: Governor
     step: Step
     terms: Terms
     source: Source
+    governed: bool
     silent: bool
     config: RunnableConfig
     started: float
     watcher: ModelWatcher | None = None
     floor: int = 0
     doubt: float = 1.0
+    asked: bool = False
     refusal: Refusal | None = None
-    results: list[tuple[Reply, Any]] = field(default_factory=list)
+    results: list[tuple[Reply, Any, Held]] = field(default_factory=list)
     outcome: Outcome | None = None
 
     def process(self) -> Process[Outcome]:
         """The loop of this step."""
-        return self.governor.process(self.step, granted=self.terms)
+        governor = self.governor
+        planner = PursePlanner(governor.planner, lambda: self.refusal)
+        mind = Mind(governor.estimator, planner, governor.verifier(self.step, self.terms))
+        return loop.govern(self.step, replace(self.terms, call=None), mind)
 
     def attempt(self, call: Call) -> NodeAttempt:
         """What models are told while an attempt runs."""
         limit = least(self.step.deadline, self.terms.deadline)
         ends = None if limit is None else self.started + limit
-        return NodeAttempt(self.governor, self.step, self.terms, call.rung, ends, self.silent)
+        return NodeAttempt(self.governor, self.step, self.terms, call.rung, ends, self.governed, number=call.attempt)
 
     @contextmanager
     def attempting(self, call: Call) -> Generator[_Attempting, None, None]:
         """While the node's own code runs for a call of the loop."""
-        attempting = _Attempting(self, self.attempt(call))
+        attempt = self.attempt(call)
+        attempting = _Attempting(self, attempt, Held(lambda: attempt.asked))
         token = var_child_runnable_config.set(attempting.config)
         try:
-            with entered(attempting.attempt):
+            with entered(attempt):
                 yield attempting
-        except GraphBubbleUp as left:
-            raise Left(left) from left
-        except NoAnswerError as fault:
-            raise attempting.failed(fault) from fault
+        except BaseException as cause:
+            if isinstance(cause, NoAnswerError) and attempt.asked:
+                raise attempting.failed(cause) from cause
+            attempting.held.release()  # nothing of it is rejected: it is seen as without a policy
+            if isinstance(cause, GraphInterrupt) and self.governed and (attempt.asked or self.asked):
+                pause(self.governor, self.config)
+            if isinstance(cause, GraphBubbleUp):
+                raise Left(cause) from cause
+            raise
         finally:
+            self.asked = self.asked or attempt.asked
+            self.refusal = attempt.refusal or self.refusal
             var_child_runnable_config.reset(token)
 
     def judging(self, call: Call) -> Process[Outcome]:
@@ -104,10 +125,11 @@ class NodeRun:
     def shipped(self, outcome: Outcome) -> Any:
         """What the node returned in the attempt that ships. NoAnswerError where none does."""
         self.outcome = outcome
-        for reply, result in self.results:
+        for reply, result, held in self.results:
             if reply is outcome.reply:
+                held.release()
                 return result
-        raise NoAnswerError(replace(outcome, refusal=outcome.refusal or self.refusal))
+        raise NoAnswerError(outcome)
 
     @property
     def failure(self) -> str:
@@ -125,15 +147,15 @@ class NodeRun:
         assert outcome is not None, "a run that has ended has an outcome"
         verifier = self.governor.verifier(self.step, self.terms)
         rates = (verifier.sensitivity, verifier.false_accept) if verifier else (1.0, 1.0)
-        priced = any(rung.price != Price() for rung in self.terms.ladder)
+        place = place_of(self.config)
         return Done(
             self.step.node,
-            self.step.index,
-            place_of(self.config).checkpoint,
+            place.task,
+            place.checkpoint,
             self.floor + ladder.index(outcome.rung),
             self.floor + len(ladder) - 1,
             wrong(outcome, *rates) * self.doubt,
-            outcome.spent.micros if priced else outcome.spent.tokens,
+            outcome.spent.micros if priced(self.terms) else outcome.spent.tokens,
         )
 
 
@@ -143,30 +165,37 @@ class _Attempting:
 
     run: NodeRun
     attempt: NodeAttempt
+    held: Held
     began: float = field(default_factory=time.monotonic)
+    config: RunnableConfig = field(init=False)
+    """What the node is called with: where a verifier may reject the result, nothing of it is shown before."""
 
-    @property
-    def config(self) -> RunnableConfig:
-        """What the node is called with: where a verifier may reject the result, nothing of it is streamed before."""
+    def __post_init__(self) -> None:
         run = self.run
-        config = quieted(run.config) if self.attempt.silent else run.config
-        return watched(config, run.watcher) if run.watcher else config
+        config = self.held.configured(run.config) if run.silent else run.config
+        self.config = watched(config, run.watcher) if run.watcher else config
 
     def reply(self, result: Any) -> Reply:
         """The reply that a result comes to; Untouched where there was nothing to govern."""
         attempt = self.attempt
-        if not attempt.calls:
+        if not (attempt.asked or self.run.asked):
             raise Untouched(result)
-        seconds = time.monotonic() - self.began
-        reply = replace(self.run.source.reply(result), usage=attempt.usage, usage_known=True, seconds=seconds)
-        self.run.results.append((reply, result))
+        reply = replace(
+            self.run.source.reply(result),
+            usage=attempt.usage,
+            usage_known=True,
+            seconds=time.monotonic() - self.began,
+            spent=attempt.spent,
+        )
+        self.run.results.append((reply, result, self.held))
         return reply
 
     def failed(self, fault: NoAnswerError) -> BackendError:
         """A model inside gave no answer: a failed attempt, and the loop decides what follows."""
         attempt, seconds = self.attempt, time.monotonic() - self.began
-        self.run.refusal = fault.outcome.refusal or self.run.refusal
-        return BackendError(str(fault), model=attempt.rung.model, usage=attempt.usage, seconds=seconds)
+        return BackendError(
+            str(fault), model=attempt.rung.model, usage=attempt.usage, seconds=seconds, spent=attempt.spent
+        )
 
 
 def begun(governor: Governor, source: Source, state: Any, config: RunnableConfig, limit: float | None) -> NodeRun:
@@ -181,9 +210,9 @@ def begun(governor: Governor, source: Source, state: Any, config: RunnableConfig
         index=place.index,
         deadline=limit,
     )
-    granted = governor.terms(step, nested=True)
+    granted = callable_terms(governor.terms(step, nested=True))
     trail = trail_of(config)
-    redone = trail.past.redone(place.node, place.index) if trail else None
+    redone = trail.past.redone(place) if trail else None
     floor = min(redone.rung, len(granted.ladder) - 1) if redone else 0
     modes = tuple(one for one in granted.modes if one in RERUNS)
     granted = replace(granted, ladder=granted.ladder[floor:], modes=modes, continues=frozenset())
@@ -196,13 +225,27 @@ def begun(governor: Governor, source: Source, state: Any, config: RunnableConfig
         step,
         granted,
         source,
+        governed,
         silent,
         config,
         time.monotonic(),
         ModelWatcher(place.node, governor.policy.ungoverned) if governed else None,
         floor,
         redone.doubt if redone else 1.0,
+        governed and paused(governor, config),
     )
+
+
+def callable_terms(terms: Terms) -> Terms:
+    """The terms without the rungs whose answer alone passes the limit of a call; as they are if that leaves none.
+
+    What a node is asked says nothing of what its models will be: each call of theirs is held to that limit by itself.
+    """
+    if terms.call is None:
+        return terms
+    limit = replace(terms.call, millis=None)
+    ladder = tuple(rung for rung in terms.ladder if not over(bound(Call(step_id="", rung=rung, messages=())), limit))
+    return replace(terms, ladder=ladder or terms.ladder)
 
 
 def unbound(terms: Terms) -> Terms:
@@ -274,21 +317,6 @@ def judged(call: Call, outcome: Outcome) -> Reply:
     """The reply of a call that was a step of its own; BackendError where it has none."""
     if outcome.reply is None:
         why = outcome.error or outcome.reason
-        raise BackendError(why, model=call.rung.model, usage=outcome.usage, seconds=outcome.seconds)
-    return replace(outcome.reply, usage=outcome.usage)
-
-
-def quieted(config: RunnableConfig) -> RunnableConfig:
-    """The configuration without the handlers that pass a model's tokens on to whoever reads the graph's stream."""
-    callbacks = config.get("callbacks")
-    if isinstance(callbacks, BaseCallbackManager):
-        heard = callbacks.copy()
-        heard.handlers = [one for one in heard.handlers if not _streams(one)]
-        heard.inheritable_handlers = [one for one in heard.inheritable_handlers if not _streams(one)]
-        return {**config, "callbacks": heard}
-    return {**config, "callbacks": [one for one in callbacks or () if not _streams(one)]}
-
-
-def _streams(handler: object) -> bool:
-    """Whether a handler reads tokens as they come. LangChain marks these by a private base class."""
-    return any("StreamingCallbackHandler" in one.__name__ for one in type(handler).__mro__)
+        spent, model = outcome.spent, call.rung.model
+        raise BackendError(why, model=model, usage=outcome.usage, seconds=outcome.seconds, spent=spent)
+    return replace(outcome.reply, usage=outcome.usage, spent=outcome.spent)
