@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from benchmarks.kept_rows import by_arm, kept
 from benchmarks.live_tasks import LEVELS, tasks
 from benchmarks.shared_replies import SharedReplies
 from governor.backends import Backends
@@ -65,7 +66,7 @@ def main() -> None:
     rungs = list(policy.rungs)
     if options.arm:
         return
-    found = report(chosen, _rows(options.out), rungs)
+    found = report(chosen, by_arm(options.out), rungs)
     print(json.dumps(found) if options.json else _table(found))
 
 
@@ -85,7 +86,7 @@ def _name(dial: float) -> str:
 
 
 def _run(chosen: Sequence[Task], arms: Mapping[str, Callable[[Step], Outcome]], out: Path) -> None:
-    done = {(row["arm"], row["id"]) for row in _read(out)}
+    done = {(row["arm"], row["id"]) for row in kept(out)}
     todo = [(arm, task) for arm in arms for task in chosen if (arm, task.id) not in done]
     rows = LineFile(out)
     for arm, task in track(todo, description="live"):
@@ -105,19 +106,6 @@ def _row(arm: str, task: Task, outcome: Outcome) -> dict[str, Any]:
         "verifier_tokens": outcome.verifier_usage.total_tokens,
         "seconds": round(outcome.seconds, 3),
     }
-
-
-def _read(path: Path) -> Iterator[dict[str, Any]]:
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
-
-
-def _rows(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    rows: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in _read(path):
-        rows.setdefault(row["arm"], {})[row["id"]] = row
-    return rows
 
 
 def report(chosen: Sequence[Task], rows: Mapping[str, Rows], rungs: Sequence[str]) -> dict[str, Any]:

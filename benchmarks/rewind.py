@@ -32,7 +32,7 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -43,6 +43,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from rich.progress import track
 
+from benchmarks.kept_rows import by_arm, kept
 from benchmarks.rewind_report import ARMS, report, table
 from benchmarks.rewind_tasks import Problem, problems
 from benchmarks.shared_replies import SharedReplies
@@ -117,7 +118,7 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if not options.report:
         _run(chosen, load_policy(options.policy, checks=policy_checks()), options.out)
-    found = report([task.id for task in chosen], _rows(options.out))
+    found = report([task.id for task in chosen], by_arm(options.out))
     print(json.dumps(found) if options.json else table(found))
 
 
@@ -180,7 +181,7 @@ def expression_of(text: str) -> str:
 
 
 def _run(chosen: Sequence[Problem], policy: Policy, out: Path) -> None:
-    done = {(row["arm"], row["id"]) for row in _read(out)}
+    done = {(row["arm"], row["id"]) for row in kept(out)}
     tasks, rows = {task.id: task for task in chosen}, LineFile(out)
     prices = {name: model.price.input for name, model in policy.models.items() if model.price}
     with closing(Counted(Backends({}), Path(f"{out}.replies"), prices)) as counted:
@@ -239,19 +240,6 @@ def fits(plan: str, gold: int) -> bool:
     except (SyntaxError, TypeError, ZeroDivisionError):
         return False
     return bool(value == gold)
-
-
-def _read(path: Path) -> Iterator[dict[str, Any]]:
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
-
-
-def _rows(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    rows: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in _read(path):
-        rows.setdefault(row["arm"], {})[row["id"]] = row
-    return rows
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ GovernorError
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -43,6 +44,14 @@ if TYPE_CHECKING:
 
 class GovernorError(Exception):
     """Base of every error that Governor raises on purpose; `str()` is one line for a person."""
+
+
+_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What ends a line, or a terminal would take for a command."""
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +71,8 @@ class Problem:
         text = f"{subject}{self.message}"
         if self.hint:
             text = f"{text} ({self.hint})"
-        return f"{place}: {text}" if place else text
+        # A key or value that is quoted may hold breaks, and so may a file's name.
+        return _BREAKS.sub(_escaped, f"{place}: {text}" if place else text)
 
 
 class PolicyError(GovernorError):

@@ -5,8 +5,9 @@ Liu et al. 2025, "Budget-Aware Tool-Use Enables Effective Agent Scaling" (arXiv:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import inspect
+from collections.abc import Coroutine, Mapping
+from typing import Any, cast
 
 from governor.facade import Governor
 from governor.ledger.sums import DIMENSIONS
@@ -25,10 +26,16 @@ _SAID = {
 
 
 def left_of(governor: Governor, terms: Terms) -> Mapping[str, int]:
-    """The least that any limit leaves, by dimension, open reservations counted as spent; without what is unlimited."""
+    """The least that any limit leaves, by dimension, open reservations counted as spent; without what is unlimited.
+
+    TypeError where the ledger is awaited, as where a budget is paced.
+    """
     least: dict[str, int] = {}
     for limit in terms.limits:
-        balance = governor.ledger.balance(limit.scope)
+        balance: Any = governor.ledger.balance(limit.scope)
+        if inspect.isawaitable(balance):
+            cast("Coroutine[Any, Any, Any]", balance).close()
+            raise TypeError("`budget.tell` needs a ledger that answers at once, not an awaited one")
         for name in DIMENSIONS:
             ceiling = getattr(limit, name)
             if ceiling is not None and name in _SAID:

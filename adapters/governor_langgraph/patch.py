@@ -12,7 +12,7 @@ import functools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -21,7 +21,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables.config import ensure_config
 
 from governor.drivers import adrive, drive
-from governor.effects import CallModel, Effect, Process
+from governor.effects import Process
 from governor.errors import NoAnswerError
 from governor.records import Call, Outcome, Reply
 from governor_langgraph.attempt import NodeAttempt, running
@@ -106,15 +106,13 @@ def _generate(original: Callable[..., LLMResult]) -> Callable[..., LLMResult]:
         ports = attempt.governor.ports()
 
         def one(part: _Part) -> LLMResult:
-            def perform(effect: Effect) -> Any:
-                if not isinstance(effect, CallModel):
-                    return ports.perform(effect)
+            def answer(call: Call) -> Reply:
                 began = time.monotonic()
-                with told(), faults_of(effect.call, began):
-                    result = original(self, [list(part.messages)], *args, **part.arguments(effect.call))
+                with told(), faults_of(call, began):
+                    result = original(self, [list(part.messages)], *args, **part.arguments(call))
                 return part.reply(result, began)
 
-            return part.shipped(drive(part.process(), perform))
+            return part.shipped(drive(part.process(), replace(ports, call=answer).perform))
 
         return _joined([one(_Part(self, attempt, chat, kwargs)) for chat in messages])
 
@@ -137,10 +135,7 @@ def _agenerate(original: Callable[..., Any]) -> Callable[..., Any]:
                     result = await original(self, [list(part.messages)], *args, **part.arguments(call))
                 return part.reply(result, began)
 
-            def perform(effect: Effect) -> Any:
-                return answer(effect.call) if isinstance(effect, CallModel) else ports.perform(effect)
-
-            return part.shipped(await adrive(part.process(), perform))
+            return part.shipped(await adrive(part.process(), replace(ports, call=answer).perform))
 
         return _joined([await one(_Part(self, attempt, chat, kwargs)) for chat in messages])
 

@@ -20,11 +20,11 @@ from governor import loop
 from governor.arm import arm_of, unenforced
 from governor.climb import Mind, least
 from governor.drivers import adrive, drive
-from governor.effects import CallModel, Effect, Process, Unneeded
+from governor.effects import Process, Unneeded
 from governor.errors import BackendError, NoAnswerError, Refusal
 from governor.facade import Governor
 from governor.plan.bounds import bound, over
-from governor.protocols import Terms
+from governor.protocols import Terms, Verifier
 from governor.records import Call, Outcome, Reply, Step
 from governor_langgraph.attempt import NodeAttempt, entered
 from governor_langgraph.blame import Done, priced, wrong
@@ -69,7 +69,7 @@ class NodeRun:
     terms: Terms
     source: Source
     governed: bool
-    silent: bool
+    verifier: Verifier | None
     config: RunnableConfig
     started: float
     watcher: ModelWatcher | None = None
@@ -84,7 +84,7 @@ class NodeRun:
         """The loop of this step."""
         governor = self.governor
         planner = PursePlanner(governor.planner, lambda: self.refusal)
-        mind = Mind(governor.estimator, planner, governor.verifier(self.step, self.terms))
+        mind = Mind(governor.estimator, planner, self.verifier)
         return loop.govern(self.step, replace(self.terms, call=None), mind)
 
     def attempt(self, call: Call) -> NodeAttempt:
@@ -145,7 +145,7 @@ class NodeRun:
         """The step as its run remembers it."""
         outcome, ladder = self.outcome, [rung.id for rung in self.terms.ladder]
         assert outcome is not None, "a run that has ended has an outcome"
-        verifier = self.governor.verifier(self.step, self.terms)
+        verifier = self.verifier
         rates = (verifier.sensitivity, verifier.false_accept) if verifier else (1.0, 1.0)
         place = place_of(self.config)
         return Done(
@@ -172,7 +172,8 @@ class _Attempting:
 
     def __post_init__(self) -> None:
         run = self.run
-        config = self.held.configured(run.config) if run.silent else run.config
+        silent = run.governed and run.verifier is not None
+        config = self.held.configured(run.config) if silent else run.config
         self.config = watched(config, run.watcher) if run.watcher else config
 
     def reply(self, result: Any) -> Reply:
@@ -219,14 +220,13 @@ def begun(governor: Governor, source: Source, state: Any, config: RunnableConfig
     governed = arm_of(step, granted) == "governed"
     if not governed:
         granted = unbound(granted)
-    silent = governed and governor.verifier(step, granted) is not None
     return NodeRun(
         governor,
         step,
         granted,
         source,
         governed,
-        silent,
+        governor.verifier(step, granted),
         config,
         time.monotonic(),
         ModelWatcher(place.node, governor.policy.ungoverned) if governed else None,
@@ -258,18 +258,14 @@ def run_node(run: NodeRun, body: Callable[[RunnableConfig], Any]) -> Any:
     """Runs a node to what it returns, blocking."""
     ports = run.governor.ports()
 
-    def perform(effect: Effect) -> Any:
-        match effect:
-            case CallModel(call) if call.purpose == "judge":
-                return judged(call, drive(run.judging(call), ports.perform))
-            case CallModel(call):
-                with run.attempting(call) as attempting:
-                    return attempting.reply(body(attempting.config))
-            case _:
-                return ports.perform(effect)
+    def answer(call: Call) -> Reply:
+        if call.purpose == "judge":
+            return judged(call, drive(run.judging(call), ports.perform))
+        with run.attempting(call) as attempting:
+            return attempting.reply(body(attempting.config))
 
     with passed_on() as passed:
-        passed.result = run.shipped(drive(run.process(), perform))
+        passed.result = run.shipped(drive(run.process(), replace(ports, call=answer).perform))
     return passed.result
 
 
@@ -277,22 +273,14 @@ async def arun_node(run: NodeRun, body: Callable[[RunnableConfig], Awaitable[Any
     """The same, awaiting."""
     ports = run.governor.async_ports()
 
-    async def judge(call: Call) -> Reply:
-        return judged(call, await adrive(run.judging(call), ports.perform))
-
-    async def attempt(call: Call) -> Reply:
+    async def answer(call: Call) -> Reply:
+        if call.purpose == "judge":
+            return judged(call, await adrive(run.judging(call), ports.perform))
         with run.attempting(call) as attempting:
             return attempting.reply(await body(attempting.config))
 
-    def perform(effect: Effect) -> Any:
-        match effect:
-            case CallModel(call):
-                return judge(call) if call.purpose == "judge" else attempt(call)
-            case _:
-                return ports.perform(effect)
-
     with passed_on() as passed:
-        passed.result = run.shipped(await adrive(run.process(), perform))
+        passed.result = run.shipped(await adrive(run.process(), replace(ports, call=answer).perform))
     return passed.result
 
 

@@ -13,11 +13,11 @@ from langchain_core.messages import AIMessage
 from langgraph.errors import GraphBubbleUp
 
 from governor.drivers import adrive, drive
-from governor.effects import CallModel, Effect, Process
+from governor.effects import Process
 from governor.errors import NoAnswerError
 from governor.facade import Governor
 from governor.protocols import Terms
-from governor.records import Outcome, Reply, Step, Usage
+from governor.records import Call, Outcome, Reply, Step, Usage
 from governor_langgraph.messages import reply_of, usage_of
 from governor_langgraph.run import Left, passed_on, unbound
 from governor_langgraph.structured import wanting
@@ -57,33 +57,26 @@ class Shadow:
 
 def watch(shadow: Shadow, ask: Callable[[], Any]) -> Any:
     """Runs the call, blocking. Whatever it raises leaves as it came, after what it spent is booked."""
-    ports = shadow.governor.ports()
 
-    def perform(effect: Effect) -> Any:
-        match effect:
-            case CallModel():
-                with left_free():
-                    return shadow.reply(ask())
-            case _:
-                return ports.perform(effect)
+    def answer(_: Call) -> Reply:
+        with left_free():
+            return shadow.reply(ask())
 
+    ports = replace(shadow.governor.ports(), call=answer)
     with passed_on(), wanting(shadow.response_format):
-        return shadow.given(drive(shadow.process(), perform))
+        return shadow.given(drive(shadow.process(), ports.perform))
 
 
 async def awatch(shadow: Shadow, ask: Callable[[], Awaitable[Any]]) -> Any:
     """The same, awaiting."""
-    ports = shadow.governor.async_ports()
 
-    async def asked() -> Reply:
+    async def answer(_: Call) -> Reply:
         with left_free():
             return shadow.reply(await ask())
 
-    def perform(effect: Effect) -> Any:
-        return asked() if isinstance(effect, CallModel) else ports.perform(effect)
-
+    ports = replace(shadow.governor.async_ports(), call=answer)
     with passed_on(), wanting(shadow.response_format):
-        return shadow.given(await adrive(shadow.process(), perform))
+        return shadow.given(await adrive(shadow.process(), ports.perform))
 
 
 @contextmanager

@@ -99,15 +99,16 @@ class Sums:
         return max(ends, default=None)
 
     def slide(self, now: float) -> bool:
-        """Lets go of the spend that has left a sliding window; whether the window has moved on."""
+        """Lets go of the spend that has left a sliding window; whether anything has changed."""
         if self.grains is None:
             return False
         first = self._first(now)
-        for grain in [grain for grain in self.grains if grain < first]:
+        left = [grain for grain in self.grains if grain < first]
+        for grain in left:
             for place, number in enumerate(self.grains.pop(grain)):
                 self.spent[place] -= number
         if self.gone is not None and first <= self.gone + 1:
-            return False
+            return bool(left)  # booked on a clock that was set back
         self.gone = first - 1
         return True
 

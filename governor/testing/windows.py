@@ -74,6 +74,17 @@ class Windows(MadeLedger):
         ledger.settle("came", Amount(tokens=5))
         assert ledger.balance(_SLIDING.scope).spent == Amount(tokens=5)
 
+    def test_what_was_booked_on_a_clock_set_back_leaves_for_good_too(self) -> None:
+        clock = FrozenClock(_START)
+        ledger = self.make_ledger(clock, self.ttl)
+        _spend(ledger, "now", 1, _SLIDING)
+        clock.advance(-10 * _HOUR)
+        _spend(ledger, "then", 30, _SLIDING)
+        clock.advance(2 * _HOUR)
+        assert ledger.balance(_SLIDING.scope).spent == Amount(tokens=1)
+        clock.advance(-2 * _HOUR)
+        assert ledger.balance(_SLIDING.scope).spent == Amount(tokens=1)
+
     def test_a_reset_holds_when_the_clock_was_set_back(self) -> None:
         clock = FrozenClock(_START)
         ledger = self.make_ledger(clock, self.ttl)

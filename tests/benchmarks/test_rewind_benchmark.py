@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.rewind import POLICY, _backs, _rows, arms, build, expression_of, fits
+from benchmarks.kept_rows import by_arm
+from benchmarks.rewind import POLICY, _backs, arms, build, expression_of, fits
 from benchmarks.rewind_report import ARMS, report
 from benchmarks.rewind_tasks import LEVELS, problems
 from governor.checks import policy_checks
@@ -97,5 +98,5 @@ def test_rows_are_kept_and_read_again(tmp_path: Path) -> None:
     path.write_text(
         '{"arm": "rewind", "id": "a", "cost": 1}\n{"arm": "rewind", "id": "a", "cost": 2}\n', encoding="utf-8"
     )
-    assert _rows(path)["rewind"]["a"]["cost"] == 2
-    assert _rows(tmp_path / "none.jsonl") == {}
+    assert by_arm(path)["rewind"]["a"]["cost"] == 2
+    assert by_arm(tmp_path / "none.jsonl") == {}

@@ -153,6 +153,7 @@ def test_tools_chains_batches_and_streams_keep_their_shape(provider: Provider) -
     assert one.ledger.balance("session:test/t").spent.calls == 4
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # of langchain-openai 1.1, without us too
 def test_structured_output_is_read_by_the_model_s_own_parser(provider: Provider) -> None:
     class Answer(BaseModel):
         number: int

@@ -60,6 +60,7 @@ def mutated(draw: st.DrawFn) -> str:
 @given(mutated())
 @example("version: 1\nladder: [{id: a, model: m}]\nsteps: [{match: {prompt: '[[a]'}}]\n")
 @example("version: 1\nladder: [{id: a, model: m}]\nx: !!set {a}\n")
+@example("version: 1\nladder: [{id: a, model: m, b\n\nc: 1}]\n")
 def test_any_mutation_loads_or_is_explained(text: str) -> None:
     check(text)
 

@@ -37,17 +37,17 @@ local function grain(at, sliding)
   return rest < 0 and whole - 1 or whole
 end
 
--- Lets go of the spend that has left a sliding window; whether the window has moved on.
+-- Lets go of the spend that has left a sliding window; whether anything has changed.
 local function slide(one, now)
   if not one.grains then return false end
-  local first = grain(now - one.window.sliding, one.window.sliding)
+  local first, left = grain(now - one.window.sliding, one.window.sliding), false
   for at, figures in pairs(one.grains) do
     if at < first then
       add(one.spent, figures, -1)
-      one.grains[at] = nil
+      one.grains[at], left = nil, true
     end
   end
-  if one.gone and first <= one.gone + 1 then return false end
+  if one.gone and first <= one.gone + 1 then return left end -- booked on a clock that was set back
   one.gone = first - 1
   return true
 end
