@@ -18,7 +18,6 @@ from typing import Any
 
 from governor.arm import arm_of
 from governor.drivers import adrive
-from governor.effects import CallModel, Effect
 from governor.errors import BackendError, BackendRequestError, BackendStreamError, PolicyError
 from governor.facade import Governor
 from governor.plan.bounds import bound
@@ -210,12 +209,7 @@ class Flight:
         process = self.governor.process(
             request.step, granted=request.terms, policy_checks=request.checked, streamed=request.stream
         )
-        ports = self.governor.async_ports()
-
-        def perform(effect: Effect) -> Any:
-            return self._called(effect.call) if isinstance(effect, CallModel) else ports.perform(effect)
-
-        return await adrive(process, perform)
+        return await adrive(process, replace(self.governor.async_ports(), call=self._called).perform)
 
     async def _called(self, call: Call) -> Reply:
         if call.purpose == "judge":
