@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,27 @@ class Explanation:
     verifier: str
     verdicts: int = 0
     """Labelled verdicts that the verifier's rates were counted on; 0 where they are assumed."""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The same as JSON can hold it."""
+        return {
+            "app": self.terms.app,
+            "matched": self.terms.reason,
+            "difficulty": round(self.difficulty, 3),
+            "because": list(self.reasons),
+            "verifier": {
+                "name": self.verifier,
+                "sensitivity": round(self.sensitivity, 3),
+                "false_accept": round(self.false_accept, 3),
+                "verdicts": self.verdicts,
+            },
+            "dial": self.terms.dial,
+            "keep": self.terms.keep,
+            "rung": self.plan.rung.id if isinstance(self.plan, Plan) else None,
+            "reason": self.plan.reason,
+            "forecasts": [asdict(forecast) for forecast in self.plan.forecasts],
+        }
 
 
 class Governor:
@@ -155,10 +176,12 @@ class Governor:
         step = self.step(prompt, **context)
         return AsyncStream(self.backend, lambda: self.process(step, streamed=True), self.async_ports().perform)
 
-    def explain(self, prompt: str | Sequence[Message] | Step, **context: Any) -> Explanation:
-        """Forecast, index and reason for a step, without calling any model."""
+    def explain(
+        self, prompt: str | Sequence[Message] | Step, *, granted: Terms | None = None, **context: Any
+    ) -> Explanation:
+        """Forecast, index and reason for a step, without calling any model; `granted` as in `process`."""
         step = self.step(prompt, **context)
-        terms = self.terms(step)
+        terms = granted or self.terms(step)
         verifier = self.verifier(step, terms)
         belief = self.estimator.estimate(step, terms)
         situation = Situation(

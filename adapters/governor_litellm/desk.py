@@ -63,7 +63,7 @@ class Desk:
         except ForeignApplicationError as foreign:
             raise problem(f"governor: {foreign}", "permission_error", HTTPStatus.FORBIDDEN) from None
         mark = arrival.bucket[MARK] = dict[str, Any]()
-        served = self._serving(app)
+        served = self.serving(app)
         if served is None:
             if arrival.by_alias:
                 text = f"governor: there is no policy for the application {app!r}"
@@ -85,8 +85,8 @@ class Desk:
             return
         await self._begin(arrival, served, request, mark)
 
-    def _serving(self, app: str) -> Served | None:
-        """What governs an application: its own policy, else the default's. None where there is neither."""
+    def serving(self, app: str) -> Served | None:
+        """What governs an application, held until `leave`: its own policy, else the default's. None without either."""
         folder = self.folder
         if folder is None:
             return None

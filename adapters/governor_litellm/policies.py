@@ -51,6 +51,10 @@ class PolicyFolder:
     checks: Callable[[], tuple[Check, ...]]
     interval: float = 1.0
     clock: Callable[[], float] = time.monotonic
+    loaded: int = 0
+    """How often a policy began to serve."""
+    failed: int = 0
+    """How often something was found that can't be used; as long as it stays the same it counts once."""
     _files: dict[Path, _File] = field(default_factory=dict)
     _served: Mapping[str, Served] = field(default_factory=lambda: MappingProxyType({}))
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -65,7 +69,7 @@ class PolicyFolder:
     @property
     def errors(self) -> Mapping[str, str]:
         """Why files can't be used as they are, by the file's name."""
-        return {path.name: one.error for path, one in self._files.items() if one.error}
+        return {path.name: one.error for path, one in tuple(self._files.items()) if one.error}
 
     @property
     def looked(self) -> bool:
@@ -85,9 +89,12 @@ class PolicyFolder:
             for gone in set(self._files) - set(present):
                 del self._files[gone]
             policies: dict[str, tuple[Path, Policy]] = {}
+            errors: dict[Path, str] = {}
             for path in present:
-                self._take(path, policies)
-            self._serve(policies)
+                errors[path] = self._take(path, policies)
+            errors |= self._serve(policies)
+            for path, error in errors.items():
+                self._told(path, self._files[path], error)
             self._finished = True
 
     def enter(self, app: str) -> Served | None:
@@ -111,15 +118,16 @@ class PolicyFolder:
                 served.governor.close()
             self._served = MappingProxyType({})
 
-    def _take(self, path: Path, policies: dict[str, tuple[Path, Policy]]) -> None:
+    def _take(self, path: Path, policies: dict[str, tuple[Path, Policy]]) -> str:
+        """Put what the file holds among the policies; why it is not what it holds now, else nothing."""
         known = self._files.setdefault(path, _File())
         policy, error = self._current(path, known)
         if policy is not None and policy.app in policies:
             first = policies[policy.app][0].name
-            error = error or f"{path.name}: app: '{policy.app}' has a policy already, in {first}"
-        elif policy is not None:
+            return error or f"{path.name}: app: '{policy.app}' has a policy already, in {first}"
+        if policy is not None:
             policies[policy.app] = path, policy
-        self._told(path, known, error)
+        return error
 
     def _current(self, path: Path, known: _File) -> tuple[Policy | None, str]:
         """The file's last good policy (None where there never was one), and why it is not what the file holds now."""
@@ -132,11 +140,13 @@ class PolicyFolder:
 
     def _told(self, path: Path, known: _File, error: str) -> None:
         if error and error != known.error:
+            self.failed += 1
             log.error("policy %s can't be used as it is (where a good one was read before, it stays): %s", path, error)
         known.error = error
 
-    def _serve(self, policies: Mapping[str, tuple[Path, Policy]]) -> None:
-        before, now = self._served, dict[str, Served]()
+    def _serve(self, policies: Mapping[str, tuple[Path, Policy]]) -> dict[Path, str]:
+        """Let these policies serve; why some can't."""
+        before, now, errors = self._served, dict[str, Served](), dict[Path, str]()
         for app, (path, policy) in policies.items():
             old = before.get(app)
             if old is not None and old.policy.digest == policy.digest:
@@ -144,9 +154,10 @@ class PolicyFolder:
                 continue
             try:
                 now[app] = Served(path, self.make(policy))
+                self.loaded += 1
                 log.info("policy %s serves %s (%s)", path.name, app, policy.digest[:12])
             except GovernorError as error:  # its store can't be opened
-                self._told(path, self._files[path], str(error))
+                errors[path] = str(error)
                 if old is not None:
                     now[app] = old
         self._served = MappingProxyType(now)
@@ -154,6 +165,7 @@ class PolicyFolder:
             if now.get(app) is not old:
                 old.retired = True
                 self._close_idle(old)
+        return errors
 
     def _close_idle(self, served: Served) -> None:
         if served.retired and served.using <= 0:

@@ -8,8 +8,9 @@ flight.py       the one loop, with its first call made by the proxy
 streams.py      streams that pass, or are held until they are accepted
 wires/          chat, responses, messages
 told.py         headers, refusals, what the client pays for
+meter.py        metrics of the proxy itself
 watch.py        whether LiteLLM really calls the hooks
-status.py       GET /governor/status
+routes.py       the admin's own routes: status.py, explain.py
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from governor_litellm.admission import Arrival
 from governor_litellm.backend import sdk
 from governor_litellm.desk import Desk, mark_of
 from governor_litellm.flight import Flight
+from governor_litellm.meter import observe
 from governor_litellm.models import ProxyModels
+from governor_litellm.routes import add_routes
 from governor_litellm.settings import Settings
-from governor_litellm.status import add_status
 from governor_litellm.streams import streamed
 from governor_litellm.told import details, ended, paid, refused, wants_details
 from governor_litellm.watch import HookWatch, check_hooks
@@ -54,7 +56,8 @@ class ProxyGovernor(CustomLogger):  # type: ignore[misc]  # mypy is told to skip
         self.models = ProxyModels(serving_router)
         self.settings = settings or Settings.read(os.environ)
         self.desk = Desk(self.settings, self.models, self.watch)
-        add_status(self)
+        observe(self.desk)
+        add_routes(self)
 
     async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: Any, call_type: str) -> Any:
         self.watch.fired("async_pre_call_hook")

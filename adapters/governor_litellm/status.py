@@ -1,9 +1,8 @@
-"""GET /governor/status: what serves, what is wrong, what is open. For the proxy's admin key only."""
+"""What GET /governor/status answers: what serves, what is wrong, what is open."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,33 +14,9 @@ from governor_litellm.watch import HOOKS, installed
 if TYPE_CHECKING:
     from governor_litellm.proxy import ProxyGovernor
 
-PATH = "/governor/status"
-
-
-def add_status(governor: ProxyGovernor) -> None:
-    """Add the route to the proxy of this process, in place of an earlier one; does nothing where there is no proxy."""
-    server = sys.modules.get("litellm.proxy.proxy_server")
-    app = getattr(server, "app", None)
-    if app is None:
-        return
-    from fastapi import Depends, HTTPException
-    from litellm.proxy._types import LitellmUserRoles
-    from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
-
-    async def status(user: Any = Depends(user_api_key_auth)) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
-        if getattr(user, "user_role", None) != LitellmUserRoles.PROXY_ADMIN:
-            raise HTTPException(403, "the proxy's admin key is needed")
-        return await report(governor)
-
-    status.__annotations__["user"] = Any  # FastAPI reads annotations as objects
-    routes = app.router.routes
-    routes[:] = [route for route in routes if getattr(route, "path", None) != PATH]
-    app.add_api_route(PATH, status, methods=["GET"], include_in_schema=False)
-    routes.insert(0, routes.pop())  # before any route that catches all
-
 
 async def report(governor: ProxyGovernor) -> dict[str, Any]:
-    """What the route answers. Holds no prompt, no key and no address of a store."""
+    """Holds no prompt, no key and no address of a store."""
     desk = governor.desk
     await desk.look()
     folder, watch = desk.folder, governor.watch

@@ -124,12 +124,15 @@ def test_two_files_for_one_application_are_a_mistake(policies: PolicyFolder, cap
     assert len(caplog.records) == 1
 
 
-def test_a_store_that_can_not_be_opened_is_told(policies: PolicyFolder) -> None:
+def test_a_store_that_can_not_be_opened_is_told(policies: PolicyFolder, caplog: pytest.LogCaptureFixture) -> None:
     text = f"version: 1\napp: a\nledger: nosuch://x\n{RUNGS}"
     (policies.folder / "a.yaml").write_text(text)
-    look(policies)
+    with caplog.at_level(logging.ERROR):
+        look(policies)
+        look(policies)
     assert dict(policies.served) == {}
     assert "nosuch" in policies.errors["a.yaml"]
+    assert (len(caplog.records), policies.failed, policies.loaded) == (1, 1, 0), "it is told once"
 
 
 def test_ledgers_are_shared_by_uri(ledgers: Ledgers) -> None:
