@@ -15,6 +15,7 @@ from ruamel.yaml.error import YAMLError
 from governor.checks import nameless_checks
 from governor.errors import GovernorError, MissingExtraError, PolicyError, Problem
 from governor.policy import inspect_policy
+from governor_litellm.export import export_telemetry
 
 CALLBACK = "governor_litellm.proxy.governor"
 MASTER_KEY = "LITELLM_MASTER_KEY"
@@ -23,12 +24,13 @@ MASTER_KEY = "LITELLM_MASTER_KEY"
 def serve(policies: Path, config: Path, host: str, port: int) -> None:
     """Serve until interrupted.
 
-    Raises PolicyError for what the files hold, MissingExtraError without LiteLLM's proxy, GovernorError where there is
-    no master key.
+    Raises PolicyError for what the files hold, MissingExtraError without LiteLLM's proxy or the exporter that the
+    environment asks for, GovernorError where there is no master key.
     """
     _check(policies, config)
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ |= {"CONFIG_FILE_PATH": str(config.resolve()), "GOVERNOR_POLICIES": str(policies.resolve())}
+    export_telemetry()
     uvicorn, app = _proxy()
     app.router.lifespan_context = governed(app.router.lifespan_context)
     uvicorn.run(app, host=host, port=port, log_level="warning")
