@@ -129,7 +129,11 @@ class Governor:
 
         `granted` takes the place of the policy's. Without `policy_checks` only the step's own checks judge its answers.
         """
-        granted = self._cuttable(replace(granted, **terms) if granted else self.terms(step, **terms))
+        if granted is None:
+            granted = self.terms(step, **terms)
+        elif terms:
+            granted = replace(granted, **terms)
+        granted = self._cuttable(granted)
         verifier = self.verifier(step, granted, policy_checks=policy_checks)
         if granted.streamed and verifier is not None and verifier.needs_whole_answer:
             granted = replace(granted, streamed=False)  # nothing is shown before it is accepted
@@ -255,12 +259,15 @@ class Governor:
         A certificate's ruling sets the dial, and the spend of a paced budget, read off the ledger, its shadow price.
         """
         now = self._clock()
-        terms = replace(terms_for(self.policy, step, now), **overrides)
+        terms = terms_for(self.policy, step, now)
+        if overrides:
+            terms = replace(terms, **overrides)
         terms = self._learning.ruled(step, terms)
         continues = frozenset(rung.id for rung in terms.ladder if self.backend.continues(rung))
         paced = () if "mu" in overrides else paced_for(self.policy, step, now)
         mu = self._pacer.mu(paced, terms.ladder, now) if paced else terms.mu
-        return replace(terms, continues=continues, mu=mu)
+        unchanged = continues == terms.continues and mu == terms.mu  # a copy of so many fields costs as much as a rule
+        return terms if unchanged else replace(terms, continues=continues, mu=mu)
 
     def verifier(self, step: Step, terms: Terms, *, policy_checks: bool = True) -> Verifier | None:
         """The step's verifier: the policy's and the step's own checks; None where neither has any.

@@ -89,7 +89,7 @@ class Arrival:
             return None
         governor, stream = served.governor, self.data.get("stream") is True
         step = self._step(asking, client, served)
-        terms = _fitting(governor.terms(step, streamed=stream), asking, models, served)
+        terms = _fitting(governor.terms(step, **({"streamed": True} if stream else {})), asking, models, served)
         return Request(
             wire=self.wire,
             step=step,
@@ -157,4 +157,5 @@ def _fitting(terms: Terms, asking: Asking, models: ProxyModels, served: Served) 
     def dialect(rung: Rung) -> Any:
         return models.dialect(served.policy, rung.model)
 
-    return replace(terms, ladder=capped(terms.ladder, asking.caps, dialect))
+    ladder = capped(terms.ladder, asking.caps, dialect)
+    return terms if ladder == terms.ladder else replace(terms, ladder=ladder)

@@ -106,8 +106,9 @@ class Flight:
 
     async def heard(self) -> Call | None:
         """The proxy's call, once it is known; None where the step ended without one, or broke down."""
-        with suppress(Exception):  # `over` tells it
-            await self.admitted()
+        if not self.first.done():
+            with suppress(Exception):  # `over` tells it
+                await self.admitted()
         return self.call
 
     def changes(self, call: Call) -> Mapping[str, Any]:
@@ -206,9 +207,7 @@ class Flight:
 
     async def _run(self) -> Outcome:
         request = self.request
-        process = self.governor.process(
-            request.step, granted=request.terms, policy_checks=request.checked, streamed=request.stream
-        )
+        process = self.governor.process(request.step, granted=request.terms, policy_checks=request.checked)
         return await adrive(process, replace(self.governor.async_ports(), call=self._called).perform)
 
     async def _called(self, call: Call) -> Reply:
