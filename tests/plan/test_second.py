@@ -164,7 +164,7 @@ def test_an_answer_that_nobody_judges_is_left_exactly_where_weighing_everything_
     small: list[float], repeat: float, collision: float, dial: float, harm: float, cold: bool
 ) -> None:
     class Slow(IndexPlanner):
-        def _sure(self, *_: Any) -> None:
+        def _sure(self, belief: Any, situation: Any, forecasts: Any) -> None:
             return None
 
     rung = replace(SMALL, temperature=0.0) if cold else SMALL
