@@ -43,7 +43,7 @@ $(VENV)/.demo: $(VENV)/.base pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[all]' --group dev
+	$(BIN)/pip install --quiet --editable '.[all,proxy]' --group dev
 	touch $(VENV)/.demo $@
 
 $(LOWEST)/.matrix: pyproject.toml .ci/lowest.py

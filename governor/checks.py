@@ -24,7 +24,12 @@ Path = tuple[str | int, ...]
 
 def policy_checks() -> tuple[Check, ...]:
     """The checks to hand to `load_policy` and `inspect_policy`."""
-    return (_effort, _soft, _wires, verify_check(known_verifiers(), _leaf), learned_files)
+    return (_effort, _soft, _wires, *nameless_checks())
+
+
+def nameless_checks() -> tuple[Check, ...]:
+    """Those that ask nothing of the models' names, for a part that reaches models by names of its own."""
+    return (verify_check(known_verifiers(), _leaf), learned_files)
 
 
 def readiness(policy: Policy) -> Iterator[Finding]:
@@ -34,7 +39,7 @@ def readiness(policy: Policy) -> Iterator[Finding]:
     """
     told: set[str] = set()
     with closing(Backends(model_options(policy))) as backends:
-        for path, spec in _rungs(policy):
+        for path, spec in rungs_of(policy):
             if spec.model in told or isinstance(_dialect(policy, spec.model), Finding):
                 continue
             told.add(spec.model)
@@ -46,7 +51,7 @@ def readiness(policy: Policy) -> Iterator[Finding]:
 
 def _effort(policy: Policy) -> Iterator[Finding]:
     """Every rung against the dialect its model speaks: unsupported knobs are errors, soft budgets are said."""
-    for path, spec in _rungs(policy):
+    for path, spec in rungs_of(policy):
         dialect = _dialect(policy, spec.model)
         if isinstance(dialect, Finding):
             yield dialect
@@ -65,7 +70,7 @@ def _effort(policy: Policy) -> Iterator[Finding]:
 
 def _soft(policy: Policy) -> Iterator[Finding]:
     """One warning for all rungs whose thinking tokens the backend can't enforce."""
-    soft = [(path, spec.id) for path, spec in _rungs(policy) if _is_soft(policy, spec)]
+    soft = [(path, spec.id) for path, spec in rungs_of(policy) if _is_soft(policy, spec)]
     if soft and not policy.require_hard:
         names = ", ".join(name for _, name in soft)
         text = f"a reserve inside max_tokens here, not a cap the provider enforces (rungs {names})"
@@ -101,7 +106,8 @@ def _leaf(name: str, options: Any, path: Path) -> Iterator[Finding]:
         yield Finding((*path, *where[len(inside) :]), message, hint)
 
 
-def _rungs(policy: Policy) -> Iterator[tuple[Path, RungSpec]]:
+def rungs_of(policy: Policy) -> Iterator[tuple[Path, RungSpec]]:
+    """Every rung that the policy spells out, and where."""
     for position, spec in enumerate(policy.ladder):
         yield ("ladder", position), spec
     for rule, own in enumerate(policy.steps):

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +51,32 @@ class Explanation:
     verdicts: int = 0
     """Labelled verdicts that the verifier's rates were counted on; 0 where they are assumed."""
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """The same as JSON can hold it."""
+        return {
+            "app": self.terms.app,
+            "matched": self.terms.reason,
+            "difficulty": round(self.difficulty, 3),
+            "because": list(self.reasons),
+            "verifier": {
+                "name": self.verifier,
+                "sensitivity": round(self.sensitivity, 3),
+                "false_accept": round(self.false_accept, 3),
+                "verdicts": self.verdicts,
+            },
+            "dial": self.terms.dial,
+            "keep": self.terms.keep,
+            "rung": self.plan.rung.id if isinstance(self.plan, Plan) else None,
+            "reason": self.plan.reason,
+            "forecasts": [asdict(forecast) for forecast in self.plan.forecasts],
+        }
+
 
 class Governor:
     """Runs steps under one policy. Safe for many threads and tasks; `close()` or `with` frees its backends.
 
+    `owns_ledger=False`: the ledger that is given is others' too, and `close` leaves it open.
     An `estimator` or `planner` that is given takes the place of what the policy's calibration and `online` would make.
     """
 
@@ -64,6 +86,7 @@ class Governor:
         *,
         backend: Backend | None = None,
         ledger: Ledger | None = None,
+        owns_ledger: bool = True,
         sinks: Sequence[Sink] = (),
         tracer: Tracer | None = None,
         estimator: Estimator | None = None,
@@ -74,6 +97,7 @@ class Governor:
         self.policy = policy
         self.backend: Backend = backend or Backends(model_options(policy))
         self._ledger = ledger
+        self._owns_ledger = owns_ledger
         self._sinks = tuple(sinks)
         self.tracer: Tracer = tracer or OtelTracer()
         self._meter = meter or OtelMeter(policy.app)
@@ -105,7 +129,11 @@ class Governor:
 
         `granted` takes the place of the policy's. Without `policy_checks` only the step's own checks judge its answers.
         """
-        granted = self._cuttable(replace(granted, **terms) if granted else self.terms(step, **terms))
+        if granted is None:
+            granted = self.terms(step, **terms)
+        elif terms:
+            granted = replace(granted, **terms)
+        granted = self._cuttable(granted)
         verifier = self.verifier(step, granted, policy_checks=policy_checks)
         if granted.streamed and verifier is not None and verifier.needs_whole_answer:
             granted = replace(granted, streamed=False)  # nothing is shown before it is accepted
@@ -152,10 +180,12 @@ class Governor:
         step = self.step(prompt, **context)
         return AsyncStream(self.backend, lambda: self.process(step, streamed=True), self.async_ports().perform)
 
-    def explain(self, prompt: str | Sequence[Message] | Step, **context: Any) -> Explanation:
-        """Forecast, index and reason for a step, without calling any model."""
+    def explain(
+        self, prompt: str | Sequence[Message] | Step, *, granted: Terms | None = None, **context: Any
+    ) -> Explanation:
+        """Forecast, index and reason for a step, without calling any model; `granted` as in `process`."""
         step = self.step(prompt, **context)
-        terms = self.terms(step)
+        terms = granted or self.terms(step)
         verifier = self.verifier(step, terms)
         belief = self.estimator.estimate(step, terms)
         situation = Situation(
@@ -210,7 +240,7 @@ class Governor:
         with ExitStack() as freed:
             if isinstance(self._meter, OtelMeter):
                 freed.callback(self._meter.close)
-            if self._ledger is not None:
+            if self._ledger is not None and self._owns_ledger:
                 freed.callback(self._ledger.close)
             for sink in self._sinks:
                 freed.callback(sink.close)
@@ -229,12 +259,15 @@ class Governor:
         A certificate's ruling sets the dial, and the spend of a paced budget, read off the ledger, its shadow price.
         """
         now = self._clock()
-        terms = replace(terms_for(self.policy, step, now), **overrides)
+        terms = terms_for(self.policy, step, now)
+        if overrides:
+            terms = replace(terms, **overrides)
         terms = self._learning.ruled(step, terms)
         continues = frozenset(rung.id for rung in terms.ladder if self.backend.continues(rung))
         paced = () if "mu" in overrides else paced_for(self.policy, step, now)
         mu = self._pacer.mu(paced, terms.ladder, now) if paced else terms.mu
-        return replace(terms, continues=continues, mu=mu)
+        unchanged = continues == terms.continues and mu == terms.mu  # a copy of so many fields costs as much as a rule
+        return terms if unchanged else replace(terms, continues=continues, mu=mu)
 
     def verifier(self, step: Step, terms: Terms, *, policy_checks: bool = True) -> Verifier | None:
         """The step's verifier: the policy's and the step's own checks; None where neither has any.

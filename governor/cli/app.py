@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from governor import __version__
-from governor.cli import bench, budget, certify, check, demo, explain, export, fit, init, models, replay, run, schema
+from governor.cli import (
+    bench,
+    budget,
+    certify,
+    check,
+    demo,
+    explain,
+    export,
+    fit,
+    init,
+    models,
+    proxy,
+    replay,
+    run,
+    schema,
+)
 
 if TYPE_CHECKING:
     from governor.policy import Check
@@ -59,6 +74,7 @@ app.command("fit")(fit.fit)
 app.command("certify")(certify.certify)
 app.command("schema")(schema.schema)
 app.command("init")(init.init)
+app.command("proxy")(proxy.proxy)
 _models.command("pull")(models.pull)
 _models.command("list")(models.list_models)
 app.add_typer(_models, name="models")

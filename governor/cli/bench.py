@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from governor.cli.bar import bar_console
 from governor.errors import RecordError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _live(policy: str, path: Path, out: Path | None, *, as_json: bool) -> None:
     console = Console(stderr=True, quiet=as_json)
     with (
         closing(Backends(model_options(rules))) as backend,
-        Progress(console=console, disable=not console.is_terminal) as progress,
+        Progress(console=bar_console(console), disable=not console.is_terminal) as progress,
     ):
         bar = progress.add_task("calls", total=len(work) * (len(rules.rungs) + 1))
         found = contest(rules, work, backend, lambda: progress.advance(bar))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,38 +29,14 @@ def explain(
     text = sys.stdin.read() if prompt == "-" else prompt
     with Governor.from_policy(policy) as governor:
         found = governor.explain(text, node=node)
-    typer.echo(json.dumps(as_record(found), ensure_ascii=False)) if as_json else _show(found)
-
-
-def as_record(found: Explanation) -> dict[str, Any]:
-    """The explanation as plain data."""
-    from governor.records import Plan
-
-    plan = found.plan
-    return {
-        "app": found.terms.app,
-        "matched": found.terms.reason,
-        "difficulty": round(found.difficulty, 3),
-        "because": list(found.reasons),
-        "verifier": {
-            "name": found.verifier,
-            "sensitivity": round(found.sensitivity, 3),
-            "false_accept": round(found.false_accept, 3),
-            "verdicts": found.verdicts,
-        },
-        "dial": found.terms.dial,
-        "keep": found.terms.keep,
-        "rung": plan.rung.id if isinstance(plan, Plan) else None,
-        "reason": plan.reason,
-        "forecasts": [asdict(forecast) for forecast in plan.forecasts],
-    }
+    typer.echo(json.dumps(found.record, ensure_ascii=False)) if as_json else _show(found)
 
 
 def _show(found: Explanation) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    record = as_record(found)
+    record = found.record
     console = Console()
     console.print(f"difficulty  {record['difficulty']:.2f}  ({'; '.join(found.reasons) or 'nothing stands out'})")
     console.print(f"matched     {found.terms.reason}")

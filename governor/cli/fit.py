@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from governor.cli.bar import bar_console
 from governor.cli.reading import BadRows, progress, refusals
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def _working(words: str, *, quiet: bool) -> Generator[None, None, None]:
 
     console = Console(stderr=True, quiet=quiet)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+    with Progress(*columns, console=bar_console(console), transient=True, disable=not console.is_terminal) as shown:
         shown.add_task(words, total=None)
         yield
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from governor.cli.bar import bar_console
 from governor.errors import GovernorError, MissingExtraError, ModelFileError
 
 FAILED, USAGE = 1, 2
@@ -102,6 +103,6 @@ def _bar(name: str) -> Generator[Callable[[int, int | None], None], None, None]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=bar_console(console), transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"pulling {name}", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

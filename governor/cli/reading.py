@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from governor.cli.bar import bar_console
 from governor.errors import GovernorError, Problem
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def progress(*, quiet: bool) -> Generator[Callable[[Iterator[Row]], Iterator[Row
 
     console = Console(stderr=True, quiet=quiet)
     columns = SpinnerColumn(), TextColumn("{task.completed:,.0f} rows"), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+    with Progress(*columns, console=bar_console(console), transient=True, disable=not console.is_terminal) as shown:
         task = shown.add_task("rows", total=None, visible=False)
         begun = time.monotonic()
 

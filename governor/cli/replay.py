@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from governor.cli.bar import bar_console
 from governor.errors import RecordError
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def progress(total: int, *, quiet: bool) -> Generator[Callable[[int], None], Non
 
     console = Console(stderr=True, quiet=quiet)
     columns = TextColumn("questions"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=bar_console(console), transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("questions", total=total)
         yield lambda done: bar.advance(task, done)
 

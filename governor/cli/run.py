@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from governor.cli.bar import bar_console
 from governor.errors import GovernorError
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _progress(total: int, earlier: int, *, quiet: bool) -> Generator[Callable[[T
 
     console = Console(stderr=True, quiet=quiet)
     columns = TextColumn("tasks"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=bar_console(console), disable=not console.is_terminal) as progress:
         bar = progress.add_task("tasks", total=total, completed=earlier)
 
         def show(task: Task, outcome: Outcome) -> None:

@@ -12,13 +12,13 @@ from governor.estimate.agreement import Pairs, comparison, pairs_of
 from governor.estimate.chain import look_of
 from governor.estimate.curves import Curves, Floats
 from governor.estimate.latent import Grid, LatentBelief
-from governor.plan.backtrack import Options, compare_refused, options, stands
+from governor.plan.backtrack import Options, compare_refused, look_refused, options, stands
 from governor.plan.comparing import Course, Flags, Move, Prospects
 from governor.plan.dial import DIAL, Prices, price_at, price_keeping, price_keeping_about
 from governor.plan.growing import prospect
 from governor.plan.odds import Choice, Odds, choose
 from governor.plan.prices import Unit, added_price, with_cache
-from governor.plan.second import Hand, look, lookahead_repeats
+from governor.plan.second import Hand, compared_again, look, lookahead_repeats
 from governor.protocols import Belief, Situation
 from governor.records import Attempt, BacktrackMode, Forecast, Plan, Rung, Stop
 
@@ -40,7 +40,10 @@ class IndexPlanner:
         over = _over(situation)
         if over:
             return Stop(reason=over, forecasts=forecasts)
-        found, pairs = options(situation, forecasts), pairs_of(belief, situation)
+        pairs = pairs_of(belief, situation)
+        if pairs is None and (sure := self._sure(belief, situation, forecasts)) is not None:
+            return sure
+        found = options(situation, forecasts)
         if pairs is None:  # nothing is known of what comparing rungs would tell
             found = replace(found, looks=tuple(look for look in found.looks if look[1] != "compare"))
         if not found.modes and not found.looks:
@@ -50,6 +53,23 @@ class IndexPlanner:
         if pairs is not None and (not situation.attempts or stands(situation) is not None):
             return self._compared(belief, pairs, situation, forecasts, found)
         return self._weighed(belief, situation, forecasts, found)
+
+    def _sure(self, belief: Belief, situation: Situation, forecasts: tuple[Forecast, ...]) -> Stop | None:
+        """The usual end where nobody judges answers: the first one ships, a second sample being all that could follow.
+
+        Says what `_weighed` would, without weighing what is not there. None where there is more to weigh, or it pays.
+        """
+        at = _alone(situation)
+        if at is None:
+            return None
+        if look_refused(situation.terms.ladder[at], "agree", situation):
+            return Stop(reason=_standing(situation), forecasts=forecasts)
+        grid, unit = _grid(belief, situation, forecasts), Unit.of(forecasts, situation.terms.latency)
+        price = self._price(belief, situation, forecasts, Options({}, ()), unit)
+        correct, cost = grid.answer[at], float(unit.costs(forecasts)[at])
+        arm = compared_again(at, correct, 0, cost, situation.terms.harm, grid)
+        choice = choose(arm, grid.weights, correct[None], price, 1)
+        return None if choice.pays else Stop(reason=_why_stop(forecasts[at], choice, situation), forecasts=forecasts)
 
     def _weighed(
         self, belief: Belief, situation: Situation, forecasts: tuple[Forecast, ...], found: Options
@@ -140,6 +160,16 @@ class IndexPlanner:
         grid = _grid(belief, situation, forecasts)
         odds, costs = _odds(grid, found.modes, unit.costs(forecasts), situation)
         return _price_keeping(terms.keep, belief, grid, odds, costs, situation) + added
+
+
+def _alone(situation: Situation) -> int | None:
+    """The rung whose answer stands, the only attempt so far, in a step that nobody judges; None where it is not so."""
+    if len(situation.attempts) != 1 or situation.verified or situation.terms.one_thought or situation.redraws:
+        return None
+    if stands(situation) is None:
+        return None
+    asked = situation.attempts[0].rung.id
+    return next((at for at, rung in enumerate(situation.terms.ladder) if rung.id == asked), None)
 
 
 def _over(situation: Situation) -> str:

@@ -76,15 +76,22 @@ def _verdict(answer: Held, place: int, harm: float, situation: Situation, cost: 
 
 
 def _comparison(at: int, answer: Held, place: int, odds: Odds, grid: Grid) -> Odds:
-    """An equal answer ships. Another one, or none, leaves both in hand, the first less trusted."""
+    return compared_again(at, answer.correct, place, float(odds.cost[at]), odds.harm, grid)
+
+
+def compared_again(at: int, correct: Floats, place: int, cost: float, harm: float, grid: Grid) -> Odds:
+    """A second sample of rung `at` beside its answer in hand, which is `correct` (G,), as an arm.
+
+    An equal answer ships. Another one, or none, leaves both in hand, the first less trusted.
+    """
     single, share = grid.answer[at], float(repeats(grid)[at])
     whole = np.divide(grid.success[at], single, out=np.zeros_like(single), where=single > 0)
-    right, wrong = (whole * part for part in agreed(answer.correct, single, share, grid.collision))
+    right, wrong = (whole * part for part in agreed(correct, single, share, grid.collision))
     return Odds(
-        good=(right - odds.harm * wrong)[None],
+        good=(right - harm * wrong)[None],
         reject=(1.0 - right - wrong)[None],
-        kept=(whole * (1.0 - answer.correct) * (1.0 - share) * single)[None],
-        cost=odds.cost[at : at + 1],
-        harm=odds.harm,
-        doubts=(Doubt(0, place, answer.correct - right),),
+        kept=(whole * (1.0 - correct) * (1.0 - share) * single)[None],
+        cost=np.array([cost]),
+        harm=harm,
+        doubts=(Doubt(0, place, correct - right),),
     )

@@ -150,3 +150,27 @@ def test_agreement_makes_a_step_look_easier_and_disagreement_harder() -> None:
         seen = (first, attempt("unsure", "agree", 2, score=score))
         found.append(prior.after(SMALL, word, Situation(step=STEP, terms=terms, attempts=seen)).difficulty)
     assert found[0] < prior.difficulty < found[1]
+
+
+@given(
+    small=st.lists(st.floats(0, 1), min_size=3, max_size=3),
+    repeat=st.floats(0, 1),
+    collision=st.floats(0, 1),
+    dial=st.floats(0, 1),
+    harm=st.floats(0, 3),
+    cold=st.booleans(),
+)
+def test_an_answer_that_nobody_judges_is_left_exactly_where_weighing_everything_leaves_it(
+    small: list[float], repeat: float, collision: float, dial: float, harm: float, cold: bool
+) -> None:
+    class Slow(IndexPlanner):
+        def _sure(self, belief: Any, situation: Any, forecasts: Any) -> None:
+            return None
+
+    rung = replace(SMALL, temperature=0.0) if cold else SMALL
+    terms = Terms(app="t", ladder=(rung, TOP), dial=dial, harm=harm)
+    first = replace(attempt("unsure", verifier="none"), rung=rung)
+    where = Situation(step=STEP, terms=terms, attempts=(first,), **FREE)
+    belief = Sure(grid(small, [0.9, 0.9, 0.9], repeat, collision))
+    quick, slow = IndexPlanner().choose(belief, where), Slow().choose(belief, where)
+    assert (mode(quick), quick.reason) == (mode(slow), slow.reason)

@@ -1,0 +1,161 @@
+"""From a client's request to a flight: whose it is, under which policy, with which rungs."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from governor.protocols import Terms
+from governor.records import Rung, Step
+from governor_litellm.applications import ALIAS, Wishes, application, own_applications
+from governor_litellm.caps import capped
+from governor_litellm.flight import Request
+from governor_litellm.models import ProxyModels
+from governor_litellm.policies import Served
+from governor_litellm.settings import Settings
+from governor_litellm.wires import Asking, Wire
+
+MARK = "governor"
+"""Where a request carries what the hooks know of it, in the bucket that LiteLLM keeps beside it."""
+
+BOOKED_BY = ("user_api_key", "tags", "team", "spend_logs_metadata", "litellm_session_id", "session_id")
+"""What the names of fields begin with by which LiteLLM books a call; every call of a flight has them."""
+
+DROPPED = frozenset({"model", "stream", "stream_options", "litellm_metadata", "tags", "litellm_call_id"})
+"""Fields of a client's body that the proxy itself takes out or that each call states anew."""
+
+LONGEST_WORD = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who sends a request, as the proxy knows it."""
+
+    key: Mapping[str, Any]
+    team: Mapping[str, Any]
+    tenant: str
+
+    @classmethod
+    def of(cls, user: Any) -> Client:
+        """Of LiteLLM's UserAPIKeyAuth. Spend is booked on the team, else the key (its hash)."""
+        tenant = getattr(user, "team_id", None) or getattr(user, "api_key", None) or ""
+        return cls(getattr(user, "metadata", None) or {}, getattr(user, "team_metadata", None) or {}, str(tenant))
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request that came in, with what it says of itself."""
+
+    wire: Wire
+    data: dict[str, Any]
+    headers: Mapping[str, str]
+
+    @classmethod
+    def of(cls, wire: Wire, data: dict[str, Any]) -> Arrival:
+        headers = _sent(data).get("headers") or {}
+        return cls(wire, data, {str(name).lower(): str(value) for name, value in headers.items()})
+
+    @property
+    def bucket(self) -> dict[str, Any]:
+        """The mapping beside the request; it is made where it is missing."""
+        bucket = self.data.get(self.wire.bucket)
+        if not isinstance(bucket, dict):
+            bucket = self.data[self.wire.bucket] = {}
+        return bucket
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the client wrote under `metadata`."""
+        held = self.bucket.get("requester_metadata")
+        return held if isinstance(held, Mapping) else {}
+
+    @property
+    def wishes(self) -> Wishes:
+        tags = self.bucket.get("tags")
+        listed: Sequence[Any] = tags if isinstance(tags, Sequence) and not isinstance(tags, str) else ()
+        return Wishes(self.headers, self.metadata, listed, str(self.data.get("model") or ""))
+
+    def application(self, client: Client, settings: Settings) -> str:
+        """ForeignApplicationError where the client asks for one that its key may not use."""
+        own = own_applications(client.key, client.team)
+        return application(self.wishes, own, settings.default, settings.unknown)
+
+    def request(self, served: Served, client: Client, models: ProxyModels, settings: Settings) -> Request | None:
+        """What is governed of it; None where the request is none that can be."""
+        asking = self.wire.asking(self.data)
+        if asking is None:
+            return None
+        governor, stream = served.governor, self.data.get("stream") is True
+        step = self._step(asking, client, served)
+        terms = _fitting(governor.terms(step, **({"streamed": True} if stream else {})), asking, models, served)
+        return Request(
+            wire=self.wire,
+            step=step,
+            terms=terms,
+            kept=self._kept(),
+            bucket={key: value for key, value in self.bucket.items() if key.startswith(BOOKED_BY)},
+            stream=stream,
+            checked=not (stream and settings.stream == "pass"),
+        )
+
+    @property
+    def by_alias(self) -> bool:
+        """Whether the model's name is only a word for an application."""
+        return str(self.data.get("model") or "").startswith(ALIAS)
+
+    def _step(self, asking: Asking, client: Client, served: Served) -> Step:
+        return Step(
+            id=uuid.uuid4().hex,
+            messages=asking.messages,
+            node=word(self.headers.get("x-governor-node") or self.metadata.get("governor_node")) or "default",
+            session=self._session(client),
+            run=word(self.headers.get("x-governor-run")),
+            tenant=client.tenant,
+            tools=asking.tools,
+            tool_choice=asking.tool_choice,
+            response_schema=asking.schema,
+            baseline=_baseline(served.policy.rungs.values(), str(self.data.get("model") or "")),
+        )
+
+    def _session(self, client: Client) -> str:
+        """A client's own word, kept apart from those of other tenants."""
+        words = (
+            self.headers.get("x-governor-session"),
+            self.data.get("litellm_session_id"),
+            self.metadata.get("session_id"),
+            self.data.get("user"),
+        )
+        said = next((one for one in map(word, words) if one), "")
+        return f"{client.tenant}/{said}" if said and client.tenant else said
+
+    def _kept(self) -> Mapping[str, Any]:
+        """The client's own fields as they are now: what other hooks changed before counts."""
+        own = set(_sent(self.data).get("body") or ()) - DROPPED
+        own -= {"metadata"} if self.wire.bucket == "metadata" else set()
+        return {key: self.data[key] for key in sorted(own | {"timeout"}) if self.data.get(key) is not None}
+
+
+def word(said: Any) -> str:
+    """A client's own word for something, fit for scopes, records and logs; empty where it said none."""
+    text = said if isinstance(said, str) else ""
+    return (text if text.isprintable() else "".join(filter(str.isprintable, text)))[:LONGEST_WORD]
+
+
+def _sent(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    held = data.get("proxy_server_request")
+    return held if isinstance(held, Mapping) else {}
+
+
+def _baseline(rungs: Any, model: str) -> str | None:
+    """The rung that the client's own model comes nearest to: the last that has it."""
+    return next((rung.id for rung in reversed(list(rungs)) if rung.model == model), None)
+
+
+def _fitting(terms: Terms, asking: Asking, models: ProxyModels, served: Served) -> Terms:
+    def dialect(rung: Rung) -> Any:
+        return models.dialect(served.policy, rung.model)
+
+    ladder = capped(terms.ladder, asking.caps, dialect)
+    return terms if ladder == terms.ladder else replace(terms, ladder=ladder)

@@ -1,0 +1,61 @@
+"""The client's own limits, and the ladder that keeps inside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from governor.plan.dialects import EFFORTS, Dialect
+from governor.records import Rung
+
+LEAST_ANSWER = 64
+"""Tokens that must be left for the answer of a rung that thinks, where it reserves as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """What the client allows: output tokens, an effort word, thinking tokens (0: none). None is no limit."""
+
+    max_tokens: int | None = None
+    effort: str | None = None
+    thinking: int | None = None
+
+
+def capped(ladder: Sequence[Rung], caps: Caps, dialect: Callable[[Rung], Dialect]) -> tuple[Rung, ...]:
+    """The rungs that fit, with shorter answers where they must be; where none does, the least one cut to size."""
+    if caps == Caps():
+        return tuple(ladder)
+    fitting = [fitted for rung in ladder if (fitted := _fitted(rung, caps, dialect(rung))) is not None]
+    if fitting:
+        return tuple(fitting)
+    least = min(ladder, key=lambda rung: (_rank(rung.effort), rung.thinking_tokens))
+    return (_cut(least, caps, dialect(least)),)
+
+
+def _fitted(rung: Rung, caps: Caps, dialect: Dialect) -> Rung | None:
+    if caps.thinking is not None and rung.thinking_tokens > caps.thinking:
+        return None
+    if caps.effort is not None:
+        if _rank(rung.effort) > _rank(caps.effort):
+            return None
+        if rung.effort is None and dialect.thinks_by_default and caps.effort in dialect.efforts:
+            rung = replace(rung, effort=caps.effort)  # it would think as hard as the provider likes
+    if caps.max_tokens is None:
+        return rung
+    room = caps.max_tokens - rung.thinking_tokens
+    needed = min(rung.answer_tokens, LEAST_ANSWER) if rung.thinking_tokens else 1
+    return replace(rung, answer_tokens=min(rung.answer_tokens, room)) if room >= needed else None
+
+
+def _cut(rung: Rung, caps: Caps, dialect: Dialect) -> Rung:
+    """The rung without its reserve of thinking: the client left no room for both."""
+    effort = rung.effort
+    if caps.effort is not None and _rank(effort) > _rank(caps.effort):
+        effort = caps.effort if caps.effort in dialect.efforts else None
+    answer = rung.answer_tokens if caps.max_tokens is None else min(rung.max_tokens, caps.max_tokens)
+    return replace(rung, effort=effort, thinking_tokens=0, answer_tokens=max(1, answer))
+
+
+def _rank(effort: str | None) -> int:
+    """How hard a word makes a model think; one that is not known counts as no word."""
+    return EFFORTS.index(effort) if effort in EFFORTS else -1

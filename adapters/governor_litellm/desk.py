@@ -1,0 +1,219 @@
+"""What stands behind the hooks: policies, ledgers, models, and the flights that are open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from governor.errors import BackendRequestError, PolicyError
+from governor.facade import Governor, default_ledger
+from governor.ledger import open_ledger
+from governor.policy import Policy
+from governor.protocols import Sink
+from governor.records import Outcome
+from governor.telemetry.records import JsonlSink
+from governor_litellm.admission import MARK, Arrival, Client
+from governor_litellm.applications import ForeignApplicationError
+from governor_litellm.flight import LOST, Flight, Request
+from governor_litellm.models import ProxyModels, RouterBackend
+from governor_litellm.policies import Ledgers, PolicyFolder, Served
+from governor_litellm.settings import Settings
+from governor_litellm.told import begun, ended, problem, refused
+from governor_litellm.watch import HookWatch
+from governor_litellm.wires import UnreadableError, Wire
+
+log = logging.getLogger("governor.proxy")
+BUCKETS = ("metadata", "litellm_metadata")
+
+
+class Desk:
+    """One proxy's state. Lives in one event loop; only the look at the policies is done elsewhere."""
+
+    def __init__(self, settings: Settings, models: ProxyModels, watch: HookWatch) -> None:
+        self.settings, self.models, self.watch = settings, models, watch
+        self.ledgers = Ledgers(open_ledger)
+        self.flights: dict[str, Flight] = {}
+        self.folder: PolicyFolder | None = None
+        if settings.policies is not None:
+            self.folder = PolicyFolder(settings.policies, self._governor, models.checks, settings.interval)
+        self._looking: asyncio.Task[None] | None = None
+
+    async def look(self) -> None:
+        """See to it that the policies are looked at; only the very first look is waited for."""
+        folder = self.folder
+        if folder is None or not folder.due:
+            return
+        first = not folder.looked
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(asyncio.to_thread(folder.look))
+            self._looking.add_done_callback(_told)
+        if first:
+            await asyncio.wait([self._looking])
+
+    async def admit(self, wire: Wire, data: dict[str, Any], user: Any) -> None:
+        """Govern a request in place, or leave it alone. Raises the proxy's error where it is refused."""
+        await self.look()
+        unmark(data)
+        arrival, client = Arrival.of(wire, data), Client.of(user)
+        try:
+            app = arrival.application(client, self.settings)
+        except ForeignApplicationError as foreign:
+            raise problem(f"governor: {foreign}", "permission_error", HTTPStatus.FORBIDDEN) from None
+        mark = arrival.bucket[MARK] = dict[str, Any]()
+        served = self.serving(app)
+        if served is None:
+            if arrival.by_alias:
+                text = f"governor: there is no policy for the application {app!r}"
+                raise problem(text, "invalid_request_error", HTTPStatus.BAD_REQUEST)
+            return
+        try:
+            request = arrival.request(served, client, self.models, self.settings)
+        except UnreadableError as error:
+            self.leave(served)
+            if served.policy.mode == "on":  # left alone it would go past every budget
+                raise problem(f"governor: {error}", "invalid_request_error", HTTPStatus.BAD_REQUEST) from None
+            return
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not become a 500: the policy says what it means
+            self.leave(served)
+            self.broken(served.policy, error)
+            return
+        if request is None:
+            self.leave(served)
+            return
+        await self._begin(arrival, served, request, mark)
+
+    def serving(self, app: str) -> Served | None:
+        """What governs an application, held until `leave`: its own policy, else the default's. None without either."""
+        folder = self.folder
+        if folder is None:
+            return None
+        if not folder.looked:
+            text = "governor: the policies can't be read"
+            raise problem(text, "governor_unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
+        return folder.enter(app) or folder.enter(self.settings.default)
+
+    def flight(self, data: Any) -> Flight | None:
+        """The open flight of a request."""
+        mark = mark_of(data)
+        return self.flights.get(str(mark.get("flight"))) if mark else None
+
+    async def settled(self, flight: Flight) -> Outcome | None:
+        """The outcome, with what is told of it noted in the request's mark; None where the loop broke down."""
+        try:
+            return await flight.outcome()
+        except Exception as error:  # noqa: BLE001 - see `broken`
+            self.broken(flight.governor.policy, error)
+            return None
+
+    def broken(self, policy: Policy, error: Exception) -> None:
+        """Governor itself failed: under `fail: open` the request goes on as it is, else it is refused."""
+        log.error("governor failed (fail: %s)", policy.fail, exc_info=error)
+        if policy.fail == "closed":
+            text = "governor: an internal error; the policy says fail: closed"
+            raise problem(text, "governor_unavailable", HTTPStatus.SERVICE_UNAVAILABLE) from error
+
+    def leave(self, served: Served) -> None:
+        if self.folder is not None:
+            self.folder.leave(served)
+
+    def close(self) -> None:
+        """End every flight, and free governors and ledgers."""
+        for flight in list(self.flights.values()):
+            flight.leave("the proxy stops")
+        if self.folder is not None:
+            self.folder.close()
+        self.ledgers.close()
+
+    async def _begin(self, arrival: Arrival, served: Served, request: Request, mark: dict[str, Any]) -> None:
+        flight = Flight(served.governor, self.models, request, lambda done: self._over(done, served))
+        self.flights[flight.id] = flight
+        mark["flight"] = flight.id
+        flight.start()
+        logging_obj = arrival.data.get("litellm_logging_obj")
+        if logging_obj is not None:
+            flight.watch(logging_obj)
+        if not flight.governed:
+            if arrival.by_alias:
+                arrival.data["model"] = request.terms.rung(request.step.baseline or request.terms.ladder[-1].id).model
+            mark["headers"] = begun(flight)
+            return
+        await self._governed(arrival, flight, mark)
+
+    async def _governed(self, arrival: Arrival, flight: Flight, mark: dict[str, Any]) -> None:
+        try:
+            answer = await flight.admitted()
+        except asyncio.CancelledError:
+            flight.leave("the client went away")
+            raise
+        except Exception as error:  # noqa: BLE001 - see `broken`
+            self.broken(flight.governor.policy, error)
+            return
+        if isinstance(answer, Outcome):
+            mark["headers"] = ended(flight, answer)
+            raise refused(answer, mark["headers"])
+        try:
+            changes = flight.changes(answer)
+        except PolicyError as error:
+            flight.fail(BackendRequestError(str(error), model=answer.rung.model, sent=False))
+            self.broken(flight.governor.policy, error)
+            return
+        changed(arrival.data, changes)
+        mark["headers"] = begun(flight)
+
+    def _over(self, flight: Flight, served: Served) -> None:
+        self.flights.pop(flight.id, None)
+        self.leave(served)
+        if flight.closed in LOST:
+            self.watch.silent("async_post_call_success_hook", f"of a request for {served.policy.app}; it was settled")
+        if not flight.task.cancelled() and (error := flight.task.exception()) is not None:
+            log.error("a step of %s ended in an error; it was settled", served.policy.app, exc_info=error)
+
+    def _governor(self, policy: Policy) -> Governor:
+        ledger = self.ledgers.of(policy.ledger or default_ledger(policy))
+        backend = RouterBackend(self.models, policy)
+        return Governor(policy, backend=backend, ledger=ledger, owns_ledger=False, sinks=self._sinks(policy))
+
+    def _sinks(self, policy: Policy) -> tuple[Sink, ...]:
+        folder = self.settings.records
+        if folder is None:
+            return ()
+        folder.mkdir(parents=True, exist_ok=True)
+        kept, path = policy.records, folder / f"{policy.app}.jsonl"
+        return (
+            JsonlSink(path, prompts=kept.prompts, answers=kept.answers, policy_digest=policy.digest, app=policy.app),
+        )
+
+
+def mark_of(data: Any) -> dict[str, Any] | None:
+    """What the pre-call hook noted beside a request; None where it never saw it."""
+    for name in BUCKETS:
+        bucket = data.get(name) if isinstance(data, Mapping) else None
+        mark = bucket.get(MARK) if isinstance(bucket, Mapping) else None
+        if isinstance(mark, dict):
+            return mark
+    return None
+
+
+def unmark(data: Mapping[str, Any]) -> None:
+    """Take out what a client wrote where our notes go."""
+    for name in BUCKETS:
+        bucket = data.get(name)
+        if isinstance(bucket, dict):
+            bucket.pop(MARK, None)
+
+
+def changed(data: dict[str, Any], fields: Mapping[str, Any]) -> None:
+    """Change a request's fields in place; None takes one out."""
+    for key, value in fields.items():
+        if value is None:
+            data.pop(key, None)
+        else:
+            data[key] = value
+
+
+def _told(look: asyncio.Task[None]) -> None:
+    if not look.cancelled() and (error := look.exception()) is not None:
+        log.error("the policies could not be looked at", exc_info=error)

@@ -1,0 +1,280 @@
+"""One governed request in flight: the loop in a task of its own, its first call made by the proxy.
+
+The pre-call hook waits for the loop's first call and lets the proxy make it; the hooks after the call hand in what came
+of it. Every further call (a higher rung, another sample, a judge) the loop makes itself through the router. Estimate,
+reservation, verdicts, backtracking and settlement are the loop's own, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from governor.arm import arm_of
+from governor.drivers import adrive
+from governor.errors import BackendError, BackendRequestError, BackendStreamError, PolicyError
+from governor.facade import Governor
+from governor.plan.bounds import bound
+from governor.plan.dialects import Dialect
+from governor.protocols import Terms
+from governor.records import Call, Outcome, Reply, Step, Usage
+from governor_litellm.faults import fault
+from governor_litellm.models import Ask, ProxyModels, RouterBackend
+from governor_litellm.wires import Chunks, Wire
+
+PATIENCE = 900.0
+"""Seconds that a call of the proxy may take, at least, before it counts as lost: longer than any that is alive."""
+
+SILENCE, GONE = "nothing was heard of the call", "the request got lost"
+LOST = frozenset({SILENCE, GONE})
+"""Why a flight was given up that no hook had ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A client's request as the pre-call hook found it, and who it is booked on.
+
+    `kept` are its own fields, which every call of the flight repeats; `bucket` is what LiteLLM books calls by.
+    """
+
+    wire: Wire
+    step: Step
+    terms: Terms
+    kept: Mapping[str, Any]
+    bucket: Mapping[str, Any]
+    stream: bool = False
+    checked: bool = True
+    """Whether the policy's verifiers have their say."""
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class Flight:
+    """Mutable, owned by one request. `over` is called once, when the loop has ended and everything is settled."""
+
+    governor: Governor
+    models: ProxyModels
+    request: Request
+    over: Callable[[Flight], None]
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    sent: bool = False
+    """Whether a deployment was asked: before that nothing can be owed."""
+    closed: str = ""
+    """Why no further call would be of use to the client; empty while one would."""
+    first: asyncio.Future[Call] = field(init=False)
+    task: asyncio.Task[Outcome] = field(init=False)
+    _answer: asyncio.Future[Reply] = field(init=False)
+    _raws: list[tuple[Reply, Any]] = field(default_factory=list)
+    _asked: float = 0.0
+
+    def start(self) -> None:
+        """Begin the loop, in this event loop and the current context."""
+        loop = asyncio.get_running_loop()
+        self.first, self._answer = loop.create_future(), loop.create_future()
+        self._answer.add_done_callback(_seen)
+        self.task = loop.create_task(self._run())
+        self.task.add_done_callback(self._ended)
+
+    @property
+    def governed(self) -> bool:
+        """Whether decisions are carried out: not in shadow, nor in the control part of a canary."""
+        return arm_of(self.request.step, self.request.terms) == "governed"
+
+    @property
+    def holds(self) -> bool:
+        """Whether a stream may only be shown once it is accepted."""
+        return self.governed and self.first.done() and self.first.result().hold
+
+    @property
+    def call(self) -> Call | None:
+        """The call that the proxy makes, None before the loop has asked for one."""
+        return self.first.result() if self.first.done() and not self.first.cancelled() else None
+
+    def dialect(self, call: Call) -> Dialect:
+        return self.models.dialect(self.governor.policy, call.rung.model)
+
+    async def admitted(self) -> Call | Outcome:
+        """The first call, once it is reserved; the outcome where the step ended without one."""
+        either: set[asyncio.Future[Any]] = {self.first, self.task}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        return self.first.result() if self.first.done() else self.task.result()
+
+    async def heard(self) -> Call | None:
+        """The proxy's call, once it is known; None where the step ended without one, or broke down."""
+        if not self.first.done():
+            with suppress(Exception):  # `over` tells it
+                await self.admitted()
+        return self.call
+
+    def changes(self, call: Call) -> Mapping[str, Any]:
+        """The fields of the client's request that a call changes. PolicyError for what can't be expressed."""
+        request = self.request
+        more = call.messages[len(request.step.messages) :]
+        return {
+            **request.wire.following(request.kept, more, call.rung.instruction),
+            **request.wire.fields(call.rung, self.dialect(call), request.kept),
+            "timeout": smaller(call.timeout, request.kept.get("timeout")),
+        }
+
+    def reading(self) -> Chunks | None:
+        """A reader for the stream of the proxy's call."""
+        call = self.call
+        return None if call is None else self.request.wire.chunks(call, self.dialect(call))
+
+    def give(self, raw: Any) -> None:
+        """Hand in the response of the proxy's call."""
+        call = self.call
+        if call is None or self._answer.done():
+            return
+        try:
+            reply = self.request.wire.reply(raw, call, self.dialect(call))
+        except BackendError as error:
+            self._fail(error)
+        else:
+            self.give_reply(reply, raw)
+
+    def give_reply(self, reply: Reply, raw: Any) -> None:
+        """Hand in what the proxy's call came to, and what is to be shown of it."""
+        if not self._answer.done():
+            reply = replace(reply, seconds=time.monotonic() - self._asked)
+            self._raws.append((reply, raw))
+            self._answer.set_result(reply)
+
+    def fail(self, error: Exception, *, final: bool = True) -> None:
+        """Hand in that the proxy's call failed; `final`: the client was told so, and no other answer can follow."""
+        call = self.call
+        if call is None or self._answer.done():
+            return
+        model, seconds = call.rung.model, time.monotonic() - self._asked
+        told = error if isinstance(error, BackendError) else fault(error, model=model, seconds=seconds)
+        sent = told.sent and self.sent
+        if final:
+            self.closed = "the client was told that the call failed"
+            told = BackendStreamError(str(told), model=model, sent=sent, usage=told.usage, seconds=seconds)
+        told.sent, told.seconds = sent, seconds
+        self._fail(told)
+
+    async def failed(self, error: Exception) -> None:
+        """The same, awaiting that it is settled."""
+        await self.heard()
+        self.fail(error)
+        with suppress(Exception):  # `over` has told it; the client gets the error that came first
+            await self.outcome()
+
+    def leave(self, why: str, shown: int | None = None) -> None:
+        """The client is gone, or its request got lost: end the loop, and settle.
+
+        `shown` are the bytes of the answer that were streamed; where no thought can be hidden in between, they bound
+        the tokens. Otherwise the call is booked at its bound.
+        """
+        if self.task.done():
+            return
+        self.closed = self.closed or why
+        call = self.call
+        if call is None or self._answer.done():
+            self.task.cancel()
+            return
+        usage = None if shown is None else self._at_most(call, shown)
+        seconds = time.monotonic() - self._asked
+        self._fail(BackendStreamError(why, model=call.rung.model, sent=self.sent, usage=usage, seconds=seconds))
+
+    def watch(self, owner: object) -> None:
+        """End the flight when `owner`, which every path of the proxy holds on to, goes away without an answer."""
+        loop = asyncio.get_running_loop()
+        weakref.finalize(owner, _lost, loop, weakref.ref(self)).atexit = False
+
+    def lost(self) -> None:
+        """Nobody holds on to the request any more: if it was never answered, it never will be."""
+        if not self._answer.done():
+            self.leave(GONE)
+
+    async def outcome(self) -> Outcome:
+        """How the loop ended. A cancellation of the one who waits (the client is gone) ends the loop, and settles."""
+        try:
+            return await asyncio.shield(self.task)
+        except asyncio.CancelledError:
+            self.leave("the client went away")
+            raise
+
+    def shipped(self, outcome: Outcome) -> Any:
+        """What LiteLLM gave in the attempt that ships; None where none does."""
+        return next((raw for reply, raw in self._raws if reply is outcome.reply), None)
+
+    async def _run(self) -> Outcome:
+        request = self.request
+        process = self.governor.process(request.step, granted=request.terms, policy_checks=request.checked)
+        return await adrive(process, replace(self.governor.async_ports(), call=self._called).perform)
+
+    async def _called(self, call: Call) -> Reply:
+        if call.purpose == "judge":
+            return await self._judged(call)
+        if not self.first.done():
+            return await self._by_proxy(call)
+        if self.closed:
+            raise BackendStreamError(self.closed, model=call.rung.model, sent=False)
+        return await self._by_router(call)
+
+    async def _by_proxy(self, call: Call) -> Reply:
+        self._asked = time.monotonic()
+        self.first.set_result(call)
+        try:
+            async with asyncio.timeout(max(PATIENCE, 4 * call.timeout)):
+                return await self._answer
+        except TimeoutError:
+            self.closed = SILENCE
+            raise BackendStreamError(self.closed, model=call.rung.model) from None
+
+    async def _by_router(self, call: Call) -> Reply:
+        request, model = self.request, call.rung.model
+        try:
+            fields = {**request.kept, **self.changes(call), "stream": request.stream or None}
+        except PolicyError as refused:
+            raise BackendRequestError(f"{model}: {refused}", model=model, sent=False) from refused
+        whole = {key: value for key, value in fields.items() if value is not None}
+        ask = Ask(request.wire, call, self.dialect(call), whole, request.bucket)
+        reply, raw = await ask.answer(self.models.router())
+        self._raws.append((reply, raw))
+        return reply
+
+    async def _judged(self, call: Call) -> Reply:
+        reply, _ = await RouterBackend(self.models, self.governor.policy).ask(call, self.request.bucket)
+        return reply
+
+    def _fail(self, error: BackendError) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(error)
+
+    def _at_most(self, call: Call, shown: int) -> Usage | None:
+        rung = call.rung
+        if rung.effort not in (None, "none") or rung.thinking_tokens or self.dialect(call).thinks_by_default:
+            return None
+        most = bound(call)
+        return Usage(most.input, min(shown, most.answer))
+
+    def _ended(self, task: asyncio.Task[Outcome]) -> None:
+        if not task.cancelled():
+            task.exception()  # told by whoever waits; a flight that nobody waits for is told by `over`
+        self.over(self)
+
+
+def smaller(one: float, other: Any) -> float:
+    """The smaller time limit; what is no number is no limit."""
+    return min(one, float(other)) if isinstance(other, int | float) and other > 0 else one
+
+
+def _seen(answer: asyncio.Future[Reply]) -> None:
+    """An answer that comes after the loop has ended is nobody's error."""
+    if not answer.cancelled():
+        answer.exception()
+
+
+def _lost(loop: asyncio.AbstractEventLoop, flight: weakref.ref[Flight]) -> None:
+    """Runs in whichever thread frees the owner."""
+    alive = flight()
+    if alive is not None and not loop.is_closed():
+        loop.call_soon_threadsafe(alive.lost)

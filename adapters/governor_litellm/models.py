@@ -1,0 +1,150 @@
+"""The models that a LiteLLM router serves: what stands behind a name, and how it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from governor.checks import nameless_checks, rungs_of
+from governor.errors import BackendError, BackendRequestError, BackendTimeoutError, PolicyError
+from governor.plan.dialects import Dialect, dialect_for
+from governor.plan.effort import problems
+from governor.policy import Check, Finding
+from governor.protocols import Delta
+from governor.records import Call, Reply, Rung
+from governor_litellm.faults import fault
+from governor_litellm.wires import Wire
+from governor_litellm.wires.chat import ChatWire
+
+if TYPE_CHECKING:
+    from governor.policy import Policy
+
+CHAT = ChatWire()
+_known = lru_cache(maxsize=1024)(dialect_for)
+
+
+class ProxyModels:
+    """The router's models by the names that clients and policies use.
+
+    `router` gives the router that serves now, None while there is none.
+    """
+
+    def __init__(self, router: Callable[[], Any]) -> None:
+        self.router = router
+
+    def has(self, name: str) -> bool:
+        """Whether a call of this name would find a deployment; True while nothing is known of the router."""
+        router = self.router()
+        return router is None or self._behind(name) is not None or bool(router.pattern_router.route(name))
+
+    def dialect(self, policy: Policy, name: str) -> Dialect:
+        """The row of the effort table for a name: as the policy states it, else by the model that serves it."""
+        stated = policy.models.get(name)
+        return _known(self._behind(name) or name, stated.wire if stated else None)
+
+    def checks(self) -> tuple[Check, ...]:
+        """What a policy of this proxy must fulfil."""
+        return (*nameless_checks(), self._fits)
+
+    def _behind(self, name: str) -> str | None:
+        listed: list[Mapping[str, Any]] = getattr(self.router(), "model_list", None) or []
+        return next((one["litellm_params"]["model"] for one in listed if one["model_name"] == name), None)
+
+    def _fits(self, policy: Policy) -> Iterator[Finding]:
+        for path, spec in rungs_of(policy):
+            if not self.has(spec.model):
+                text = f"the proxy's model_list has no model '{spec.model}'"
+                yield Finding((*path, "model"), text, "use a model_name of the proxy's configuration")
+                continue
+            for issue in problems(spec.rung(policy.models), self.dialect(policy, spec.model)):
+                hint = issue.hint or f"models.{spec.model}.wire states what its server speaks"
+                yield Finding((*path, issue.field), issue.message, hint, issue.severity)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request that Governor sends itself: on which wire, with which fields, on whose account."""
+
+    wire: Wire
+    call: Call
+    dialect: Dialect
+    fields: Mapping[str, Any]
+    bucket: Mapping[str, Any]
+
+    async def answer(self, router: Any) -> tuple[Reply, Any]:
+        """The reply, and what LiteLLM gave: a response, or the list of a stream's chunks. Raises BackendError."""
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self.call.timeout):
+                raw = await self.wire.send(router, self.fields, self.bucket)
+                reply, raw = await self._read(raw)
+        except BackendError:
+            raise
+        except TimeoutError:
+            text = f"{self.call.rung.model}: no whole answer within {self.call.timeout:g} s"
+            seconds = time.monotonic() - started
+            raise BackendTimeoutError(text, model=self.call.rung.model, seconds=seconds) from None
+        except Exception as error:  # noqa: BLE001 - whatever a provider's client raises is mapped here
+            raise fault(error, model=self.call.rung.model, seconds=time.monotonic() - started) from None
+        return replace(reply, seconds=time.monotonic() - started), raw
+
+    async def _read(self, raw: Any) -> tuple[Reply, Any]:
+        if not self.fields.get("stream"):
+            return self.wire.reply(raw, self.call, self.dialect), raw
+        read, chunks = self.wire.chunks(self.call, self.dialect), []
+        async for chunk in raw:
+            chunks.append(chunk)
+            read.add(chunk)
+        return read.reply(), chunks
+
+
+class RouterBackend:
+    """Governor's backend in a proxy: chat calls through its router. Asynchronous only."""
+
+    def __init__(self, models: ProxyModels, policy: Policy) -> None:
+        self._models, self._policy = models, policy
+
+    async def acall(self, call: Call) -> Reply:
+        return (await self.ask(call, {}))[0]
+
+    async def ask(self, call: Call, bucket: Mapping[str, Any]) -> tuple[Reply, Any]:
+        """A call on nobody's behalf but the step's: a judge's. `bucket` says on whose account."""
+        ask = Ask(CHAT, call, self._models.dialect(self._policy, call.rung.model), self.fields(call), bucket)
+        return await ask.answer(self._models.router())
+
+    def fields(self, call: Call) -> Mapping[str, Any]:
+        """What a chat request of this call holds. Raises BackendRequestError for what can't be expressed."""
+        dialect = self._models.dialect(self._policy, call.rung.model)
+        try:
+            own = CHAT.fields(call.rung, dialect, {})
+        except PolicyError as refused:
+            model = call.rung.model
+            raise BackendRequestError(f"{model}: {refused}", model=model, sent=False) from refused
+        messages = {"messages": [dict(message) for message in call.messages]}
+        told = CHAT.following(messages, (), call.rung.instruction)
+        asked = {**messages, **told, **own, "timeout": call.timeout}
+        if call.response_schema is not None:
+            schema = {"name": "answer", "schema": dict(call.response_schema)}
+            asked["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return {key: value for key, value in asked.items() if value is not None}
+
+    def call(self, call: Call) -> Reply:
+        model = call.rung.model
+        raise BackendRequestError(f"{model}: a proxy's router is asynchronous: use arun()", model=model, sent=False)
+
+    def stream(self, call: Call) -> Iterator[Delta | Reply]:
+        yield self.call(call)
+
+    async def astream(self, call: Call) -> AsyncIterator[Delta | Reply]:
+        yield await self.acall(call)
+
+    def continues(self, rung: Rung) -> bool:
+        """A client's conversation can't be ended by half an answer on every wire."""
+        return False
+
+    def close(self) -> None:
+        """Nothing to do: the router is the proxy's."""

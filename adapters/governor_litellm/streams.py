@@ -1,0 +1,106 @@
+"""The streams of governed requests: shown as they come, or held until they are accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from governor.errors import BackendError
+from governor.records import Outcome
+from governor_litellm.desk import Desk
+from governor_litellm.flight import Flight
+from governor_litellm.told import ended, paid, refused
+from governor_litellm.wires import Chunks
+
+log = logging.getLogger("governor.proxy")
+
+
+async def streamed(desk: Desk, flight: Flight, response: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    """The chunks that the client gets."""
+    await flight.heard()
+    reading = flight.reading()
+    if reading is None:  # nothing is booked: the ledger was down, and this part of the traffic is not governed
+        async for chunk in response:
+            yield chunk
+        return
+    source = held(desk, flight, response, reading) if flight.holds else passed(flight, response, reading)
+    try:
+        async for chunk in source:
+            yield chunk
+    finally:
+        await source.aclose()
+
+
+async def passed(flight: Flight, response: AsyncIterator[Any], reading: Chunks) -> AsyncGenerator[Any, None]:
+    """Every chunk at once; what it came to is booked at the end."""
+    try:
+        async for chunk in response:
+            _read(reading, chunk)
+            yield chunk
+    except (GeneratorExit, asyncio.CancelledError):
+        flight.leave("the client went away", reading.shown)
+        raise
+    except Exception as error:
+        flight.fail(error)
+        raise
+    _finish(flight, reading, None)
+    try:
+        await flight.outcome()
+    except Exception:  # the client has its answer; the desk has told it
+        log.debug("a stream ended in an error of the loop", exc_info=True)
+
+
+async def held(desk: Desk, flight: Flight, response: AsyncIterator[Any], reading: Chunks) -> AsyncGenerator[Any, None]:
+    """Nothing before acceptance; then the chunks of the attempt that ships, with the usage of all."""
+    chunks: list[Any] = []
+    lost: Exception | None = None
+    try:
+        async for chunk in response:
+            chunks.append(chunk)
+            _read(reading, chunk)
+    except asyncio.CancelledError:
+        flight.leave("the client went away")
+        raise
+    except Exception as error:  # noqa: BLE001 - nothing was shown, so that another attempt may still answer
+        lost = error
+        flight.fail(error, final=False)
+    else:
+        _finish(flight, reading, chunks)
+    outcome = await desk.settled(flight)
+    for chunk in _released(flight, outcome, chunks, lost):
+        yield chunk
+
+
+def _released(flight: Flight, outcome: Outcome | None, first: list[Any], lost: Exception | None) -> list[Any]:
+    if outcome is None:  # the loop broke down under `fail: open`
+        if lost is not None:
+            raise lost
+        return first
+    shipped = flight.shipped(outcome)
+    if shipped is None:
+        raise lost or refused(outcome, ended(flight, outcome))
+    if outcome.reply is not None and outcome.reply.usage == paid(outcome):
+        return list(shipped)
+    return [flight.request.wire.charged_chunk(chunk, paid(outcome)) for chunk in shipped]
+
+
+def _read(reading: Chunks, chunk: Any) -> None:
+    """Reading must never break what is streamed."""
+    try:
+        reading.add(chunk)
+    except Exception:
+        log.exception("a chunk could not be read")
+
+
+def _finish(flight: Flight, reading: Chunks, chunks: list[Any] | None) -> None:
+    try:
+        reply = reading.reply()
+    except BackendError as error:
+        flight.fail(error, final=chunks is None)
+    except Exception as error:
+        log.exception("a stream could not be read")
+        flight.fail(error, final=chunks is None)
+    else:
+        flight.give_reply(reply, chunks)

@@ -1,0 +1,22 @@
+"""The three request formats that are governed, each behind one interface.
+
+contract.py    Wire: what a format has to tell and to do
+chat.py        /v1/chat/completions
+responses.py   /v1/responses
+messages.py    /v1/messages
+sse.py         server-sent events in raw bytes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from governor_litellm.wires.chat import ChatWire
+from governor_litellm.wires.contract import Asking, Chunks, UnreadableError, Wire
+from governor_litellm.wires.messages import MessagesWire
+from governor_litellm.wires.responses import ResponsesWire
+
+WIRES: Mapping[str, Wire] = {wire.call_type: wire for wire in (ChatWire(), ResponsesWire(), MessagesWire())}
+"""By LiteLLM's call type; a call of any other type is left alone."""
+
+__all__ = ["WIRES", "Asking", "Chunks", "UnreadableError", "Wire"]

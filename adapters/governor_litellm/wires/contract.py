@@ -1,0 +1,142 @@
+"""What a request format has to tell and to do for a governed request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from governor.errors import GovernorError
+from governor.plan.dialects import Dialect
+from governor.plan.effort import allows
+from governor.records import Call, Message, Reply, Rung, Usage
+from governor_litellm.caps import Caps
+
+Fields = Mapping[str, Any]
+"""Fields of a request that change; None takes a field out."""
+
+SAMPLING = ("temperature", "top_p")
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A request as Governor sees it: chat messages and tools in OpenAI's shape, and the client's own limits."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: str | Mapping[str, Any] | None = None
+    schema: Mapping[str, Any] | None = None
+    caps: Caps = field(default_factory=Caps)
+
+
+class Chunks(Protocol):
+    """Reads one stream as it passes."""
+
+    shown: int
+    """Bytes of text and thought so far: no fewer than their tokens."""
+
+    def add(self, chunk: Any) -> None: ...
+
+    def reply(self) -> Reply:
+        """What it came to. Raises BackendReplyError if it broke off."""
+        ...
+
+
+class Wire(Protocol):
+    """One request format. Stateless; never changes what it is given."""
+
+    call_type: str
+    bucket: str
+    """Under which field the proxy keeps what it knows of a request."""
+
+    def asking(self, data: Mapping[str, Any]) -> Asking | None:
+        """None where the request is of a kind that is not governed. UnreadableError where it is none at all."""
+        ...
+
+    def fields(self, rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
+        """The fields that make a request ask this rung. PolicyError for what the dialect can't express."""
+        ...
+
+    def following(self, data: Mapping[str, Any], more: Sequence[Message], instruction: str | None) -> Fields:
+        """The conversation with messages added to its end, and an instruction to its system message."""
+        ...
+
+    def reply(self, raw: Any, call: Call, dialect: Dialect) -> Reply:
+        """Raises BackendReplyError for a response that holds no answer."""
+        ...
+
+    async def send(self, router: Any, fields: Mapping[str, Any], bucket: Mapping[str, Any]) -> Any:
+        """Send a request through LiteLLM's router, below the proxy's hooks."""
+        ...
+
+    def chunks(self, call: Call, dialect: Dialect) -> Chunks: ...
+
+    def charged(self, raw: Any, usage: Usage) -> Any:
+        """A copy of a response whose usage is this: LiteLLM's own books must see the original."""
+        ...
+
+    def charged_chunk(self, chunk: Any, usage: Usage) -> Any:
+        """The same for a chunk of a stream; a chunk without usage is given back as it is."""
+        ...
+
+    def detailed(self, raw: Any, details: Mapping[str, Any]) -> Any:
+        """A copy of a response with `governor` beside its own fields."""
+        ...
+
+
+def smallest(*limits: Any) -> int | None:
+    """The least of the positive whole numbers among these."""
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
+
+
+def cooled(rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
+    """The client's sampling is dropped where the rung's model would refuse the request for it."""
+    if allows(dialect.temperature, rung, dialect):
+        return {}
+    return {name: None for name in SAMPLING if data.get(name) not in (None, 1)}
+
+
+class UnreadableError(GovernorError):
+    """A request whose conversation is none: it can't be weighed, and no model could answer it."""
+
+
+def conversation(items: Any) -> tuple[Mapping[str, Any], ...]:
+    """The messages, or items, of a request. UnreadableError where they are none."""
+    found = mappings(items)
+    if isinstance(items, str) or not found:
+        raise UnreadableError("messages must be a list of messages")
+    for message in found:
+        if not isinstance(message.get("role", ""), str):
+            raise UnreadableError("a message's role must be text")
+        content = message.get("content")
+        if not (content is None or isinstance(content, str) or (isinstance(content, list) and _parts(content))):
+            raise UnreadableError("a message's content must be text or a list of parts")
+        if mappings(message.get("tool_calls") or ()) is None:
+            raise UnreadableError("a message's tool_calls must be a list of calls")
+    return found
+
+
+def offered(tools: Any) -> tuple[Mapping[str, Any], ...]:
+    """The tools of a request. UnreadableError where they are none."""
+    found = mappings(tools or ())
+    if found is None or isinstance(tools, str):
+        raise UnreadableError("tools must be a list of tools")
+    return found
+
+
+def _parts(content: list[Any]) -> bool:
+    return all(isinstance(part, Mapping) and isinstance(part.get("text", ""), str) for part in content)
+
+
+def mappings(items: Any) -> tuple[Mapping[str, Any], ...] | None:
+    """The items as a tuple where they are a list of mappings, else None."""
+    if isinstance(items, Sequence) and all(isinstance(item, Mapping) for item in items):
+        return tuple(items)
+    return None
+
+
+def extended(content: Any, instruction: str) -> Any:
+    """A system text, or its parts, with an instruction at the end."""
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        return [*content, {"type": "text", "text": instruction}]
+    return f"{content}\n\n{instruction}" if content else instruction

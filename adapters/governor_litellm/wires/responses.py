@@ -1,0 +1,221 @@
+"""/v1/responses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from governor.errors import BackendReplyError
+from governor.plan.dialects import Dialect
+from governor.plan.effort import merged, wire
+from governor.records import Call, Message, Reply, Rung, ToolCall, Usage
+from governor_litellm.caps import Caps
+from governor_litellm.wires.contract import Asking, Fields, conversation, cooled, mappings, offered, smallest
+
+_OWN = ("max_output_tokens", "reasoning_effort", "thinking")
+_ENDS = {"response.completed", "response.incomplete", "response.failed"}
+_TEXTS = {"input_text", "output_text", "text", "summary_text"}
+
+
+class ResponsesWire:
+    """OpenAI's Responses API. A request that runs in the background is left alone."""
+
+    call_type = "aresponses"
+    bucket = "litellm_metadata"
+
+    def asking(self, data: Mapping[str, Any]) -> Asking | None:
+        if data.get("background"):
+            return None
+        items, tools = conversation(_items(data.get("input"))), offered(data.get("tools"))
+        system = [{"role": "system", "content": data["instructions"]}] if data.get("instructions") else []
+        functions = tuple(_function(tool) for tool in tools)
+        return Asking((*system, *_messages(items)), functions, data.get("tool_choice"), _schema(data), _caps(data))
+
+    def fields(self, rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
+        params = dict(wire(rung, dialect))
+        word, extra = params.pop("reasoning_effort", None), params.pop("extra_body", {})
+        own = data.get("reasoning")
+        kept = {key: value for key, value in (own if isinstance(own, Mapping) else {}).items() if key != "effort"}
+        reasoning = {**kept, **({"effort": word} if word else {})}
+        extra = merged(data.get("extra_body") or {}, extra)
+        return {
+            **dict.fromkeys(_OWN),
+            **cooled(rung, dialect, data),
+            "max_output_tokens": params.pop("max_tokens"),
+            **params,
+            "reasoning": reasoning or None,
+            "model": rung.model,
+            **({"extra_body": extra} if extra else {}),
+        }
+
+    def following(self, data: Mapping[str, Any], more: Sequence[Message], instruction: str | None) -> Fields:
+        changed: dict[str, Any] = {}
+        if more:
+            changed["input"] = [*_items(data["input"]), *map(dict, more)]
+        if instruction:
+            told = data.get("instructions")
+            changed["instructions"] = f"{told}\n\n{instruction}" if told else instruction
+        return changed
+
+    def reply(self, raw: Any, call: Call, dialect: Dialect) -> Reply:
+        body = _plain(raw)
+        output = mappings(body.get("output"))
+        if output is None or body.get("status") == "failed":
+            raise BackendReplyError(f"{call.rung.model}: the response failed", model=call.rung.model)
+        calls = tuple(_tool_calls(output))
+        usage = _usage(body.get("usage"))
+        return Reply(
+            text="".join(_texts(output, "message", "content")),
+            thinking="".join(_texts(output, "reasoning", "summary")),
+            tool_calls=calls,
+            finish_reason=_finish(body, calls),
+            usage=usage or Usage(),
+            usage_known=usage is not None,
+            model=body.get("model") or call.rung.model,
+        )
+
+    async def send(self, router: Any, fields: Mapping[str, Any], bucket: Mapping[str, Any]) -> Any:
+        return await router.aresponses(**fields, litellm_metadata=dict(bucket))
+
+    def chunks(self, call: Call, dialect: Dialect) -> ResponsesChunks:
+        return ResponsesChunks(self, call, dialect)
+
+    def charged(self, raw: Any, usage: Usage) -> Any:
+        copy = raw.model_copy()
+        copy.usage = _counted(raw.usage, usage)
+        return copy
+
+    def charged_chunk(self, chunk: Any, usage: Usage) -> Any:
+        response = getattr(chunk, "response", None)
+        if getattr(response, "usage", None) is None:
+            return chunk
+        return chunk.model_copy(update={"response": self.charged(response, usage)})
+
+    def detailed(self, raw: Any, details: Mapping[str, Any]) -> Any:
+        copy = raw.model_copy()
+        copy.governor = dict(details)
+        return copy
+
+
+class ResponsesChunks:
+    """The events of one stream; its last one holds the whole response."""
+
+    def __init__(self, wire: ResponsesWire, call: Call, dialect: Dialect) -> None:
+        self.shown = 0
+        self._wire, self._call, self._dialect = wire, call, dialect
+        self._whole: Any = None
+
+    def add(self, chunk: Any) -> None:
+        if str(_kind(chunk)) in _ENDS:
+            self._whole = chunk.response
+        delta = getattr(chunk, "delta", None)
+        self.shown += len(delta.encode("utf-8", "surrogatepass")) if isinstance(delta, str) else 0
+
+    def reply(self) -> Reply:
+        if self._whole is None:
+            model = self._call.rung.model
+            raise BackendReplyError(f"{model}: the stream broke off before the reply was finished", model=model)
+        return self._wire.reply(self._whole, self._call, self._dialect)
+
+
+def _kind(chunk: Any) -> Any:
+    kind = getattr(chunk, "type", "")
+    return getattr(kind, "value", kind)
+
+
+def _items(given: Any) -> list[Any]:
+    if isinstance(given, str):
+        return [{"role": "user", "content": given}]
+    return list(given) if isinstance(given, Sequence) else []
+
+
+def _messages(items: Sequence[Mapping[str, Any]]) -> Iterator[Message]:
+    """The items as chat messages; those of a kind that is not known are kept as they are, to be counted."""
+    for item in items:
+        match item.get("type", "message"):
+            case "message":
+                yield {**item, "content": _parts(item.get("content"))}
+            case "function_call":
+                function = {"name": item.get("name"), "arguments": item.get("arguments")}
+                call = {"id": item.get("call_id"), "type": "function", "function": function}
+                yield {"role": "assistant", "content": None, "tool_calls": [call]}
+            case "function_call_output":
+                yield {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")}
+            case _:
+                yield {"role": "assistant", **item}
+
+
+def _parts(content: Any) -> Any:
+    """Text parts under the name that chat gives them; all others count as media."""
+    parts = mappings(content)
+    if isinstance(content, str) or parts is None:
+        return content
+    return [{**part, "type": "text"} if part.get("type") in _TEXTS else part for part in parts]
+
+
+def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    if tool.get("type") != "function" or "function" in tool:
+        return tool
+    return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
+
+
+def _schema(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    text = data.get("text")
+    stated = text.get("format") if isinstance(text, Mapping) else None
+    schema = stated.get("schema") if isinstance(stated, Mapping) and stated.get("type") == "json_schema" else None
+    return schema if isinstance(schema, Mapping) else None
+
+
+def _caps(data: Mapping[str, Any]) -> Caps:
+    reasoning = data.get("reasoning")
+    word = reasoning.get("effort") if isinstance(reasoning, Mapping) else None
+    return Caps(smallest(data.get("max_output_tokens")), word if isinstance(word, str) else None)
+
+
+def _plain(raw: Any) -> Mapping[str, Any]:
+    """A response as JSON would hold it."""
+    dumped: Mapping[str, Any] = raw if isinstance(raw, Mapping) else raw.model_dump()
+    return dumped
+
+
+def _texts(output: Sequence[Mapping[str, Any]], kind: str, field: str) -> Iterator[str]:
+    for item in output:
+        if item.get("type") == kind:
+            yield from (part.get("text") or "" for part in mappings(item.get(field) or ()) or ())
+
+
+def _tool_calls(output: Sequence[Mapping[str, Any]]) -> Iterator[ToolCall]:
+    for item in output:
+        if item.get("type") == "function_call":
+            yield ToolCall(
+                id=item.get("call_id") or "", name=item.get("name") or "", arguments=item.get("arguments") or ""
+            )
+
+
+def _finish(body: Mapping[str, Any], calls: Sequence[ToolCall]) -> str:
+    if body.get("status") == "incomplete":
+        why = (body.get("incomplete_details") or {}).get("reason") or ""
+        return {"max_output_tokens": "length", "content_filter": "content_filter"}.get(why, why or "length")
+    return "tool_calls" if calls else "stop"
+
+
+def _usage(told: Any) -> Usage | None:
+    if not isinstance(told, Mapping) or not (told.get("input_tokens") or told.get("output_tokens")):
+        return None
+    return Usage(
+        told.get("input_tokens") or 0,
+        told.get("output_tokens") or 0,
+        (told.get("output_tokens_details") or {}).get("reasoning_tokens") or 0,
+        (told.get("input_tokens_details") or {}).get("cached_tokens") or 0,
+    )
+
+
+def _counted(known: Any, usage: Usage) -> Any:
+    copy = known.model_copy(deep=True)
+    copy.input_tokens, copy.output_tokens = usage.input_tokens, usage.output_tokens
+    copy.total_tokens = usage.total_tokens
+    if copy.output_tokens_details is not None:
+        copy.output_tokens_details.reasoning_tokens = usage.thinking_tokens
+    if copy.input_tokens_details is not None:
+        copy.input_tokens_details.cached_tokens = usage.cached_tokens
+    return copy

@@ -1,0 +1,99 @@
+"""The client of benchmarks.proxy: kept-alive HTTP/1.1 over bare sockets, so that it takes little of the processor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from itertools import repeat
+
+from benchmarks.proxy_servers import KEY
+
+MESSAGES = [
+    {"role": "system", "content": "You answer questions about the works of an English author. " * 12},
+    {"role": "user", "content": "Who asks the question, and who is to give the answer? " * 6},
+    {"role": "assistant", "content": "A race of beings asks, and a computer is to answer. " * 6},
+    {"role": "user", "content": "What is the answer, and what was the question? " * 6},
+]
+
+
+class RefusedError(Exception):
+    """A proxy answered with anything but a 200."""
+
+
+class Connection:
+    """One kept-alive connection to a proxy."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def to(cls, port: int) -> Connection:
+        """Open one."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def ask(self) -> float:
+        """Seconds from the request's first byte to the answer's last. Raises RefusedError."""
+        began = time.perf_counter()
+        self._writer.write(REQUEST)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        body = await self._reader.readexactly(length_of(head))
+        took = time.perf_counter() - began
+        if not head.startswith(b"HTTP/1.1 200 "):
+            raise RefusedError(body.decode(errors="replace")[:500])
+        return took
+
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
+
+
+def length_of(head: bytes) -> int:
+    """The body's length, which every proxy states."""
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            return int(line.partition(b":")[2])
+    raise RefusedError(f"no content-length in {head!r}")
+
+
+def _request() -> bytes:
+    body = json.dumps({"model": "small", "messages": MESSAGES, "max_tokens": 800}).encode()
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+        f"authorization: Bearer {KEY}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+REQUEST = _request()
+
+
+async def taking_turns(ports: Sequence[int], rounds: int) -> list[list[float]]:
+    """Seconds of each proxy's requests, one at a time: one to each proxy in turn, another one first each round."""
+    connections = [await Connection.to(port) for port in ports]
+    seconds: list[list[float]] = [[] for _ in ports]
+    for number in range(rounds):
+        for offset in range(len(ports)):
+            at = (number + offset) % len(ports)
+            seconds[at].append(await connections[at].ask())
+    for connection in connections:
+        connection.close()
+    return seconds
+
+
+async def at_once(port: int, requests: int, concurrency: int) -> float:
+    """Requests a second of one proxy with so many on their way."""
+    connections = [await Connection.to(port) for _ in range(concurrency)]
+    todo = repeat(None, requests)
+
+    async def work(connection: Connection) -> None:
+        for _ in todo:
+            await connection.ask()
+
+    began = time.perf_counter()
+    await asyncio.gather(*map(work, connections))
+    took = time.perf_counter() - began
+    for connection in connections:
+        connection.close()
+    return requests / took

@@ -1,0 +1,105 @@
+"""What LiteLLM itself logs and books, and what Governor writes down."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.governor_litellm.proxy_app import ProxyUnderTest
+from tests.governor_litellm.upstream import WEAK
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+VERIFIED = "verify: {regex: '42'}\nbudget: {app: {per: total, usd: 1}}\n"
+
+
+class Logged:
+    """The calls that LiteLLM logged as successful."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+
+    async def of(self, number: int) -> list[tuple[str, int, str]]:
+        """Model, tokens and key of each, once so many were logged; a little longer, so that more would show."""
+        for _ in range(250):
+            if len(self._routed()) >= number:
+                break
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.2)
+        return self._routed()
+
+    def _routed(self) -> list[tuple[str, int, str]]:
+        """Those of the proxy: LiteLLM logs late, and other tests of this process use it as a library."""
+        routed = [one for one in self.calls if one["model_group"]]
+        return [(one["model_group"], one["total_tokens"], one["metadata"]["user_api_key_hash"]) for one in routed]
+
+
+@pytest.fixture
+def logged() -> Iterator[Logged]:
+    import litellm
+    from litellm.integrations.custom_logger import CustomLogger
+
+    seen = Logged()
+
+    class Listener(CustomLogger):  # type: ignore[misc]  # mypy is told to skip litellm: too large to follow
+        async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+            seen.calls.append(kwargs["standard_logging_object"])
+
+    listener = Listener()
+    litellm.logging_callback_manager.add_litellm_callback(listener)
+    yield seen
+    for callbacks in (litellm.callbacks, litellm._async_success_callback, litellm.success_callback):
+        callbacks[:] = [one for one in callbacks if one is not listener]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_litellm_logs_every_attempt_once_at_its_own_price(
+    proxy: ProxyUnderTest, logged: Logged, stream: bool
+) -> None:
+    proxy.default(proxy.policy(VERIFIED))
+    answered = await proxy.chat(stream=stream)
+    assert answered.status_code == 200
+    calls = await logged.of(2)
+    assert sorted(call[:2] for call in calls) == [("large", 50), ("small", 30)]
+    assert len({key for _, _, key in calls}) == 1, "all on the client's key"
+
+
+async def test_a_stream_that_may_pass_is_not_verified(proxy: ProxyUnderTest) -> None:
+    proxy.default(proxy.policy(VERIFIED))
+    desk = proxy.governor.desk
+    before = desk.settings
+    desk.settings = replace(before, stream="pass")
+    answered = await proxy.chat(stream=True)
+    desk.settings = before
+    assert [word in answered.text for word in ("41", "42")] == [True, False]
+    assert len(proxy.upstream.seen) == 1
+
+
+async def test_records_hold_decisions_and_no_text_or_key(proxy: ProxyUnderTest, tmp_path: Path) -> None:
+    desk = proxy.governor.desk
+    before = desk.settings
+    desk.settings = replace(before, records=tmp_path / "records")
+    app = proxy.policy(VERIFIED)
+    proxy.default(app)
+    desk.settings = replace(desk.settings, records=None)
+    await proxy.chat("sk-none", messages=[{"role": "user", "content": "my secret is hunter2\r\nx-evil: 1"}])
+    text = (tmp_path / "records" / f"{app}.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert len(rows) >= 3, "two attempts and an outcome"
+    for secret in ("hunter2", "sk-none", WEAK, "x-evil"):
+        assert secret not in text
+
+
+async def test_retries_of_litellm_are_counted_once(proxy: ProxyUnderTest) -> None:
+    app = proxy.policy("budget: {app: {per: total, calls: 50}}\n")
+    proxy.default(app)
+    answered = await proxy.chat(num_retries=1, messages=[{"role": "user", "content": "fail500"}])
+    assert answered.status_code == 500
+    assert len(proxy.upstream.seen) >= 2
+    await proxy.idle()
+    assert proxy.balance(f"app:{app}").spent.calls == 1

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from governor.facade import Governor
+from governor.ledger import open_ledger
+from governor.policy import Policy
+from governor.records import Amount
+from governor_litellm.models import ProxyModels, RouterBackend
+from governor_litellm.policies import Ledgers, PolicyFolder
+
+MODELS = ProxyModels(lambda: None)
+RUNGS = "ladder: [{id: a, model: m}]\n"
+
+
+class Closing(Governor):
+    closings = 0
+
+    def close(self) -> None:
+        self.closings += 1
+        super().close()
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / f"{name}.yaml").write_text(f"version: 1\nledger: memory://\n{RUNGS}{text}\n")
+
+
+@pytest.fixture
+def ledgers() -> Iterator[Ledgers]:
+    opened = Ledgers(open_ledger)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def policies(tmp_path: Path, ledgers: Ledgers) -> PolicyFolder:
+    def make(policy: Policy) -> Governor:
+        ledger = ledgers.of(policy.ledger or "memory://")
+        return Closing(policy, backend=RouterBackend(MODELS, policy), ledger=ledger, owns_ledger=False)
+
+    return PolicyFolder(tmp_path, make, MODELS.checks)
+
+
+def look(policies: PolicyFolder) -> None:
+    """Twice: a file counts once it has looked the same twice."""
+    policies.look()
+    policies.look()
+
+
+def test_new_changed_and_removed_files_count_from_the_next_look(policies: PolicyFolder) -> None:
+    look(policies)
+    assert dict(policies.served) == {}
+    write(policies.folder, "a", "app: a")
+    look(policies)
+    before = policies.served["a"]
+    look(policies)
+    assert policies.served["a"] is before, "the same content is the same governor"
+    write(policies.folder, "a", "app: a\ndial: 0.9")
+    look(policies)
+    assert policies.served["a"].policy.dial == 0.9
+    assert policies.served["a"] is not before
+    (policies.folder / "a.yaml").unlink()
+    look(policies)
+    assert dict(policies.served) == {}
+
+
+def test_a_replaced_governor_is_closed_behind_its_last_flight(policies: PolicyFolder, ledgers: Ledgers) -> None:
+    write(policies.folder, "a", "app: a")
+    look(policies)
+    served = policies.enter("a")
+    assert served is not None
+    governor = served.governor
+    assert isinstance(governor, Closing)
+    write(policies.folder, "a", "app: a\ndial: 0.9")
+    look(policies)
+    assert governor.closings == 0
+    policies.leave(served)
+    assert governor.closings == 1
+    ledgers.of("memory://").reserve("k", Amount(calls=1), ())  # the shared ledger is open still
+
+
+def test_an_invalid_file_keeps_the_last_good_one_and_is_told_once(
+    policies: PolicyFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(policies.folder, "a", "app: a")
+    look(policies)
+    good = policies.served["a"]
+    with caplog.at_level(logging.ERROR, "governor.proxy"):
+        write(policies.folder, "a", "app: a\ndail: 0.9")
+        for _ in range(3):
+            look(policies)
+    assert policies.served["a"] is good
+    assert "a.yaml:5:1" in policies.errors["a.yaml"]
+    assert len(caplog.records) == 1
+    write(policies.folder, "a", "app: a\ndial: 0.9")
+    look(policies)
+    assert dict(policies.errors) == {}
+    assert policies.served["a"] is not good
+
+
+def test_a_file_that_never_was_good_serves_nobody_until_it_is(policies: PolicyFolder) -> None:
+    (policies.folder / "a.yaml").write_text("nonsense")
+    look(policies)
+    assert dict(policies.served) == {}
+    assert "a.yaml" in policies.errors
+    write(policies.folder, "a", "app: a")
+    look(policies)
+    assert set(policies.served) == {"a"}
+    assert dict(policies.errors) == {}
+
+
+def test_two_files_for_one_application_are_a_mistake(policies: PolicyFolder, caplog: pytest.LogCaptureFixture) -> None:
+    write(policies.folder, "a", "app: x\ndial: 0.1")
+    write(policies.folder, "b", "app: x\ndial: 0.9")
+    with caplog.at_level(logging.ERROR, "governor.proxy"):
+        for _ in range(3):
+            look(policies)
+    assert policies.served["x"].policy.dial == 0.1
+    assert "has a policy already, in a.yaml" in policies.errors["b.yaml"]
+    assert len(caplog.records) == 1
+
+
+def test_a_store_that_can_not_be_opened_is_told(policies: PolicyFolder, caplog: pytest.LogCaptureFixture) -> None:
+    text = f"version: 1\napp: a\nledger: nosuch://x\n{RUNGS}"
+    (policies.folder / "a.yaml").write_text(text)
+    with caplog.at_level(logging.ERROR):
+        look(policies)
+        look(policies)
+    assert dict(policies.served) == {}
+    assert "nosuch" in policies.errors["a.yaml"]
+    assert (len(caplog.records), policies.failed, policies.loaded) == (1, 1, 0), "it is told once"
+
+
+def test_ledgers_are_shared_by_uri(ledgers: Ledgers) -> None:
+    assert ledgers.of("memory://") is ledgers.of("memory://")
+    assert set(ledgers.opened) == {"memory://"}

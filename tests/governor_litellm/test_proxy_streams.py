@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from governor_litellm.proxy import serving_router
+from tests.governor_litellm.proxy_app import ASK, ProxyUnderTest
+from tests.governor_litellm.upstream import STRONG, WEAK
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+WIRES = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
+VERIFIED = "verify: {regex: '42'}\nbudget: {app: {per: total, usd: 1}}\n"
+COUNTED = "budget: {app: {per: total, usd: 1}}\n"
+
+
+def body(path: str, text: str = "What is it?", **more: Any) -> dict[str, Any]:
+    asked = {"model": "small", "stream": True, **more}
+    if path.endswith("responses"):
+        return {**asked, "input": text}
+    if path.endswith("messages"):
+        asked = {"max_tokens": 4000, "model": "claude", **asked} | {"model": more.get("model", "claude")}
+    return {**asked, "messages": [{"role": "user", "content": text}]}
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def said(path: str, text: str) -> str:
+    found = events(text)
+    if path.endswith("responses"):
+        return "".join(one["delta"] for one in found if one["type"] == "response.output_text.delta").strip()
+    if path.endswith("messages"):
+        return "".join(one["delta"].get("text", "") for one in found if one["type"] == "content_block_delta").strip()
+    return "".join(one["choices"][0]["delta"].get("content") or "" for one in found if one["choices"]).strip()
+
+
+LADDERS = {
+    "/v1/chat/completions": ("small", "large"),
+    "/v1/responses": ("small", "large"),
+    "/v1/messages": ("claude", "opus"),
+}
+
+
+def ladder(path: str) -> str:
+    weak, strong = LADDERS[path]
+    return (
+        f"ladder:\n  - {{id: weak, model: {weak}, answer_tokens: 100, timeout: 20, price: {{input: 1, output: 2}}}}\n"
+        f"  - {{id: strong, model: {strong}, answer_tokens: 200, timeout: 20, price: {{input: 5, output: 10}}}}\n"
+    )
+
+
+@pytest.mark.parametrize("path", WIRES)
+async def test_a_stream_without_a_verifier_passes_as_it_is(proxy: ProxyUnderTest, path: str) -> None:
+    model = LADDERS[path][0]
+    bare = await proxy.post(path, body(path, model=model))
+    app = proxy.policy(COUNTED, ladder=ladder(path).splitlines(keepends=True)[0] + ladder(path).splitlines()[1] + "\n")
+    proxy.default(app)
+    answered = await proxy.post(path, body(path, model=model))
+    assert answered.status_code == 200, answered.text
+    assert said(path, answered.text) == said(path, bare.text) == WEAK
+    assert len(events(answered.text)) == len(events(bare.text))
+    spent = proxy.balance(f"app:{app}").spent
+    assert (spent.tokens, spent.calls) == (30, 1), "booked from the stream's last chunk"
+    assert answered.headers["x-governor-status"] == "streaming"
+
+
+@pytest.mark.parametrize("path", WIRES)
+async def test_a_rejected_stream_is_never_seen(proxy: ProxyUnderTest, path: str) -> None:
+    app = proxy.policy(VERIFIED, ladder=ladder(path))
+    proxy.default(app)
+    answered = await proxy.post(path, body(path, model=LADDERS[path][0]))
+    assert answered.status_code == 200, answered.text
+    assert said(path, answered.text) == STRONG
+    assert "41" not in said(path, answered.text)
+    assert len(proxy.upstream.seen) == 2
+    assert proxy.balance(f"app:{app}").spent.calls == 2
+    kinds = [one.get("type") for one in events(answered.text)]
+    if path.endswith("messages"):
+        assert (kinds[0], kinds[-1]) == ("message_start", "message_stop")
+    elif path.endswith("responses"):
+        assert kinds[-1] == "response.completed"
+        assert events(answered.text)[-1]["response"]["usage"]["output_tokens"] == 40
+    else:
+        assert [one["choices"][0].get("finish_reason") for one in events(answered.text)][-1] == "stop"
+
+
+async def test_the_usage_of_a_held_stream_is_that_of_all_attempts(proxy: ProxyUnderTest) -> None:
+    proxy.default(proxy.policy(VERIFIED))
+    answered = await proxy.chat(stream=True, stream_options={"include_usage": True})
+    told = [one["usage"] for one in events(answered.text) if one.get("usage")]
+    assert [(one["prompt_tokens"], one["completion_tokens"], one["total_tokens"]) for one in told] == [(40, 40, 80)]
+
+
+async def test_an_accepted_stream_is_released_as_it_was(proxy: ProxyUnderTest) -> None:
+    bare = await proxy.chat(stream=True, model="large")
+    proxy.default(proxy.policy(VERIFIED))
+    answered = await proxy.chat(stream=True, messages=[*ASK, {"role": "user", "content": "x"}], model="large")
+    assert said("chat", answered.text) == said("chat", bare.text) == STRONG
+
+
+async def test_tool_calls_stream(proxy: ProxyUnderTest) -> None:
+    proxy.default(proxy.policy(VERIFIED.replace("regex: '42'", "regex: '.*'")))
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+    asked = [{"role": "user", "content": "usetool"}]
+    answered = await proxy.chat(stream=True, messages=asked, tools=[tool])
+    calls = [
+        call
+        for one in events(answered.text)
+        if one["choices"]
+        for call in one["choices"][0]["delta"].get("tool_calls") or ()
+    ]
+    assert [(call["function"]["name"], call["function"]["arguments"]) for call in calls] == [
+        ("weather", '{"city": "Oslo"}')
+    ]
+
+
+async def test_a_held_stream_that_breaks_off_is_mended(proxy: ProxyUnderTest) -> None:
+    app = proxy.policy(VERIFIED)
+    proxy.default(app)
+    answered = await proxy.chat(stream=True, messages=[{"role": "user", "content": "cut onlyweak"}])
+    assert said("chat", answered.text) == STRONG
+    await proxy.idle()
+    assert proxy.balance(f"app:{app}").reserved.calls == 0
+
+
+async def test_a_shown_stream_that_breaks_off_is_settled(proxy: ProxyUnderTest) -> None:
+    app = proxy.policy(COUNTED)
+    proxy.default(app)
+    answered = await proxy.chat(stream=True, messages=[{"role": "user", "content": "cut"}])
+    assert answered.status_code in (200, 500, 503)
+    await proxy.idle()
+    balance = proxy.balance(f"app:{app}")
+    assert (balance.spent.calls, balance.reserved.calls) == (1, 0)
+    assert len(proxy.upstream.seen) == 1, "text that was shown can't be taken back"
+
+
+async def test_a_reader_that_goes_away_is_booked_for_what_it_saw(proxy: ProxyUnderTest) -> None:
+    """Through the router and the hook itself: an ASGI transport gives a response only once it is whole."""
+    app = proxy.policy(COUNTED)
+    proxy.default(app)
+    data = _arrived("slow")
+    hook = proxy.governor
+    await hook.async_pre_call_hook(_Nobody(), None, data, "acompletion")
+    kwargs = {key: data[key] for key in ("model", "messages", "max_tokens", "metadata")}
+    response = await serving_router().acompletion(**kwargs, stream=True, stream_options={"include_usage": True})
+    seen = 0
+    async with aclosing(hook.async_post_call_streaming_iterator_hook(_Nobody(), response, data)) as stream:
+        async for _ in stream:
+            seen += 1
+            if seen == 8:
+                break
+    await response.aclose()  # as the proxy does when its reader is gone
+    await proxy.idle()
+    balance = proxy.balance(f"app:{app}")
+    assert balance.reserved.calls == 0
+    assert balance.spent.calls == 1
+    assert 0 < balance.spent.answer < 100, "what was streamed, in bytes, and not the whole bound"
+    for _ in range(100):
+        if proxy.upstream.cut_off:
+            break
+        await asyncio.sleep(0.02)
+    assert proxy.upstream.cut_off == 1, "the upstream request was ended"
+
+
+async def test_a_request_that_gets_lost_is_settled_and_said(proxy: ProxyUnderTest) -> None:
+    app = proxy.policy(COUNTED)
+    proxy.default(app)
+    data = _arrived("x") | {"litellm_logging_obj": _Nobody()}
+    before = proxy.governor.watch.missed["async_post_call_success_hook"]
+    await proxy.governor.async_pre_call_hook(_Nobody(), None, data, "acompletion")
+    assert proxy.balance(f"app:{app}").reserved.calls == 1
+    data.clear()
+    await proxy.idle()
+    assert proxy.balance(f"app:{app}").reserved.calls == 0
+    assert proxy.governor.watch.missed["async_post_call_success_hook"] == before + 1
+    proxy.governor.watch.missed.clear()
+
+
+async def test_concurrent_requests_never_pass_a_limit(proxy: ProxyUnderTest) -> None:
+    app = proxy.policy("budget: {app: {per: total, calls: 7}}\n")
+    proxy.default(app)
+    answers = await asyncio.gather(*(proxy.chat(stream=number % 2 == 0) for number in range(24)))
+    await proxy.idle()
+    served = [answer for answer in answers if answer.status_code == 200]
+    assert {answer.status_code for answer in answers} <= {200, 402, 429}
+    assert len(served) == len(proxy.upstream.seen) == proxy.balance(f"app:{app}").spent.calls == 7
+    for answer in answers:
+        assert answer.status_code != 429 or int(answer.headers["retry-after"]) > 0
+
+
+def _arrived(text: str) -> dict[str, Any]:
+    """What the proxy hands to its hooks."""
+    asked = {"model": "small", "messages": [{"role": "user", "content": text}], "stream": True}
+    url = "http://proxy/v1/chat/completions"
+    return {**asked, "metadata": {}, "proxy_server_request": {"url": url, "headers": {}, "body": dict(asked)}}
+
+
+class _Nobody:
+    """A key that is bound to nothing."""

@@ -1,0 +1,297 @@
+"""A deterministic model server for three request formats: what it answers depends on the request alone."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+WEAK, STRONG = "41 is it", "42 is it"
+
+
+def texts(body: Mapping[str, Any]) -> str:
+    return json.dumps([body.get(name) for name in ("messages", "input", "system", "instructions")])
+
+
+def answer(body: Mapping[str, Any]) -> str:
+    """A large model, or a small one that thinks hard, is right; what is asked to is repeated."""
+    effort = str(body.get("reasoning_effort") or (body.get("reasoning") or {}).get("effort"))
+    strong = "large" in str(body.get("model")) or "opus" in str(body.get("model")) or effort == "high"
+    return STRONG if strong else WEAK
+
+
+def usage(body: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Input, output and thinking tokens."""
+    return 20, 30 if "large" in str(body.get("model")) else 10, 4
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+class Upstream:
+    """Words in the request make it misbehave: fail500, fail400, fail429, hang, cut, slow, usetool, nousage."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.cut_off = 0
+        """Streams whose reader went away."""
+        self.closing = threading.Event()
+        self._server = _Server(("127.0.0.1", 0), type("_Bound", (_Handler,), {"upstream": self}))
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def reset(self) -> None:
+        self.seen.clear()
+        self.paths.clear()
+        self.cut_off = 0
+
+    def close(self) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def __enter__(self) -> Upstream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def whole(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    if path.endswith("/responses"):
+        return _response(body)
+    return _message(body) if path.endswith("/messages") else _chat(body)
+
+
+def _chat(body: Mapping[str, Any]) -> dict[str, Any]:
+    given, made, thought = usage(body)
+    message: dict[str, Any] = {"role": "assistant", "content": answer(body)}
+    finish = "stop"
+    if body.get("tools") and "usetool" in texts(body):
+        name = body["tools"][0]["function"]["name"]
+        message |= {"content": None, "tool_calls": [_tool(name)]}
+        finish = "tool_calls"
+    choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": finish}
+    if body.get("logprobs"):
+        choice["logprobs"] = {"content": [{"token": "4", "logprob": -0.1, "bytes": [52], "top_logprobs": []}]}
+    choices = [{**choice, "index": index} for index in range(body.get("n") or 1)]
+    counts = {
+        "prompt_tokens": given,
+        "completion_tokens": made,
+        "total_tokens": given + made,
+        "completion_tokens_details": {"reasoning_tokens": thought},
+        "prompt_tokens_details": {"cached_tokens": 2},
+    }
+    base = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body.get("model")}
+    return {**base, "choices": choices, **({} if "nousage" in texts(body) else {"usage": counts})}
+
+
+def _tool(name: str) -> dict[str, Any]:
+    return {"id": "call_1", "type": "function", "function": {"name": name, "arguments": '{"city": "Oslo"}'}}
+
+
+def _response(body: Mapping[str, Any]) -> dict[str, Any]:
+    given, made, thought = usage(body)
+    part = {"type": "output_text", "text": answer(body), "annotations": []}
+    output: list[dict[str, Any]] = [
+        {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]}
+    ]
+    if body.get("tools") and "usetool" in texts(body):
+        call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": body["tools"][0]["name"]}
+        output = [{**call, "arguments": '{"city": "Oslo"}', "status": "completed"}]
+    return {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "status": "completed",
+        "model": body.get("model"),
+        "output": output,
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "metadata": {},
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "usage": {
+            "input_tokens": given,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": made,
+            "output_tokens_details": {"reasoning_tokens": thought},
+            "total_tokens": given + made,
+        },
+    }
+
+
+def _message(body: Mapping[str, Any]) -> dict[str, Any]:
+    given, made, _ = usage(body)
+    content: list[dict[str, Any]] = [{"type": "text", "text": answer(body)}]
+    stop = "end_turn"
+    if body.get("tools") and "usetool" in texts(body):
+        content = [{"type": "tool_use", "id": "toolu_1", "name": body["tools"][0]["name"], "input": {"city": "Oslo"}}]
+        stop = "tool_use"
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": body.get("model"),
+        "content": content,
+        "stop_reason": stop,
+        "stop_sequence": None,
+        "usage": {"input_tokens": given, "output_tokens": made},
+    }
+
+
+def pieces(path: str, body: Mapping[str, Any]) -> Iterator[str]:
+    """The events of a stream."""
+    if path.endswith("/responses"):
+        yield from _response_events(body)
+    elif path.endswith("/messages"):
+        yield from _message_events(body)
+    else:
+        yield from _chat_events(body)
+
+
+def _words(text: str) -> list[str]:
+    return [word + " " for word in text.split()]
+
+
+def _chat_events(body: Mapping[str, Any]) -> Iterator[str]:
+    held = _chat(body)
+    base = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body.get("model")}
+    choice = held["choices"][0]
+
+    def event(delta: Mapping[str, Any], finish: str | None = None) -> str:
+        told = {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+        return f"data: {json.dumps(told)}\n\n"
+
+    yield event({"role": "assistant", "content": ""})
+    for call in choice["message"].get("tool_calls") or ():
+        yield event({"tool_calls": [{"index": 0, **call}]})
+    for word in _words(choice["message"]["content"] or ""):
+        yield event({"content": word})
+    for number in range(50 if "slow" in texts(body) else 0):
+        yield event({"content": f"w{number} "})
+    yield event({}, choice["finish_reason"])
+    if (body.get("stream_options") or {}).get("include_usage") and "usage" in held:
+        yield f"data: {json.dumps({**base, 'choices': [], 'usage': held['usage']})}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+def _named(kind: str, **fields: Any) -> str:
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n"
+
+
+def _response_events(body: Mapping[str, Any]) -> Iterator[str]:
+    held = _response(body)
+    yield _named("response.created", response={**held, "status": "in_progress", "output": [], "usage": None})
+    item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "in_progress", "content": []}
+    place = {"output_index": 0, "item_id": "msg_1", "content_index": 0}
+    yield _named("response.output_item.added", output_index=0, item=item)
+    part = {"type": "output_text", "text": "", "annotations": []}
+    yield _named("response.content_part.added", **place, part=part)
+    for word in _words(answer(body)):
+        yield _named("response.output_text.delta", **place, delta=word)
+    yield _named("response.output_text.done", **place, text=answer(body))
+    yield _named("response.completed", response=held)
+
+
+def _message_events(body: Mapping[str, Any]) -> Iterator[str]:
+    held = _message(body)
+    yield _named("message_start", message={**held, "content": [], "stop_reason": None})
+    block = held["content"][0]
+    if block["type"] == "tool_use":
+        yield _named("content_block_start", index=0, content_block={**block, "input": {}})
+        delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
+        yield _named("content_block_delta", index=0, delta=delta)
+    else:
+        yield _named("content_block_start", index=0, content_block={"type": "text", "text": ""})
+        for word in _words(block["text"]):
+            yield _named("content_block_delta", index=0, delta={"type": "text_delta", "text": word})
+    yield _named("content_block_stop", index=0)
+    told = {"stop_reason": held["stop_reason"], "stop_sequence": None}
+    yield _named("message_delta", delta=told, usage={"output_tokens": held["usage"]["output_tokens"]})
+    yield _named("message_stop")
+
+
+def _spared(body: Mapping[str, Any]) -> bool:
+    """Whether only the weak model is to fail, and this is the other one."""
+    return "onlyweak" in texts(body) and "large" in str(body.get("model"))
+
+
+def _failure(body: Mapping[str, Any]) -> int | None:
+    asked = (status for status in (400, 429, 500) if f"fail{status}" in texts(body))
+    return None if _spared(body) else next(asked, None)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    upstream: Upstream  # of the subclass that each server makes
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
+        path = self.path.partition("?")[0]
+        self.upstream.seen.append(body)
+        self.upstream.paths.append(path)
+        self.close_connection = True
+        said = texts(body)
+        status = _failure(body)
+        if status:
+            self._json({"error": {"message": "no", "type": "t", "code": str(status)}}, status)
+            return
+        if "hang" in said and self.upstream.closing.wait(3.0):
+            return
+        if body.get("stream"):
+            self._stream(path, body)
+        else:
+            self._json(whole(path, body))
+
+    def _json(self, value: Mapping[str, Any], status: int = 200) -> None:
+        raw = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("connection", "close")  # a client that keeps it would find it closed
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def _stream(self, path: str, body: Mapping[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("connection", "close")  # a client that keeps it would find it closed
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        try:
+            self._send(path, body)
+        except OSError:
+            self.upstream.cut_off += 1
+
+    def _send(self, path: str, body: Mapping[str, Any]) -> None:
+        said = texts(body)
+        for number, piece in enumerate(pieces(path, body)):
+            if "cut" in said and number == 3 and not _spared(body):
+                return
+            raw = piece.encode()
+            self.wfile.write(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")
+            self.wfile.flush()
+            if "slow" in said:
+                time.sleep(0.02)
+        self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Keep the test output clean."""
