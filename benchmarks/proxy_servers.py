@@ -34,13 +34,14 @@ VERIFY = "verify: {regex: '42'}\n"
 BARE, MEMORY, SQLITE, VERIFIED = "bare", "memory", "SQLite", "SQLite, verified"
 PROXIES = (BARE, MEMORY, SQLITE, VERIFIED)
 START_SECONDS = 180.0
+_UPSTREAM = "import asyncio; from benchmarks.proxy_upstream import serve; asyncio.run(serve())"
 
 
 @contextmanager
 def proxies(folder: Path) -> Generator[Mapping[str, int], None, None]:
     """Ports of the proxies by name, all of them warm in memory and idle."""
     with ExitStack() as servers:
-        upstream = servers.enter_context(_process([sys.executable, "-m", "benchmarks.proxy_upstream"], {}, None))
+        upstream = servers.enter_context(_process([sys.executable, "-c", _UPSTREAM], {}, None))
         assert upstream.stdout is not None
         config = folder / "litellm.yaml"
         config.write_text(CONFIG.format(port=int(upstream.stdout.readline())))

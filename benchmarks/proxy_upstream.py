@@ -48,12 +48,8 @@ def request_end(data: bytes) -> int | None:
     return end if len(data) >= end else None
 
 
-async def main() -> None:
-    """Serve until killed."""
+async def serve() -> None:
+    """Serves until killed, and says at which port."""
     server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
-
-
-if __name__ == "__main__":
-    asyncio.run(main())
