@@ -100,7 +100,7 @@ class Batch:
         self._ring = drafts + 2
         self._table = made(vocabulary.table)
         self._rows = Rows(*(made(getattr(fresh(slots), one.name)) for one in fields(Rows)))
-        self._limits = made(np.zeros((slots, width(Limits))))
+        self._limits = made(np.repeat(limits_of(Stops())[None, :], slots, axis=0))
         self._script = made(np.zeros((slots, width(Script))))
         self._words = made(np.zeros((slots, _WORDS, LONGEST), dtype=np.int64))
         self._lengths = made(np.zeros((slots, _WORDS)))

@@ -64,7 +64,7 @@ class Request:
     seed: int
     prompt: tuple[int, ...]
     stops: Stops | None
-    max_tokens: int = 60
+    max_tokens: int = 120
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Of the token after `tokens`."""
