@@ -1,8 +1,8 @@
 """A backend whose replies are watched while they stream, and ended where a rung's stop rules say so.
 
-Every call of a rung with `stops` is read as a stream, a blocking one too. A reply that is ended early says by which rule
-(`Reply.stopped`): one that is sure or over its budget counts as cut, so that it may be gone on from; one that is stuck
-is never trusted.
+Every call of a rung with `stops` is read as a stream, a blocking one too. A reply that is ended early says by which
+rule (`Reply.stopped`): one that is sure or over its budget counts as cut, so that it may be gone on from; one that is
+stuck is never trusted.
 """
 
 from __future__ import annotations

@@ -52,7 +52,9 @@ def looping(words: int = 3000) -> Reply:
     return Reply(text="17", thinking=(LOOP * words)[: words * 5].strip(), usage=Usage(20, words))
 
 
-def governed(script: Any, *, counted: tuple[str, ...] = (), continues: tuple[str, ...] = (), **keys: Any) -> tuple[Governor, Thinking]:
+def governed(
+    script: Any, *, counted: tuple[str, ...] = (), continues: tuple[str, ...] = (), **keys: Any
+) -> tuple[Governor, Thinking]:
     backend = Thinking(script, counted=counted, continues=continues)
     policy = policy_from({"version": 1, "app": "test", "dial": 0.9, "ladder": LADDER, **keys})
     return Governor(policy, backend=backend, ledger=open_ledger("memory://")), backend

@@ -1,1 +1,1 @@
-"""vLLM: what a rung becomes on its wire, and the stop rules inside the engine. Only `processor` needs torch and vllm."""
+"""vLLM: what a rung becomes on its wire, and stop rules inside the engine. Only `processor` and `logits` need torch."""

@@ -136,8 +136,8 @@ class Batch:
     def begin(self, slot: int, tokens: Array, prompt: int, tail: Sequence[int] = ()) -> None:
         """All `tokens` (length,) that stand already, the first `prompt` of them the prompt's.
 
-        Where a thought, a tool call or a fence is open is found again from the tokens, and from `tail`, the last of those
-        that were generated, in which words of ours the request was interrupted. The confidence rules begin with an
+        What is open (a thought, a tool call, a fence) is found again from the tokens, and from `tail`, the last ones
+        that were generated, amidst which words of ours the request was interrupted. Confidence rules begin with an
         empty window.
         """
         xp, at = self.xp, self._made(np.array([slot]))
@@ -230,17 +230,13 @@ class Batch:
         xp, here = self.xp, columns(Place, view.rows.place)
         kind = self._kind(view, signals, uses)
         obeyed = (kind > 0) & (tokens == self._word(view, kind))
-        script = followed(
-            xp, columns(Script, view.script), kind, obeyed, view.lengths[_all(xp, view), index(xp, kind)]
-        )
+        script = followed(xp, columns(Script, view.script), kind, obeyed, view.lengths[_all(xp, view), index(xp, kind)])
         packed = self._table[place.node(xp, here), tokens]
         own = flag(xp, ~obeyed)
         leaving = 0.0 * own
         if uses.group and self._window is not None:
             leaving = self._window[view.slots, self.rules.window_place(view.limits, view.rows)]
-        rows = self.rules.after(
-            view.limits, view.rows, signals, tokens, packed, leaving, 0.0 * own + 1.0, own, uses
-        )
+        rows = self.rules.after(view.limits, view.rows, signals, tokens, packed, leaving, 0.0 * own + 1.0, own, uses)
         counted = ~obeyed & (here.inside > 0) & (here.tool == 0)
         return replace(view, rows=rows, script=matrix(xp, script)), counted
 

@@ -1,4 +1,4 @@
-"""Reading rows of logits, and writing to them without touching any other value. Torch only; nothing waits for a device."""
+"""Reading rows of logits, and writing to them without touching any other value. Nothing here waits for a device."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from governor.stops.group import confidence
 from governor.stops.margin import margin_of
@@ -18,14 +19,14 @@ _FORCED = 1e8
 
 @dataclass(frozen=True, slots=True)
 class Endings:
-    """The tokens that would end the thought for each state of the marks, on the logits' device (`Vocabulary.endings`)."""
+    """The tokens that would end the thought in each state of the marks (`Vocabulary.endings`), on a device."""
 
     tokens: torch.Tensor
     any: torch.Tensor
     """Whether there are any."""
 
     @classmethod
-    def on(cls, device: torch.device, endings: tuple[np.ndarray, np.ndarray]) -> Endings:  # type: ignore[type-arg]
+    def on(cls, device: torch.device, endings: tuple[NDArray[np.int64], NDArray[np.bool_]]) -> Endings:
         return cls(torch.from_numpy(endings[0]).to(device), torch.from_numpy(endings[1]).to(device))
 
 

@@ -1,12 +1,12 @@
 """`GovernorLogitsProcessor`: stop rules inside vLLM, for both of its runners. The only module that imports vllm.
 
-Load it with `--logits-processors governor_vllm.processor:GovernorLogitsProcessor`; it is no entry point, which would put
-it into every vLLM process of the environment. A request is governed where its `vllm_xargs` say so (`governor_*`, see
-`governor.stops.settings.Stops`); all others are left bit for bit. Marks other than `<think>` and `</think>` stand in the
-server's `--additional-config '{"governor": {"start": ..., "end": ...}}'`.
+Load it with `--logits-processors governor_vllm.processor:GovernorLogitsProcessor`; it is no entry point, which would
+put it into every vLLM process of the environment. A request is governed where its `vllm_xargs` say so (`governor_*`,
+see `governor.stops.settings.Stops`); all others are left bit for bit. Marks other than `<think>` and `</think>` stand
+in the server's `--additional-config '{"governor": {"start": ..., "end": ...}}'`.
 
-What is forced is part of the thought's budget. Nothing is forced inside a tool call, a code fence or JSON. The words that
-end a thought differ by rule (`governor.stops.phrases`), which is how the client learns which one did.
+What is forced is part of the thought's budget. Nothing is forced inside a tool call, a code fence or JSON. The words
+that end a thought differ by rule (`governor.stops.phrases`), which is how the client learns which one did.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from vllm import SamplingParams
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
@@ -37,7 +38,7 @@ _LOG = logging.getLogger(__name__)
 _PENALTIES = (("presence_penalty", 0.0), ("frequency_penalty", 0.0), ("repetition_penalty", 1.0))
 
 
-class GovernorLogitsProcessor(RowProcessor, SlotProcessor):
+class GovernorLogitsProcessor(RowProcessor, SlotProcessor):  # type: ignore[misc]  # vllm's types may be absent
     """Holds one of two carriers: `_Lists` where the runner hands over lists of tokens (V1), `_Device` else (V2)."""
 
     def __init__(self, vllm_config: Any, place: Any, is_pin_memory: bool = False) -> None:
@@ -170,9 +171,7 @@ class _Lists:
         if request is not None:
             self._free.append(request.slot)
 
-    def _begun(
-        self, stops: Stops, params: SamplingParams, prompt: Sequence[int], output: Sequence[int]
-    ) -> _Request:
+    def _begun(self, stops: Stops, params: SamplingParams, prompt: Sequence[int], output: Sequence[int]) -> _Request:
         batch, slot = self._made(), self._free.pop()
         batch.put(slot, stops, room=params.max_tokens, temperature=params.temperature)
         batch.begin(slot, np.array([*prompt, *output], dtype=np.int64), len(prompt), output[-LONGEST:])
@@ -277,7 +276,7 @@ class _Device:
             self._endings = Endings.on(states.device, self._vocabulary.endings)
         return self._batch
 
-    def _to_device(self, held: np.ndarray) -> torch.Tensor:  # type: ignore[type-arg]
+    def _to_device(self, held: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(held).to(self._states.device, non_blocking=True)
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> None:

@@ -14,7 +14,7 @@ KINDS = (BUDGET, MARGIN, GROUP, REPEAT, AGAIN)
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """State (rows,): which rule's words are written (0: none), how many of them are, and which ended the last thought."""
+    """State (rows,): whose words are being written (0: none), how many of them are, what ended the last thought."""
 
     kind: Array
     written: Array

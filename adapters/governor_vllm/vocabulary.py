@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -79,9 +79,4 @@ class Vocabulary:
 
     def words(self, phrase: str) -> tuple[int, ...]:
         """A phrase in tokens."""
-        return _encoded(self.tokenizer, phrase)[:LONGEST]
-
-
-@lru_cache(maxsize=256)
-def _encoded(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer.encode(text, add_special_tokens=False))
+        return tuple(self.tokenizer.encode(phrase, add_special_tokens=False)[:LONGEST])

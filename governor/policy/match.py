@@ -266,8 +266,10 @@ def _terms(policy: Policy, rule: Rule, budget: Budget, reason: str) -> Terms:
 
 
 def _granted(rung: Rung, longest: float | None, stops: StopsSpec | None) -> Rung:
-    """The rung with the time limit of a single call (a call is cut there, so that the rung need not be left out), and
-    with the stop rules where it has none of its own."""
+    """The rung as its step has it: with the stop rules, where it has none of its own, and the time limit of a call.
+
+    A call is cut at that limit, so that the rung need not be left out.
+    """
     if longest is not None and rung.timeout > longest:
         rung = replace(rung, timeout=longest)
     return rung if stops is None or rung.stops is not None else replace(rung, stops=stops.stops)
@@ -275,8 +277,9 @@ def _granted(rung: Rung, longest: float | None, stops: StopsSpec | None) -> Rung
 
 def has_stops(policy: Policy) -> bool:
     """Whether any stop rule holds anywhere."""
-    parts = (policy, *policy.steps, *policy.rungs.values())
-    return any(part.stops is not None for part in parts)
+    if policy.stops is not None or any(rule.stops is not None for rule in policy.steps):
+        return True
+    return any(rung.stops is not None for rung in policy.rungs.values())
 
 
 def _step_seconds(budget: Budget) -> float | None:

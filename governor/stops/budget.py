@@ -1,4 +1,4 @@
-"""The exact budget of thought, and its opposite, the least amount (s1's budget forcing, arXiv 2501.19393, section 3)."""
+"""The exact budget of thought, and its opposite, the least amount (s1's budget forcing: arXiv 2501.19393)."""
 
 from __future__ import annotations
 

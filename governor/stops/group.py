@@ -1,4 +1,4 @@
-"""Group confidence: a trace whose sliding mean of token confidence falls below a threshold (DeepConf, arXiv 2508.15260)."""
+"""Group confidence: a trace whose sliding mean of confidence falls below a threshold (DeepConf, arXiv 2508.15260)."""
 
 from __future__ import annotations
 

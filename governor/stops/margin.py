@@ -1,4 +1,4 @@
-"""Sentence-end margin: is the end of thought almost the likeliest next token? (ThinkBrake, arXiv 2510.00546.)"""
+"""Sentence-end margin: the end of thought is almost the likeliest next token (ThinkBrake, arXiv 2510.00546)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Marks in generated text - thoughts, tool calls, code fences, blank lines - however it is cut into tokens.
+r"""Marks in generated text - thoughts, tool calls, code fences, blank lines - however it is cut into tokens.
 
 An automaton (Aho and Corasick 1975, Efficient string matching) reads characters. Over a vocabulary it becomes a table
 from (state, token) to (state, what the token completed), so that a mark that is spread over tokens, or merged with what
-stands beside it (`>\\n`), is found with one look-up a token.
+stands beside it (`>\n`), is found with one look-up a token.
 """
 
 from __future__ import annotations
@@ -30,10 +30,14 @@ CODE = (1 << NODE_AT) - 1
 _TOOLS = {"<tool_call>": TOOL, "</tool_call>": TOOL_END}
 
 
+_STOPS = (".", "!", "?", "\n", "\u3002", "\uff01", "\uff1f")
+"""Full stops, the last three of them Chinese and Japanese."""
+
+
 def ends_sentence(text: str) -> bool:
     """Whether text ends where a sentence does (ThinkBrake reads its margin there)."""
-    said = text.rstrip(' "\')*')
-    return said.endswith((".", "!", "?", "\n", "。", "！", "？")) or text.endswith("\n")
+    said = text.rstrip(" \"')*")
+    return said.endswith(_STOPS) or text.endswith("\n")
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def moved(xp: Namespace, place: Place, packed: Array, generated: Array, *, anywh
     """The place after one more token, whose entry in the marks' table is `packed`.
 
     `generated` (rows,) is 1 for tokens that the model made: those of the prompt are not counted. The mark that ends a
-    thought is its last token. A tool call ends it too. With `anywhere` fences and braces count outside thoughts as well.
+    thought is its last token. A tool call ends it too. With `anywhere` fences and braces count outside thoughts, too.
     """
     mark = packed & MARK
     was = place.inside > 0

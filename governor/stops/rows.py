@@ -78,7 +78,7 @@ class Signals:
     """What the distribution of the next token shows (rows,).
 
     `margin` of the end of thought, `top` = ln p_max, `spread` = DeepConf's token confidence; `known` is 0 where no
-    log-probabilities were given. `turning` is 1 where the likeliest token ends the thought and a phrase to go on is set.
+    log-probabilities were given. `turning` is 1 where the likeliest token ends the thought, given a phrase to go on.
     """
 
     margin: Array
@@ -106,7 +106,7 @@ class Uses:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What is known of each row: matrices whose columns are `Place`, `Group`, `Steps`, and the rules' short memories."""
+    """What is known of each row: matrices with the columns of `Place`, `Group`, `Steps`, and the rules' memories."""
 
     place: Array
     group: Array
@@ -196,8 +196,8 @@ class Rules:
     ) -> Rows:
         """The rows after `token` (rows, whole numbers), whose entry in the marks' table is `packed`.
 
-        `generated` is 1 for tokens that are not the prompt's, `own` for those that the model chose itself: of these alone
-        the rules keep statistics. `leaving` is what leaves the group's window (see `group.entered`).
+        `generated` is 1 for tokens that are not the prompt's, `own` for those that the model chose itself: of these
+        alone the rules keep statistics. `leaving` is what leaves the group's window (see `group.entered`).
         """
         xp = self.xp
         here = columns(Place, rows.place)

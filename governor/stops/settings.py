@@ -32,9 +32,9 @@ class Stops:
     `budget`, `least`, `reserve`: the most and fewest tokens of thought, and the tokens of `max_tokens` kept for the
     answer. `phrase` leads over to the answer where the budget ends the thought, `again` back into it before `least`.
     `margin`: ThinkBrake's tau in units of the temperature, `wide_margin` the same while the model hesitates.
-    `group`: DeepConf's threshold s, over `group_window` tokens and `group_top` alternatives. The four quadrant edges and
-    `step_window` are ReBalance's; a step is suspicious while fewer than `few` tokens were thought. `repeat`: how
-    often a pattern of at most `repeat_period` tokens must stand in a row, and `repeat_tokens` how long that must be.
+    `group`: DeepConf's threshold s, over `group_window` tokens and `group_top` alternatives. The four edges of the
+    quadrant and `step_window` are ReBalance's; sureness is suspicious while fewer than `few` tokens were thought.
+    `repeat`: how often a pattern of at most `repeat_period` tokens must stand in a row, over `repeat_tokens` or more.
     """
 
     budget: int | None = None
@@ -150,9 +150,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 _TEXTS = ("phrase", "again")
 _REALS = ("margin", "wide_margin", "group", *_QUADRANT)
 _DEFAULTS: Mapping[str, Any] = {one.name: one.default for one in fields(Stops)}
-_KINDS: Mapping[str, type] = {
-    name: str if name in _TEXTS else float if name in _REALS else int for name in _DEFAULTS
-}
+_KINDS: Mapping[str, type] = {name: str if name in _TEXTS else float if name in _REALS else int for name in _DEFAULTS}
 _WORDS: Mapping[type, str] = {str: "text", int: "a whole number", float: "a number"}
 
 

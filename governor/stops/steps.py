@@ -1,4 +1,4 @@
-"""Step confidence and its variance: is the model hesitating, or suspiciously sure? (ReBalance, arXiv 2603.12372.)
+"""Step confidence and its variance: the model hesitates, or is suspiciously sure (ReBalance, arXiv 2603.12372).
 
 Only the paper's diagnosis: what it does about it needs hidden states. A step is the text between blank lines; the token
 that completes the blank line closes it and does not count.

@@ -108,9 +108,7 @@ class Watch:
         leaving = self._window[at]
         self._window[at] = np.where((signals.known * own) > 0, signals.spread, leaving)
         packed, ids = np.full(1, code), np.full(1, token)
-        self._rows = _RULES.after(
-            self._limits, self._rows, signals, ids, packed, leaving, generated, own, self._uses
-        )
+        self._rows = _RULES.after(self._limits, self._rows, signals, ids, packed, leaving, generated, own, self._uses)
 
     def _signals(self, token: Token | None) -> Signals:
         if token is None or not token.top:

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from toy import SIZE, Request, Toy
 from vllm import SamplingParams
 
 from governor_vllm import processor
+from tests.governor_vllm.toy import SIZE, Request, Toy
 
 
 def config(slots: int, drafts: int = 0, **more: Any) -> Any:

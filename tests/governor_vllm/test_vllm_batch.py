@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from toy import END, EOS, SIZE, VOCABULARY, Expected, Request, requests
 
 from governor.stops.group import confidence
 from governor.stops.settings import Stops
 from governor_vllm.batch import Batch, Order, Reading
 from governor_vllm.vocabulary import LONGEST
+from tests.governor_vllm.toy import END, EOS, SIZE, VOCABULARY, Expected, Request, requests
 
 
 class Runner:
-    """Serves requests in a few slots, as many at once as there are; a request that is over leaves its slot to the next."""
+    """Serves requests in a few slots; a request that is over leaves its slot to the next."""
 
     def __init__(self, slots: int) -> None:
         self.batch = Batch(np, np.asarray, VOCABULARY, slots)
@@ -43,7 +43,9 @@ class Runner:
             self.batch.begin(slot, np.array(request.prompt), len(request.prompt))
 
     def step(self, *, committed: bool = False) -> None:
-        slots = np.array([slot for slot, (request, _) in self.held.items() if request.stops is not None], dtype=np.int64)
+        slots = np.array(
+            [slot for slot, (request, _) in self.held.items() if request.stops is not None], dtype=np.int64
+        )
         logits = {slot: one.logits([*one.prompt, *output]) for slot, (one, output) in self.held.items()}
         if len(slots):
             self.govern(slots, np.stack([logits[int(slot)] for slot in slots]), logits, committed)
@@ -51,7 +53,11 @@ class Runner:
             output.append(int(logits[slot].argmax()))
 
     def govern(
-        self, slots: NDArray[np.int64], rows: NDArray[np.float32], logits: dict[int, NDArray[np.float32]], committed: bool
+        self,
+        slots: NDArray[np.int64],
+        rows: NDArray[np.float32],
+        logits: dict[int, NDArray[np.float32]],
+        committed: bool,
     ) -> None:
         batch, needs = self.batch, self.batch.needs(slots)
         last = np.array([([0, *self.held[int(slot)][1]])[-1] for slot in slots])

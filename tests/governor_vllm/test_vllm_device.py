@@ -1,4 +1,4 @@
-"""Runner V2: slots, positions and drafts on the device, driven through vLLM's own interface objects with CPU tensors."""
+"""Runner V2: slots, positions and drafts on the device, through vLLM's own interface objects with CPU tensors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from served import config, params, toy_tokens
-from toy import EOS, SIZE, Expected, Request, requests
+from numpy.typing import NDArray
 from vllm.v1.sample.logits_processor import LogitsProcessor as RowProcessor
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext, LogitsProcRequestState
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as SlotProcessor
@@ -19,6 +18,8 @@ from vllm.v1.worker.gpu.sample.logits_processor.loader import _load_v2_logitspro
 
 from governor.stops.settings import Stops
 from governor_vllm.processor import GovernorLogitsProcessor
+from tests.governor_vllm.served import config, params, toy_tokens
+from tests.governor_vllm.toy import EOS, SIZE, Expected, Request, requests
 
 LONGEST = 200
 
@@ -43,7 +44,7 @@ class Held:
 
 
 class Runner:
-    """Serves requests as V2 does; `wrong` is the share of drafts that are no good, `preempt` the chance to lose a slot."""
+    """Serves requests as V2 does. `wrong` is the share of bad drafts, `preempt` the chance to lose a slot."""
 
     def __init__(self, slots: int, seed: int, drafts: int = 0, wrong: float = 0.3) -> None:
         self.states = LogitsProcRequestState(
@@ -122,7 +123,7 @@ class Runner:
         for slot in slots:
             self._verify(slot, best)
 
-    def _logits(self, slot: int, place: int) -> np.ndarray:  # type: ignore[type-arg]
+    def _logits(self, slot: int, place: int) -> NDArray[np.float32]:
         held = self.held[slot]
         return held.request.logits([*held.tokens, *held.drafts[:place]])
 
@@ -205,4 +206,6 @@ def test_a_slot_that_was_governed_is_left_alone_by_the_next_request() -> None:
     runner = Runner(1, 0)
     asked = [Request(1, (0, 30), Stops(budget=5, least=5)), Request(2, (0, 30), None)]
     check(runner.run(asked), asked)
-    assert not runner.processor._carrier._batch.governs(np.array([0]))
+    batch = runner.processor._carrier._batch
+    assert batch is not None
+    assert not batch.governs(np.array([0]))

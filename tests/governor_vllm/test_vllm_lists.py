@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from served import config, params, toy_tokens
-from toy import END, EOS, SIZE, THINK, Expected, Request, requests
 from vllm import SamplingParams
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
 from governor.stops.settings import Stops
 from governor_vllm.processor import GovernorLogitsProcessor
+from tests.governor_vllm.served import config, params, toy_tokens
+from tests.governor_vllm.toy import END, EOS, SIZE, THINK, Expected, Request, requests
 
 SWAP, ONE_WAY = MoveDirectionality.SWAP, MoveDirectionality.UNIDIRECTIONAL
 
@@ -147,7 +147,6 @@ def test_without_governed_requests_nothing_is_made() -> None:
     runner = Runner(4, 0)
     runner.run([Request(seed, (3, 4), None) for seed in range(6)])
     assert runner.processor._carrier._batch is None
-
 
 
 @pytest.mark.parametrize(

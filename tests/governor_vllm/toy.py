@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from sys import path as module_path
 from typing import Any
 
 import numpy as np
@@ -17,14 +15,30 @@ from governor.stops.phrases import AGAIN, BUDGET, GROUP, MARGIN, REPEAT
 from governor.stops.settings import Stops
 from governor_vllm.script import scripts_of
 from governor_vllm.vocabulary import Vocabulary
-
-module_path.append(str(Path(__file__).parents[1] / "stops"))
-from plain_stops import Plain, Shown  # noqa: E402 - the plain rules are kept beside the tests of the real ones
+from tests.stops.plain_stops import Plain, Shown
 
 _MARKS = Marks()
 _LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 PIECES = (
-    *("<think>", "</think>", "<tool_call>", "</tool_call>", "```", "\n\n", "\n", ". ", ".", ",", " ", "{", "}", "<", "/", ">", "_"),
+    *(
+        "<think>",
+        "</think>",
+        "<tool_call>",
+        "</tool_call>",
+        "```",
+        "\n\n",
+        "\n",
+        ". ",
+        ".",
+        ",",
+        " ",
+        "{",
+        "}",
+        "<",
+        "/",
+        ">",
+        "_",
+    ),
     *(">\n", "</", "think", "Wait", "I", "M", "'"),
     *_LETTERS,
 )

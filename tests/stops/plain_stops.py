@@ -135,7 +135,9 @@ class Plain:
         stops = self.stops
         if stops.repeat is None:
             return False
-        return any(self._has_period(p, max(p * stops.repeat, stops.repeat_tokens)) for p in range(1, stops.repeat_period + 1))
+        return any(
+            self._has_period(p, max(p * stops.repeat, stops.repeat_tokens)) for p in range(1, stops.repeat_period + 1)
+        )
 
     def _has_period(self, period: int, length: int) -> bool:
         end = self.own[-length:]

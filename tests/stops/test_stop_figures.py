@@ -20,7 +20,9 @@ def test_confidence_is_the_mean_of_negative_logs() -> None:
     logprobs = np.log(np.array([[0.5, 0.25, 0.125, 0.125]]))
     ranks = np.arange(4)
     assert confidence(np, logprobs, np.array([2.0]), ranks)[0] == pytest.approx((math.log(2) + math.log(4)) / 2)
-    assert confidence(np, logprobs, np.array([20.0]), ranks)[0] == pytest.approx(-np.log([0.5, 0.25, 0.125, 0.125]).mean())
+    assert confidence(np, logprobs, np.array([20.0]), ranks)[0] == pytest.approx(
+        -np.log([0.5, 0.25, 0.125, 0.125]).mean()
+    )
     assert confidence(np, np.array([[0.0, -np.inf]]), np.array([2.0]), np.arange(2))[0] == CEILING / 2
 
 

@@ -27,7 +27,9 @@ from governor.stops.marks import (
 
 MARKS = Marks()
 NAMES = {"<think>": START, "</think>": END, "<tool_call>": TOOL, "</tool_call>": TOOL_END}
-texts = st.lists(st.sampled_from([*NAMES, "```", "`", "\n\n", "\n", "<", "think", ">", "/", "a{", "}", " é"]), max_size=12)
+texts = st.lists(
+    st.sampled_from([*NAMES, "```", "`", "\n\n", "\n", "<", "think", ">", "/", "a{", "}", " é"]), max_size=12
+)
 
 
 @given(texts.map("".join))
@@ -49,7 +51,25 @@ def test_a_cut_hides_no_mark(text: str, cuts: list[int]) -> None:
 
 
 def test_a_vocabulary_becomes_a_table_of_the_same_readings() -> None:
-    tokens = ["", "<th", "ink>", ">\n", "</think>", "</", "think", ">", "```\n", "``", "\n\n", "\n", "{}", "{{", "x.", "é", "<tool_call>"]
+    tokens = [
+        "",
+        "<th",
+        "ink>",
+        ">\n",
+        "</think>",
+        "</",
+        "think",
+        ">",
+        "```\n",
+        "``",
+        "\n\n",
+        "\n",
+        "{}",
+        "{{",
+        "x.",
+        "é",
+        "<tool_call>",
+    ]
     table = MARKS.table(tokens)
     for node in range(len(table)):
         for at, token in enumerate(tokens):

@@ -7,7 +7,6 @@ from zlib import crc32
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from plain_stops import Plain, Shown
 
 from governor.stops.arrays import columns
 from governor.stops.group import Group
@@ -15,8 +14,26 @@ from governor.stops.marks import Marks
 from governor.stops.phrases import AGAIN, HOLD, NAMES
 from governor.stops.rows import Limits, Rules, Signals, Uses, fresh, limits_of
 from governor.stops.settings import Stops
+from tests.stops.plain_stops import Plain, Shown
 
-PIECES = ("<think>", "</think>", "<th", "ink>", "</th", "a", " b", "wait", ".", " c!\n", "\n\n", "\n", "```", "`", "{", "}")
+PIECES = (
+    "<think>",
+    "</think>",
+    "<th",
+    "ink>",
+    "</th",
+    "a",
+    " b",
+    "wait",
+    ".",
+    " c!\n",
+    "\n\n",
+    "\n",
+    "```",
+    "`",
+    "{",
+    "}",
+)
 TOOLS = ("<tool_call>", "</tool_call>")
 RULES = Rules(np, np.asarray)
 LENGTH = 3
@@ -102,9 +119,7 @@ def steps(text: str) -> list[tuple[str, Shown]]:
 @example(Stops(repeat=3, repeat_period=2, repeat_tokens=6), steps("<think>|a| b|a| b|a| b|a"), [True] * 120)
 @example(Stops(budget=4), steps("<think>|a|```|a|a|```|a"), [True] * 120)
 @example(Stops(budget=5), steps("<think>|a|<tool_call>|<think>|a|a|a|a|</tool_call>"), [True] * 120)
-def test_the_rules_say_what_the_plain_ones_say(
-    stops: Stops, reply: list[tuple[str, Shown]], own: list[bool]
-) -> None:
+def test_the_rules_say_what_the_plain_ones_say(stops: Stops, reply: list[tuple[str, Shown]], own: list[bool]) -> None:
     carrier, plain = Carrier(stops), Plain(stops)
     for (piece, seen), mine in zip(reply, own, strict=False):
         assert carrier.said(seen) == plain.said(seen, LENGTH)
@@ -122,9 +137,15 @@ def told(stops: Stops, reply: list[tuple[str, Shown]]) -> list[str]:
 
 def test_each_rule_acts_where_it_should() -> None:
     sure = Shown(margin=0.05)
-    assert told(Stops(margin=0.1), [("<think>", sure), ("Yes", sure), (".", sure), ("x", sure)])[2:] == ["hold", "margin"]
+    assert told(Stops(margin=0.1), [("<think>", sure), ("Yes", sure), (".", sure), ("x", sure)])[2:] == [
+        "hold",
+        "margin",
+    ]
     unsure = Shown(spread=1.0)
-    assert told(Stops(group=4.0, group_window=32), [("<think>", unsure), *[("x", unsure)] * 33])[-2:] == ["hold", "group"]
+    assert told(Stops(group=4.0, group_window=32), [("<think>", unsure), *[("x", unsure)] * 33])[-2:] == [
+        "hold",
+        "group",
+    ]
     looping = steps("<think>" + "|wait|but" * 13)
     assert told(Stops(repeat=4), looping)[-1] == "repeat"
     assert told(Stops(budget=LENGTH + 2), steps("<think>|a|a|a"))[-1] == "budget"

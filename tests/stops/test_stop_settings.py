@@ -8,7 +8,7 @@ import pytest
 
 from governor.stops.settings import Stops
 
-QUADRANT = {"low_confidence": 0.6, "high_confidence": 0.9, "low_variance": 0.001, "high_variance": 0.01}
+QUADRANT: dict[str, Any] = {"low_confidence": 0.6, "high_confidence": 0.9, "low_variance": 0.001, "high_variance": 0.01}
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,10 @@ def test_a_request_without_our_keys_is_not_ours() -> None:
         ({"governor_budget": 5, "governor_least": 6}, "governor_least: 6 is more than the budget of 5"),
         ({"governor_wide_margin": 1.0}, "governor_wide_margin: must come with a margin that is no wider"),
         ({"governor_low_confidence": 0.5}, "governor_high_confidence: the step rule needs all four edges"),
-        ({f"governor_{key}": 0.5 for key in QUADRANT} | {"governor_low_variance": 0.6}, "governor_low_variance: 0.6 is more"),
+        (
+            {f"governor_{key}": 0.5 for key in QUADRANT} | {"governor_low_variance": 0.6},
+            "governor_low_variance: 0.6 is more",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_line(args: dict[str, Any], told: str) -> None:

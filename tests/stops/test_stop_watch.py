@@ -17,7 +17,7 @@ LOOP = "wait, but then it is not so. "
 
 def token(text: str, *, ending: float | None = None, best: float = -0.1) -> Token:
     others = [(text, best), ("x", -3.0)]
-    return Token(text, best, tuple([*others, *([("</think>", ending)] if ending is not None else [])]))
+    return Token(text, best, (*others, *([("</think>", ending)] if ending is not None else [])))
 
 
 def read(watch: Watch, pieces: list[Token], *, thinking: bool = True) -> list[str]:
@@ -68,7 +68,6 @@ def test_a_wavering_trace_is_stuck_and_its_lowest_group_is_told() -> None:
     firm = [token("y", best=-0.01)] * 32
     assert not any(read(watch, firm))
     assert watch.lowest == pytest.approx((0.01 + 3.0) / 2)
-    assert watch.lowest < 2.0
     assert read(watch, [token("z")])[0] == "group"
 
 
