@@ -1,5 +1,6 @@
 """Reading rows of logits, and writing to them without touching any other value. Nothing here waits for a device."""
 
+# pyright: reportMissingImports=false - torch and vllm need an environment of their own
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -9,6 +9,7 @@ What is forced is part of the thought's budget. Nothing is forced inside a tool 
 that end a thought differ by rule (`governor.stops.phrases`), which is how the client learns which one did.
 """
 
+# pyright: reportMissingImports=false - torch and vllm need an environment of their own
 from __future__ import annotations
 
 import logging

@@ -1,5 +1,6 @@
 """Runner V1: batch updates with lists of tokens, as vLLM makes them."""
 
+# pyright: reportMissingImports=false - torch and vllm need an environment of their own
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
 from governor.stops.settings import Stops
 from governor_vllm.processor import GovernorLogitsProcessor
-from tests.governor_vllm.served import config, params, toy_tokens
+from tests.governor_vllm.processor.served import config, params, toy_tokens
 from tests.governor_vllm.toy import END, EOS, SIZE, THINK, Expected, Request, requests
 
 SWAP, ONE_WAY = MoveDirectionality.SWAP, MoveDirectionality.UNIDIRECTIONAL
