@@ -1,6 +1,7 @@
 """Runner V2: slots, positions and drafts on the device, through vLLM's own interface objects with CPU tensors."""
 
-# pyright: reportMissingImports=false - torch and vllm need an environment of their own
+# torch and vllm need an environment of their own:
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """Runner V1: batch updates with lists of tokens, as vLLM makes them."""
 
-# pyright: reportMissingImports=false - torch and vllm need an environment of their own
+# torch and vllm need an environment of their own:
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Sequence
