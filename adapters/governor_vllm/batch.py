@@ -79,6 +79,21 @@ class Order:
     node: Array
 
 
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """A request that takes a slot: all its `tokens` so far (length,), the first `prompt` of them the prompt's.
+
+    `tail` are the last ones that were generated, on the host; () where none were. `room` is its `max_tokens`.
+    """
+
+    stops: Stops
+    tokens: Array
+    prompt: int
+    tail: Sequence[int] = ()
+    room: int | None = None
+    temperature: float | None = None
+
+
 class Batch:
     """Slots of requests. `drafts` is the most tokens that a step may hold beside the committed one.
 
@@ -107,25 +122,39 @@ class Batch:
         self._signals = made(np.zeros((slots, self._ring, width(Signals))))
         self._window: Array | None = None
         self._slots = slots
-        self._scripts: Mapping[int, Sequence[int]] = {}
         self._governed = made(np.zeros(slots, dtype=bool))
         self._needs = np.zeros(slots, dtype=np.int64)
         self.seen = made(np.zeros(slots, dtype=np.int64))
 
-    def put(self, slot: int, stops: Stops, *, room: int | None, temperature: float | None) -> None:
-        """A request takes a slot: nothing of the last one stays. Its tokens so far are told by `begin`."""
-        at = self._made(np.array([slot]))
-        scripts = self._scripts = scripts_of(stops, self.vocabulary)
+    def take(self, slot: int, request: Intake) -> None:
+        """A request takes a slot: nothing of the last one stays.
+
+        What is open (a thought, a tool call, a fence) is found again from its tokens, and amidst which words of ours it
+        was interrupted from its tail. The confidence rules begin with an empty window.
+        """
+        xp, at, stops = self.xp, self._made(np.array([slot])), request.stops
+        scripts = scripts_of(stops, self.vocabulary)
+        self._set(at, request, scripts)
+        self._needs[slot] = _bits(stops)
+        row = self._fresh_row()
+        if len(request.tokens):
+            row = replace(row, place=matrix(xp, self._place_after(request.tokens, request.prompt)))
+        self._rows.put(at, row)
+        self._script[at] = matrix(xp, self._resumed(at, columns(Place, row.place), interrupted(scripts, request.tail)))
+        self.seen[at] = self._made(np.array([len(request.tokens)]))
+
+    def _set(self, at: Array, request: Intake, scripts: Mapping[int, Sequence[int]]) -> None:
+        """What stays the same as long as the request is in its slot."""
         words, lengths = np.zeros((1, _WORDS, LONGEST), dtype=np.int64), np.zeros((1, _WORDS))
         for kind, tokens in scripts.items():
             words[0, kind, : len(tokens)] = tokens
             lengths[0, kind] = len(tokens)
-        self._limits[at] = self._made(limits_of(stops, room=room, temperature=temperature)[None, :])
+        limits = limits_of(request.stops, room=request.room, temperature=request.temperature)
+        self._limits[at] = self._made(limits[None, :])
         self._words[at], self._lengths[at] = self._made(words), self._made(lengths)
         self._signals[at] = self._made(np.zeros((1, self._ring, width(Signals))))
         self._governed[at] = self._made(np.array([True]))
-        self._needs[slot] = _bits(stops)
-        if stops.group is not None and self._window is None:
+        if request.stops.group is not None and self._window is None:
             self._window = self._made(np.zeros((self._slots, MAX_WINDOW)))
 
     def drop(self, slot: int) -> None:
@@ -133,23 +162,9 @@ class Batch:
         self._governed[self._made(np.array([slot]))] = self._made(np.array([False]))
         self._needs[slot] = 0
 
-    def begin(self, slot: int, tokens: Array, prompt: int, tail: Sequence[int] = ()) -> None:
-        """All `tokens` (length,) that stand already, the first `prompt` of them the prompt's.
-
-        What is open (a thought, a tool call, a fence) is found again from the tokens, and from `tail`, the last ones
-        that were generated, amidst which words of ours the request was interrupted. Confidence rules begin with an
-        empty window.
-        """
-        xp, at = self.xp, self._made(np.array([slot]))
-        here = self._place_after(tokens, prompt)
-        self._rows.put(at, replace(self._fresh_row(), place=matrix(xp, here)))
-        self._script[at] = matrix(xp, self._resumed(at, here, tail))
-        self.seen[at] = self._made(np.array([len(tokens)]))
-
-    def _resumed(self, at: Array, here: Place, tail: Sequence[int]) -> Script:
+    def _resumed(self, at: Array, here: Place, written: Mapping[int, int]) -> Script:
         """The words that were being written. Those of a budget are known by being due, others by enough of them."""
-        xp, written = self.xp, interrupted(self._scripts, tail)
-        none = 0.0 * here.count
+        xp, none = self.xp, 0.0 * here.count
         due, other = written.get(BUDGET, 0), max(written, key=lambda kind: written[kind] * (kind != BUDGET), default=0)
         limits = columns(Limits, self._limits[at])
         length = self._lengths[at, BUDGET]
@@ -255,7 +270,7 @@ class Batch:
 
     def _place_after(self, tokens: Array, prompt: int) -> Place:
         """The place (1,) behind tokens that were not watched one by one."""
-        xp, packed = self.xp, self._packed(tokens)
+        xp, packed = self.xp, self._packed(tokens.clip(0, self.vocabulary.size - 1))  # prompts may hold placeholders
         at = self._made(np.arange(1, len(tokens) + 1))
         mark = packed & MARK
 

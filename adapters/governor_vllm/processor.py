@@ -32,7 +32,7 @@ from governor.stops.arrays import Array, names
 from governor.stops.marks import Marks
 from governor.stops.rows import Signals
 from governor.stops.settings import PREFIX, Stops
-from governor_vllm.batch import Batch, Needs, Order, Reading, View
+from governor_vllm.batch import Batch, Intake, Needs, Order, Reading, View
 from governor_vllm.logits import Endings, read, write
 from governor_vllm.vocabulary import LONGEST, Vocabulary
 
@@ -174,9 +174,9 @@ class _Lists:
             self._free.append(request.slot)
 
     def _begun(self, stops: Stops, params: SamplingParams, prompt: Sequence[int], output: Sequence[int]) -> _Request:
-        batch, slot = self._made(), self._free.pop()
-        batch.put(slot, stops, room=params.max_tokens, temperature=params.temperature)
-        batch.begin(slot, np.array([*prompt, *output], dtype=np.int64), len(prompt), output[-LONGEST:])
+        tokens, slot = np.array([*prompt, *output], dtype=np.int64), self._free.pop()
+        intake = Intake(stops, tokens, len(prompt), output[-LONGEST:], params.max_tokens, params.temperature)
+        self._made().take(slot, intake)
         return _Request(slot, prompt, output)
 
     def _made(self) -> Batch:
@@ -263,12 +263,12 @@ class _Device:
         self._staged.clear()
 
     def _begin(self, slot: int, stops: Stops, params: SamplingParams) -> None:
-        batch, states = self._made(), self._states
-        batch.put(slot, stops, room=params.max_tokens, temperature=params.temperature)
+        states = self._states
         known, prompt = int(states.prefill_len.np[slot]), int(states.prompt_len.np[slot])
         tokens = states.all_token_ids.gpu[slot, :known].long()
         # Only of a request that comes back after preemption is anything read back, once.
-        batch.begin(slot, tokens, prompt, tokens[max(prompt, known - LONGEST) :].tolist() if known > prompt else ())
+        tail = tokens[max(prompt, known - LONGEST) :].tolist() if known > prompt else ()
+        self._made().take(slot, Intake(stops, tokens, prompt, tail, params.max_tokens, params.temperature))
 
     def _made(self) -> Batch:
         """The state, made for the first governed request: the table of all tokens takes a second or so."""

@@ -36,7 +36,7 @@ def columns(kind: type[T], matrix: Array) -> T:
 
 def matrix(xp: Namespace, value: Any) -> Array:
     """The inverse of `columns`."""
-    return xp.stack([getattr(value, name) for name in names(type(value))], -1)
+    return xp.stack([getattr(value, name) for name in names(value.__class__)], -1)
 
 
 def width(kind: type) -> int:

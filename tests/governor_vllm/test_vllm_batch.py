@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from governor.stops.group import confidence
 from governor.stops.settings import Stops
-from governor_vllm.batch import Batch, Order, Reading
+from governor_vllm.batch import Batch, Intake, Order, Reading
 from governor_vllm.vocabulary import LONGEST
-from tests.governor_vllm.toy import END, EOS, SIZE, VOCABULARY, Expected, Request, requests
+from tests.governor_vllm.toy import END, EOS, SIZE, THINK, VOCABULARY, Expected, Request, requests
 
 
 class Runner:
@@ -39,8 +39,7 @@ class Runner:
     def take(self, slot: int, request: Request) -> None:
         self.held[slot] = (request, [])
         if request.stops is not None:
-            self.batch.put(slot, request.stops, room=request.max_tokens, temperature=0.0)
-            self.batch.begin(slot, np.array(request.prompt), len(request.prompt))
+            self.batch.take(slot, intake(request, []))
 
     def step(self, *, committed: bool = False) -> None:
         slots = np.array(
@@ -67,6 +66,12 @@ class Runner:
         signals = batch.signals(view, reading(rows, view.limits.group_top))
         batch.keep(slots, batch.seen[slots] - 1, signals)
         carry_out(batch.order(view, signals, np.ones(len(slots), dtype=bool), needs.uses), slots, logits)
+
+
+def intake(request: Request, output: list[int]) -> Intake:
+    assert request.stops is not None
+    tokens = np.array([*request.prompt, *output])
+    return Intake(request.stops, tokens, len(request.prompt), output, request.max_tokens, 0.0)
 
 
 def reading(logits: NDArray[np.float32], group_top: NDArray[np.float64]) -> Reading:
@@ -129,8 +134,7 @@ def test_a_request_that_comes_back_is_where_it_was(seed: int) -> None:
         runner, expected = Runner(1), Expected(request).run()
         output: list[int] = []
         while len(output) < len(expected):
-            runner.batch.put(0, stops, room=request.max_tokens, temperature=0.0)
-            runner.batch.begin(0, np.array([*request.prompt, *output]), len(request.prompt), output)
+            runner.batch.take(0, intake(request, output))
             runner.held[0] = (request, output)
             runner.step(committed=True)
         assert output == expected, stops
@@ -140,3 +144,16 @@ def test_phrases_of_any_length_fit_the_table() -> None:
     closing = VOCABULARY.closing("z" * 400)
     assert len(closing) == LONGEST
     assert closing[-1] == END
+
+
+def test_a_request_without_known_tokens_thinks_of_nothing() -> None:
+    """A prompt of embeddings has none."""
+    batch = Batch(np, np.asarray, VOCABULARY, 1)
+    batch.take(0, Intake(Stops(budget=1), np.array([], dtype=np.int64), 0))
+    assert not batch.view(np.array([0])).rows.place.any()
+
+
+def test_placeholders_in_a_prompt_are_no_tokens() -> None:
+    batch = Batch(np, np.asarray, VOCABULARY, 1)
+    batch.take(0, Intake(Stops(budget=1), np.array([-1, 10**6, THINK]), 3))
+    assert batch.view(np.array([0])).rows.place[0, 1] == 1.0

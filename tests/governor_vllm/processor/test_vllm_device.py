@@ -1,7 +1,7 @@
 """Runner V2: slots, positions and drafts on the device, through vLLM's own interface objects with CPU tensors."""
 
 # torch and vllm need an environment of their own:
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportUntypedBaseClass=false
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
 from vllm.v1.sample.logits_processor import LogitsProcessor as RowProcessor
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext, LogitsProcRequestState
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as SlotProcessor
@@ -195,6 +196,31 @@ def test_preempted_requests_go_on_where_they_were() -> None:
         if one.stops is None or not (one.stops.reads_confidence or one.stops.repeat or one.stops.again)
     ]
     check(Runner(6, 4, drafts=2).run(asked, preempt=0.1), asked)
+
+
+class Waits(TorchDispatchMode):  # type: ignore[misc]  # torch's types may be absent
+    """Refuses what would make the host wait for a device: reading a value, or a shape that depends on values."""
+
+    FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "unique", "item")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert not any(name in str(func) for name in self.FORBIDDEN), func
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_for_no_device() -> None:
+    asked = requests(2, 20)
+    runner = Runner(20, 2, drafts=2)
+    apply = runner.processor.apply
+
+    def watched(logits: torch.Tensor, ctx: LogitsContext | None = None) -> torch.Tensor:
+        with Waits():
+            return apply(logits, ctx)
+
+    runner.processor.apply = watched  # type: ignore[method-assign]
+    check(runner.run(asked), asked)
+    with pytest.raises(AssertionError), Waits():
+        torch.ones(2).nonzero()
 
 
 def test_both_loaders_take_the_class() -> None:
