@@ -119,6 +119,7 @@ def test_a_step_is_a_tree_of_named_spans_with_genai_attributes() -> None:
         "governor.thinking_tokens": 512,
         "governor.mode": "feedback",
         "governor.reason": "rejected: format",
+        "governor.stopped": "budget",
         "governor.calls": 3,
         "governor.micros": 77,
     }
