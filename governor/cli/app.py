@@ -8,7 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from governor import __version__
-from governor.cli import bench, budget, certify, check, demo, explain, export, fit, init, models, replay, run, schema
+from governor.cli import (
+    bench,
+    budget,
+    certify,
+    check,
+    demo,
+    doctor,
+    explain,
+    export,
+    fit,
+    init,
+    models,
+    replay,
+    run,
+    schema,
+    serve,
+)
 
 if TYPE_CHECKING:
     from governor.policy import Check
@@ -59,6 +75,8 @@ app.command("fit")(fit.fit)
 app.command("certify")(certify.certify)
 app.command("schema")(schema.schema)
 app.command("init")(init.init)
+app.command("serve", context_settings=serve.SETTINGS)(serve.serve)
+app.command("doctor")(doctor.doctor)
 _models.command("pull")(models.pull)
 _models.command("list")(models.list_models)
 app.add_typer(_models, name="models")
