@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from governor.errors import BackendRequestError
-from governor.protocols import Backend, Counting, Delta, Foresighted, Pressed
+from governor.protocols import Backend, Counting, Delta, Foresighted, Pressed, Stopping
 from governor.records import Call, Reply, Rung
 
 if TYPE_CHECKING:
@@ -74,6 +74,11 @@ class Backends:
         """Whether the rung's backend counts the tokens of its streams as they run."""
         backend = self.serving(rung.model)
         return isinstance(backend, Counting) and backend.counts(rung)
+
+    def stops(self, rung: Rung) -> bool:
+        """Whether the rung's server runs its stop rules itself."""
+        backend = self.serving(rung.model)
+        return isinstance(backend, Stopping) and backend.stops(rung)
 
     def ready(self, rung: Rung) -> None:
         """Raise what would keep every call of this rung from being sent, where its backend can tell."""

@@ -24,7 +24,7 @@ from governor.ledger.standby import StandbyLedger, standby
 from governor.loop import govern
 from governor.pacer import Pacer
 from governor.plan.bounds import bound
-from governor.policy import load_policy, paced_for, terms_for, verify_for
+from governor.policy import has_stops, load_policy, paced_for, terms_for, verify_for
 from governor.protocols import (
     Backend,
     Counting,
@@ -44,6 +44,7 @@ from governor.telemetry.metrics import Meter, OtelMeter
 from governor.telemetry.spans import OtelTracer
 from governor.verify import SandboxLimits, build_verifier
 from governor.verify.measured import Measured
+from governor.watched import Watched
 
 if TYPE_CHECKING:
     from governor.policy import Policy
@@ -85,6 +86,8 @@ class Governor:
     ) -> None:
         self.policy = policy
         self.backend: Backend = backend or Backends(model_options(policy))
+        if has_stops(policy):
+            self.backend = Watched(self.backend)
         self._ledger = ledger
         self._sinks = tuple(sinks)
         self.tracer: Tracer = tracer or OtelTracer()

@@ -55,6 +55,8 @@ from governor.verify.flaw import flaw
 from governor.verify.plurality import compared, plurality
 
 _UNCHECKED = Verdict(decision="unsure", verifier="none")
+_FINAL_FLAWS = frozenset({"empty", "stuck"})
+"""Flaws that no verifier may overlook; in one that was cut, what matters may be there."""
 
 
 def govern(step: Step, terms: Terms, mind: Mind) -> Process[Outcome]:
@@ -271,7 +273,7 @@ def _sampled(call: Call, sample: int) -> Call:
 
 def _verify(climb: Climb, verifier: Verifier | None, call: Call, reply: Reply) -> Process[Verdict]:
     found = flaw(reply)
-    if verifier is None or (found is not None and found.failure == "empty"):
+    if verifier is None or (found is not None and found.failure in _FINAL_FLAWS):
         return found or _UNCHECKED
     before = climb.account.total
     try:

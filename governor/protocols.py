@@ -24,6 +24,7 @@ from governor.records import (
     Verdict,
     Window,
 )
+from governor.stops.tokens import Token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,12 +205,14 @@ class Redrawn(Protocol):
 class Delta:
     """A piece of a streamed reply. `thinking` deltas are never part of the answer.
 
-    `usage` is what the call has come to with this piece, where the backend counts as it goes (see Counting).
+    `usage` is what the call has come to with this piece, where the backend counts as it goes (see Counting). `tokens`
+    are the piece's, where the call asked for their log-probabilities.
     """
 
     text: str = ""
     thinking: str = ""
     usage: Usage | None = None
+    tokens: tuple[Token, ...] = ()
 
 
 class Backend(Protocol):
@@ -236,6 +239,15 @@ class Counting(Protocol):
 
     def counts(self, rung: Rung) -> bool:
         """Whether every piece of this rung's streams has its `usage`, and closing a stream ends the generation."""
+        ...
+
+
+@runtime_checkable
+class Stopping(Protocol):
+    """A Backend whose servers may run stop rules themselves, so that the client need not."""
+
+    def stops(self, rung: Rung) -> bool:
+        """Whether every rule of `rung.stops` is carried out by the server; it then tells by its phrase which acted."""
         ...
 
 

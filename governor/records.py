@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from governor.errors import Refusal
+from governor.stops.settings import Stops
 
 Message = Mapping[str, Any]
 """One chat message in the OpenAI shape: `role`, `content`, optionally `tool_calls`, `tool_call_id`, `name`."""
 
 Decision = Literal["accept", "reject", "unsure"]
-Failure = Literal["", "truncated", "empty", "refusal", "format", "wrong", "disagreement", "fault"]
+Failure = Literal["", "truncated", "empty", "refusal", "format", "wrong", "disagreement", "stuck", "fault"]
 BacktrackMode = Literal["first", "more", "continue", "fresh", "feedback", "again", "agree", "compare", "verify"]
 Status = Literal["accepted", "unverified", "best_so_far", "refused", "error"]
 Arm = Literal["governed", "shadow", "control"]
@@ -31,7 +32,7 @@ COMPARISONS: frozenset[BacktrackMode] = frozenset({"agree", "compare"})
 SECOND_LOOKS: frozenset[BacktrackMode] = frozenset({"agree", "compare", "verify"})
 """Modes that look again at an answer in hand: one more answer to compare it with, or one more verdict."""
 
-ANSWERLESS_FAILURES: frozenset[Failure] = frozenset({"truncated", "empty", "refusal", "fault"})
+ANSWERLESS_FAILURES: frozenset[Failure] = frozenset({"truncated", "empty", "refusal", "stuck", "fault"})
 """Failures that leave no answer to ship."""
 
 
@@ -161,6 +162,8 @@ class Rung:
     timeout: float = 120.0
     price: Price = Price()
     instruction: str | None = None
+    stops: Stops | None = None
+    """When its thought, or a reply that is stuck, is ended early; None: never."""
 
     @property
     def max_tokens(self) -> int:
@@ -271,6 +274,8 @@ class Call:
     seed: int | None = None
     timeout: float = 120.0
     logprobs: bool = False
+    top_logprobs: int = 0
+    """With `logprobs`: how many of the likeliest tokens a stream tells beside each (`Delta.tokens`)."""
     hold: bool = True
     """False when a stream of this call may be shown at once, because no verifier needs the whole answer."""
 
@@ -286,7 +291,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A model's answer. `finish_reason` is stop, length, tool_calls, content_filter, or the backend's own word.
+    """A model's answer. `finish_reason` is stop, length, tool_calls, content_filter, stuck, or the backend's own word.
 
     `logprobs` are natural logs of the chosen tokens' probabilities in order, None where not reported.
     `usage_known` is False when the backend reported none; the spend is then booked at the call's bound.
@@ -303,6 +308,13 @@ class Reply:
     logprobs: tuple[float, ...] | None = None
     model: str = ""
     spent: Amount | None = None
+    stopped: str = ""
+    """The stop rule that ended its thought, or the reply itself; empty where none did."""
+
+    @property
+    def stuck(self) -> bool:
+        """True when it was ended because nothing came of it: such an answer is never trusted."""
+        return self.finish_reason == "stuck"
 
     @property
     def truncated(self) -> bool:

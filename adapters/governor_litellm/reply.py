@@ -11,6 +11,7 @@ from governor.plan.dialects import Dialect
 from governor.plan.messages import without_echo
 from governor.protocols import Delta
 from governor.records import Call, Reply, ToolCall, Usage
+from governor.stops.tokens import Token
 
 
 def reply_of(response: Any, call: Call, dialect: Dialect) -> Reply:
@@ -48,10 +49,25 @@ def usage_of(usage: Any) -> Usage | None:
 
 def logprobs_of(logprobs: Any) -> tuple[float, ...] | None:
     """Natural logs of the chosen tokens, None where the server gave none."""
-    content = logprobs.get("content") if isinstance(logprobs, dict) else getattr(logprobs, "content", None)
-    if not content:
-        return None
-    return tuple(float(item["logprob"] if isinstance(item, dict) else item.logprob) for item in content)
+    content = _read(logprobs, "content")
+    return tuple(float(_read(item, "logprob")) for item in content) if content else None
+
+
+def tokens_of(logprobs: Any) -> tuple[Token, ...]:
+    """The tokens of one piece with the likeliest ones in their place."""
+    return tuple(
+        Token(
+            _read(item, "token"),
+            float(_read(item, "logprob")),
+            tuple((_read(one, "token"), float(_read(one, "logprob"))) for one in _read(item, "top_logprobs") or ()),
+        )
+        for item in _read(logprobs, "content") or ()
+    )
+
+
+def _read(held: Any, key: str) -> Any:
+    """A value of LiteLLM's mappings and objects alike."""
+    return held.get(key) if isinstance(held, dict) else getattr(held, key, None)
 
 
 def _tool_call(item: Any) -> ToolCall:
@@ -100,9 +116,11 @@ class Assembly:
         self.usage = usage_of(getattr(chunk, "usage", None)) or self.usage
         for choice in (getattr(chunk, "choices", None) or ())[:1]:
             self.finish = choice.finish_reason or self.finish
-            self.logprobs.extend(logprobs_of(getattr(choice, "logprobs", None)) or ())
+            told = getattr(choice, "logprobs", None)
+            self.logprobs.extend(logprobs_of(told) or ())
             self._tools(choice.delta.tool_calls or ())
-            yield from self._shown(choice.delta, self._so_far(stream))
+            tokens = tokens_of(told) if self.call.top_logprobs else ()
+            yield from self._shown(choice.delta, self._so_far(stream), tokens)
 
     def whole(self, evidence: Evidence) -> Reply:
         """The reply. Raises BackendReplyError if the stream broke off before it was finished."""
@@ -121,14 +139,14 @@ class Assembly:
             model=self.model or self.call.rung.model,
         )
 
-    def _shown(self, delta: Any, usage: Usage | None) -> Iterator[Delta]:
+    def _shown(self, delta: Any, usage: Usage | None, tokens: tuple[Token, ...]) -> Iterator[Delta]:
         thinking = getattr(delta, "reasoning_content", None) or ""
         text = self._fresh(delta.content or "")
         if thinking or text:
             self.thinking.append(thinking)
             self.text.append(text)
         if thinking or text or (usage is not None and delta.tool_calls):  # a tool call's tokens count as well
-            yield Delta(text, thinking, usage)
+            yield Delta(text, thinking, usage, tokens)
 
     def _so_far(self, stream: Any) -> Usage | None:
         """The usage that a server states with each chunk; LiteLLM takes it out of what it gives, and keeps a copy."""

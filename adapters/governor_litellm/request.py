@@ -122,4 +122,6 @@ def _asked(call: Call, dialect: Dialect) -> dict[str, Any]:
         asked["seed"] = call.seed
     if call.logprobs and allows(dialect.logprobs, call.rung, dialect):
         asked["logprobs"] = True
+        if call.top_logprobs:
+            asked["top_logprobs"] = call.top_logprobs
     return asked

@@ -16,6 +16,7 @@ from governor.plan.bounds import output_bound
 from governor.plan.messages import messages_of
 from governor.protocols import Delta
 from governor.records import Call, Reply, ToolCall, Usage
+from governor.stops.tokens import Token
 
 _SEED_RANGE = 1 << 32
 
@@ -44,7 +45,7 @@ def request_of(call: Call) -> dict[str, Any]:
     if call.seed is not None:
         body["seed"] = call.seed % _SEED_RANGE
     if call.logprobs:
-        body |= {"logprobs": True, "top_logprobs": 1}  # 0 switches them off
+        body |= {"logprobs": True, "top_logprobs": max(call.top_logprobs, 1)}  # 0 switches them off
     if call.tools:
         body["tools"] = [dict(tool) for tool in call.tools]
         if call.tool_choice is not None:
@@ -137,10 +138,12 @@ class Transcript:
             self.thinking_tokens = self.output_tokens
         for part in delta.get("tool_calls") or ():
             self._tool(part)
-        self.logprobs.extend(entry["logprob"] for entry in (choice.get("logprobs") or {}).get("content") or ())
+        told = (choice.get("logprobs") or {}).get("content") or ()
+        self.logprobs.extend(entry["logprob"] for entry in told)
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         counted = text or thinking or delta.get("tool_calls")  # a tool call's tokens count as well
-        return Delta(text, thinking, self.usage) if counted else None
+        tokens = tuple(map(_token, told)) if self.call.top_logprobs else ()
+        return Delta(text, thinking, self.usage, tokens) if counted else None
 
     def _tool(self, part: Mapping[str, Any]) -> None:
         tool = self.tools.setdefault(part["index"], {"id": "", "name": "", "arguments": ""})
@@ -160,3 +163,8 @@ class Transcript:
             kind = BackendReplyError if self.output_tokens else BackendUnavailableError
             return kind(f"{model}: {message}", model=model, usage=self.usage)
         return BackendRequestError(f"{model}: {message}", model=model, sent=self.begun, usage=self.usage)
+
+
+def _token(entry: Mapping[str, Any]) -> Token:
+    top = tuple((one["token"], one["logprob"]) for one in entry.get("top_logprobs") or ())
+    return Token(entry["token"], entry["logprob"], top)

@@ -110,6 +110,11 @@ class VllmBackend:
         known = self._engine(rung.model).known
         return known is None or known.honours("counts")
 
+    def stops(self, rung: Rung) -> bool:
+        """Whether Governor's processor runs in the server; until its canary was tried, the client runs the rules."""
+        known = self._engine(rung.model).known
+        return known is not None and known.honours("xargs")
+
     def ready(self, rung: Rung) -> None:
         """Tries the canaries where they were not yet. Raises what would keep this rung's calls from being honoured."""
         http()

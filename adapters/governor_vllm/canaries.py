@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from governor.errors import BackendError, BackendReplyError, BackendRequestError
+from governor.stops.settings import PREFIX
 from governor_vllm.link import Link
 from governor_vllm.marks import START
 from governor_vllm.probe import PATIENCE, PROMPT, Probe, chat_tokens, completion_tokens, ended, opening
 from governor_vllm.served import Budget, Finding, Served
-from governor_vllm.xargs import BUDGET
 
+BUDGET = f"{PREFIX}budget"
 SHORT, LONG = 4, 8
 """Two budgets whose thoughts must differ by exactly their difference."""
 
@@ -102,12 +104,12 @@ def _free(probe: Probe) -> Mapping[str, Any]:
 
 
 def _own(tokens: int) -> Mapping[str, Any]:
-    """vLLM's own budget."""
+    """The setting of vLLM's own budget."""
     return {"thinking_token_budget": tokens}
 
 
 def _xargs(tokens: int) -> Mapping[str, Any]:
-    """The budget of Governor's processor."""
+    """The setting of the processor's budget."""
     return {"vllm_xargs": {BUDGET: tokens}}
 
 
@@ -123,10 +125,10 @@ def _measured(
         ways.append((far, _in_prompt(probe, lead, far), lead * 2))
     try:
         for start, thought, more in ways:
-            finding, extra = _judged(canary, thought, start, setting, change)
-            if extra is not None:
-                counted = _counts(probe, more, setting(start + LONG), start + LONG + extra)
-                return finding, Budget(extra + (start - near) * counted, prompt=counted)
+            finding, budget = _judged(canary, thought, start, setting, change)
+            if budget is not None:
+                counted = _counts(probe, more, setting(start + LONG), start + LONG + budget.extra)
+                return finding, replace(budget, extra=budget.extra + (start - near) * counted, prompt=counted)
             if finding.verdict != "unproved":
                 break
     except BackendRequestError as refusal:
@@ -155,20 +157,19 @@ def _in_prompt(probe: Probe, lead: list[int], behind: int) -> Thought:
 
 def _judged(
     canary: str, thought: Thought, behind: int, setting: Callable[[int], Mapping[str, Any]], change: str
-) -> tuple[Finding, int | None]:
-    """What three budgets show, and the tokens by which they end the thought later than they say."""
+) -> tuple[Finding, Budget | None]:
+    """What three budgets show: the least ends the thought at once, the others exactly their difference apart."""
     free, budgets = thought({}), (1, behind + SHORT, behind + LONG)
     ends = [thought(setting(tokens)) for tokens in budgets]
-    seen = f"budgets of {_listed(budgets)} ended the thought after {_listed(ends)} tokens, without one after {free or 'none'}"
     one, short, long = ends
     if one is not None and short is not None and long is not None and one < short and long - short == LONG - SHORT:
         extra = long - budgets[-1]
-        return Finding(
-            canary, "honoured", f"a budget of b ends the thought after b{extra:+d} tokens, mark included"
-        ), extra
+        seen = f"a budget of b ends the thought after b{extra:+d} tokens, mark included"
+        return Finding(canary, "honoured", seen), Budget(extra, least=one)
     if free is not None and free <= behind + LONG:
         return Finding(canary, "unproved", f"the model ends its thought by itself after {free} tokens"), None
-    return Finding(canary, "ignored", f"HTTP 200, but {seen}", change), None
+    told = f"budgets of {_listed(budgets)} ended the thought after {_listed(ends)} tokens, none after {free or 'none'}"
+    return Finding(canary, "ignored", f"HTTP 200, but {told}", change), None
 
 
 def _listed(numbers: Any) -> str:

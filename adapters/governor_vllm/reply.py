@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from governor.errors import BackendReplyError
 from governor.plan import thought
 from governor.protocols import Delta
 from governor.records import Call, Reply, ToolCall, Usage
+from governor.stops.phrases import NAMES, REPEAT, ended_by
+from governor.stops.tokens import Token
+from governor.watched import marked
 from governor_vllm.marks import Answer, Splitter
 
 
@@ -39,12 +42,14 @@ class Transcript:
         self._count(event.get("usage"), thinking=bool(thinking))
         for part in delta.get("tool_calls") or ():
             self._tool(part)
-        self.logprobs.extend(_logprobs(choice.get("logprobs") or {}))
+        tokens = _tokens(choice.get("logprobs") or {})
+        self.logprobs.extend(one.logprob for one in tokens)
         if choice.get("finish_reason"):
             self.finish = str(choice["finish_reason"])
             more, rest = self.splitter.close()
             thinking, text = thinking + more, text + rest
-        return self._added(thinking, text, counted=bool(delta.get("tool_calls")))
+        shown = self._added(thinking, text, counted=bool(delta.get("tool_calls")))
+        return replace(shown, tokens=tokens) if shown is not None and self.call.top_logprobs else shown
 
     def again(self) -> None:
         """Another request goes on with the answer; its tokens come on top."""
@@ -69,7 +74,7 @@ class Transcript:
         if not self.finish:
             text = f"{model}: the stream broke off after {self.usage.output_tokens} tokens"
             raise BackendReplyError(text, model=model, usage=self.usage if self.known else None, seconds=seconds)
-        return Reply(
+        whole = Reply(
             text="".join(self.text),
             thinking=self._thinking(),
             tool_calls=tuple(ToolCall(**self.tools[index]) for index in sorted(self.tools)),
@@ -80,6 +85,7 @@ class Transcript:
             logprobs=tuple(self.logprobs) if self.call.logprobs and self.logprobs else None,
             model=model,
         )
+        return marked(whole, NAMES[REPEAT] if self.finish == "repetition" else ended_by(whole.thinking))
 
     def _thinking(self) -> str:
         """The thought that was added. One that the call began and that ended at once has the line break of its end:
@@ -128,7 +134,21 @@ class Transcript:
         tool["arguments"] += function.get("arguments") or ""
 
 
-def _logprobs(told: Mapping[str, Any]) -> list[float]:
-    """Natural logs of the chosen tokens: a chat's, or a plain completion's."""
-    chat = [float(one["logprob"]) for one in told.get("content") or ()]
-    return chat or [float(one) for one in told.get("token_logprobs") or () if one is not None]
+def _tokens(told: Mapping[str, Any]) -> tuple[Token, ...]:
+    """The tokens of a chunk with the likeliest ones in their place: a chat's, or a plain completion's."""
+    if told.get("content"):
+        return tuple(
+            Token(
+                str(one["token"]),
+                float(one["logprob"]),
+                tuple((str(other["token"]), float(other["logprob"])) for other in one.get("top_logprobs") or ()),
+            )
+            for one in told["content"]
+        )
+    texts, values = told.get("tokens") or (), told.get("token_logprobs") or ()
+    likeliest = told.get("top_logprobs") or [{}] * len(texts)
+    return tuple(
+        Token(str(text), float(value), tuple((str(other), float(at)) for other, at in (top or {}).items()))
+        for text, value, top in zip(texts, values, likeliest, strict=True)
+        if value is not None
+    )

@@ -16,16 +16,17 @@ from governor.plan.dialects import Dialect, dialect_for
 from governor.plan.effort import json_body, wire
 from governor.plan.messages import messages_of
 from governor.records import Call, Rung
+from governor.stops.settings import Stops
 from governor_vllm.marks import END
 from governor_vllm.options import ModelOptions
 from governor_vllm.probe import Probe
-from governor_vllm.served import Budget, Served
-from governor_vllm.xargs import BUDGET
+from governor_vllm.served import Budget, Finding, Served
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 _WORDS_PER_TOKEN = 0.75  # of English prose
 _CLOSED = f"\n{END}\n\n"
+_BESIDE_A_SCHEMA = Finding("xargs", "refused", "nothing is forced beside a JSON schema")
 _CHAT_ONLY = (
     "messages",
     "chat_template_kwargs",
@@ -33,6 +34,7 @@ _CHAT_ONLY = (
     "tools",
     "tool_choice",
     "logprobs",
+    "top_logprobs",
     "response_format",
 )
 
@@ -89,8 +91,9 @@ class Target:
     def _budget_or_fallback(self, rung: Rung) -> None:
         budget = self.budget
         if budget is not None and rung.thinking_tokens < budget.least:
-            text = f"thinking_tokens {rung.thinking_tokens} is less than the end of a thought takes (at least {budget.least})"
-            raise self._error(text)
+            raise self._error(
+                f"thinking_tokens {rung.thinking_tokens} has no room for the end (at least {budget.least})"
+            )
         if budget is None and self.options.engine.fallback == "error":
             hint = "state engine.fallback: stream or prompt to do without"
             raise self._error(f"the server keeps no thinking budget ({self.served.why('budget')}); {hint}")
@@ -106,12 +109,25 @@ class Target:
 def request_of(call: Call, target: Target, probe: Probe) -> Request:
     """The request for a call. `probe` renders prompts that go on from a prefix; BackendError where it can't be sent."""
     target.check(call.rung)
+    if call.response_schema is not None:
+        target = _without_processor(target)
+        target.check(call.rung)
     if call.prefix:
         call = _ended(call, target, probe)
         return _resumed(call, target, probe, _body(call, target, len(probe.ids(call_thought(call)))))
     body = _body(call, target)
     inside = target.served.opens and not target.served.parses and not _off(call.rung)
     return Request(CHAT, body, inside, _cut_at(call.rung, target))
+
+
+def _without_processor(target: Target) -> Target:
+    """The target of a call that a grammar holds: nothing may be forced beside it, so vLLM's own budget stands in."""
+    served, engine = target.served, target.options.engine
+    return replace(
+        target,
+        served=replace(served, processor=None, findings={**served.findings, "xargs": _BESIDE_A_SCHEMA}),
+        options=replace(target.options, engine=replace(engine, xargs={})),
+    )
 
 
 def answered(call: Call, target: Target, probe: Probe, thinking: str, used: int, read: int) -> Request | None:
@@ -165,11 +181,11 @@ def _body(call: Call, target: Target, begun: int = 0) -> dict[str, Any]:
         body.pop("reasoning_effort", None)
     engine = target.options.engine
     xargs = dict(engine.xargs)
-    if rung.thinking_tokens and not _off(rung):
-        if target.served.processor is not None:
-            xargs[BUDGET] = target.served.processor.asked(rung.thinking_tokens, begun)
-        elif target.served.engine is not None:
-            body["thinking_token_budget"] = target.served.engine.asked(rung.thinking_tokens, begun)
+    thinks = bool(rung.thinking_tokens) and not _off(rung)
+    if target.served.honours("xargs"):
+        xargs |= _rules(rung, target.served.processor if thinks else None, begun).args()
+    if thinks and target.served.processor is None and target.served.engine is not None:
+        body["thinking_token_budget"] = target.served.engine.asked(rung.thinking_tokens, begun)
     return {
         **body,
         **({"vllm_xargs": xargs} if xargs else {}),
@@ -182,6 +198,15 @@ def _body(call: Call, target: Target, begun: int = 0) -> dict[str, Any]:
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         **_asked(call),
     }
+
+
+def _rules(rung: Rung, processor: Budget | None, begun: int) -> Stops:
+    """The rung's stop rules, with its budget where the processor keeps that."""
+    stops = rung.stops or Stops()
+    if processor is None:
+        return stops
+    budget = processor.asked(rung.thinking_tokens, begun)
+    return replace(stops, budget=budget if stops.budget is None else min(budget, stops.budget))
 
 
 def _told(rung: Rung, target: Target) -> Rung:
@@ -208,7 +233,7 @@ def _asked(call: Call) -> dict[str, Any]:
     if call.seed is not None:
         asked["seed"] = call.seed
     if call.logprobs:
-        asked["logprobs"] = True
+        asked |= {"logprobs": True, **({"top_logprobs": call.top_logprobs} if call.top_logprobs else {})}
     return asked
 
 
@@ -233,5 +258,5 @@ def _resumed(call: Call, target: Target, probe: Probe, body: Mapping[str, Any]) 
     prompt = probe.rendered(body["messages"], **({"chat_template_kwargs": options} if options else {}))
     begun = call.prefix.removeprefix(thought.OPEN) if target.served.opens and not _off(call.rung) else call.prefix
     rest = {key: value for key, value in body.items() if key not in _CHAT_ONLY}
-    asked = {"logprobs": 1} if call.logprobs else {}
+    asked = {"logprobs": max(1, call.top_logprobs)} if call.logprobs else {}
     return Request(COMPLETIONS, {**rest, **asked, "prompt": [*prompt, *probe.ids(begun)]}, inside, cut)

@@ -26,16 +26,13 @@ class Budget:
 
     `extra` holds all that vLLM counts otherwise: the tokens that the prompt's template puts behind `<think>` count
     (negative), the forced end comes on top (positive), and a start mark of several tokens runs over by one less.
-    `prompt`: a thought that the prompt has begun counts too.
+    `prompt`: a thought that the prompt has begun counts too. `least`: the shortest thought, mark included, that a budget
+    can ask for.
     """
 
     extra: int
     prompt: bool = True
-
-    @property
-    def least(self) -> int:
-        """The smallest whole thought, mark included, that can be asked for."""
-        return max(1, 1 + self.extra)
+    least: int = 1
 
     def asked(self, tokens: int, begun: int = 0) -> int:
         """The budget to send so that thought and mark together are `tokens`, `begun` of which stand in the prompt."""

@@ -15,6 +15,11 @@ def written(thinking: str, text: str) -> str:
     return f"{OPEN}{thinking}{SHUT}\n\n{text}" if text else f"{OPEN}{thinking}"
 
 
+def closed(thinking: str) -> str:
+    """A thought that is over, with the answer still to come."""
+    return f"{OPEN}{thinking}{SHUT}\n\n"
+
+
 def read(whole: str) -> tuple[str, str]:
     """Thought and answer of one text; a text that opens no thought is all answer."""
     if not whole.startswith(OPEN):

@@ -55,6 +55,8 @@ def _said(reply: Reply) -> str:
 
 def unfinished(reply: Reply) -> str:
     """The text that a truncated reply must go on from, its open thought included."""
+    if reply.stopped and reply.thinking and not reply.text:
+        return thought.closed(reply.thinking)  # a rule ended the thought: what is left to give is the answer
     return thought.written(reply.thinking, reply.text)
 
 

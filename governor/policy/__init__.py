@@ -6,6 +6,7 @@ from governor.policy.finding import Check, Finding
 from governor.policy.load import Inspection, inspect_policy, load_policy, policy_from
 from governor.policy.match import (
     Paced,
+    has_stops,
     limits_on,
     on_fail_for,
     paced_for,
@@ -31,6 +32,7 @@ __all__ = [
     "PolicyWatcher",
     "Rewind",
     "ToolRule",
+    "has_stops",
     "inspect_policy",
     "limits_on",
     "load_policy",

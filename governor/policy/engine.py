@@ -37,5 +37,5 @@ class EngineSpec(Part):
     """The application's: lower goes first in the queue, and gives way last when the engine is full."""
     repetition: RepetitionSpec | None = None
     """End replies that loop."""
-    xargs: Mapping[Text, Argument] = Field(default_factory=dict, examples=[{"governor_rule": "margin"}])
+    xargs: Mapping[Text, Argument] = Field(default_factory=dict, examples=[{"governor_repeat": 4}])
     """Arguments for the server's logits processors, as they are."""

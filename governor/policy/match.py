@@ -14,6 +14,7 @@ from governor.policy.budget import Budget, Limits, PeriodLimits, periods
 from governor.policy.period import RUN, SESSION, STEP, period_of, slides, span
 from governor.policy.rewind import OnFail, ToolRule
 from governor.policy.schema import Backtrack, Canary, Match, Policy, Rule, RungSpec
+from governor.policy.stops import StopsSpec
 from governor.protocols import Streams, Terms
 from governor.records import Limit, Rung, Step
 
@@ -236,7 +237,8 @@ def _terms(policy: Policy, rule: Rule, budget: Budget, reason: str) -> Terms:
     backtrack: Backtrack = _over(policy.backtrack, rule.backtrack)
     own = rule.ladder or policy.ladder
     longest = budget.call.seconds if budget.call else None
-    ladder = tuple(_hurried(policy.rungs[e.id if isinstance(e, RungSpec) else e], longest) for e in own)
+    stops = rule.stops or policy.stops
+    ladder = tuple(_granted(policy.rungs[e.id if isinstance(e, RungSpec) else e], longest, stops) for e in own)
     ids = {rung.id for rung in ladder}
     dial, keep = _aim(policy, rule)
     mode = rule.mode or policy.mode
@@ -263,9 +265,21 @@ def _terms(policy: Policy, rule: Rule, budget: Budget, reason: str) -> Terms:
     )
 
 
-def _hurried(rung: Rung, longest: float | None) -> Rung:
-    """The rung with the time limit of a single call: a call is cut there, so that the rung need not be left out."""
-    return rung if longest is None or rung.timeout <= longest else replace(rung, timeout=longest)
+def _granted(rung: Rung, longest: float | None, stops: StopsSpec | None) -> Rung:
+    """The rung as its step has it: with the stop rules, where it has none of its own, and the time limit of a call.
+
+    A call is cut at that limit, so that the rung need not be left out.
+    """
+    if longest is not None and rung.timeout > longest:
+        rung = replace(rung, timeout=longest)
+    return rung if stops is None or rung.stops is not None else replace(rung, stops=stops.stops)
+
+
+def has_stops(policy: Policy) -> bool:
+    """Whether any stop rule holds anywhere."""
+    if policy.stops is not None or any(rule.stops is not None for rule in policy.steps):
+        return True
+    return any(rung.stops is not None for rung in policy.rungs.values())
 
 
 def _step_seconds(budget: Budget) -> float | None:

@@ -37,6 +37,7 @@ from governor.policy.scalars import (
     TokenWindow,
     VerifySpec,
 )
+from governor.policy.stops import StopsSpec
 from governor.records import Price, Rung
 
 VERSION = 1
@@ -103,6 +104,8 @@ class RungSpec(Part):
     """Overrides the model's price on this rung."""
     instruction: Text | None = Field(default=None, examples=["Think step by step, then answer."])
     """Added to the system message: the only lever on models without reasoning."""
+    stops: StopsSpec | None = Field(default=None, examples=[{"repeat": 4}])
+    """When this rung's thoughts are ended early; replaces the rule's and the policy's `stops`."""
 
     def rung(self, models: Mapping[str, ModelSpec]) -> Rung:
         """The rung as a record, priced by its own price, else by its model's, else at zero."""
@@ -119,6 +122,7 @@ class RungSpec(Part):
             timeout=self.timeout,
             price=spec.price,
             instruction=self.instruction,
+            stops=self.stops.stops if self.stops else None,
         )
 
 
@@ -248,6 +252,8 @@ class Rule(Part):
     """Replaces the policy's latency."""
     on_fail: OnFail | None = Field(default=None, examples=[{"backtrack": {"to": "plan", "rung": 1, "max": 2}}])
     """What happens when a step of this rule fails for good, in a graph that can rewind."""
+    stops: StopsSpec | None = Field(default=None, examples=[{"repeat": 4, "margin": 0.1}])
+    """Replaces the policy's `stops`."""
 
 
 def _ladder_or_extends(schema: dict[str, Any]) -> None:
@@ -298,6 +304,8 @@ class Policy(Part):
     """Hard limits on tokens, money, time and calls."""
     backtrack: Backtrack = Backtrack()
     """What may follow an answer that was not accepted."""
+    stops: StopsSpec | None = Field(default=None, examples=[{"repeat": 4}])
+    """When thoughts are ended early (default: never), on rungs that say nothing of their own."""
     deadline: Seconds | None = Field(default=None, examples=[60])
     """Seconds a step may take, all attempts together."""
     steps: Annotated[tuple[Rule, ...], Field(strict=False)] = ()

@@ -167,6 +167,7 @@ def _attempt(attempt: Attempt, shape: RecordShape) -> dict[str, Any]:
         "reason": attempt.reason,
         "forecasts": [_forecast(forecast) for forecast in attempt.forecasts],
         "finish_reason": reply.finish_reason if reply else None,
+        **({"stopped": reply.stopped} if reply and reply.stopped else {}),
         "usage_known": reply.usage_known if reply else None,
         "verdict": _verdict(attempt.verdict, shape) if attempt.verdict else None,
         "usage": _usage(attempt.usage),

@@ -113,6 +113,7 @@ def attempt_attributes(attempt: Attempt) -> Attributes:
             "governor.rung": attempt.rung.id,
             "governor.mode": attempt.mode,
             "governor.reason": attempt.reason,
+            "governor.stopped": reply.stopped if reply else "",
             "governor.calls": attempt.calls,
             "governor.micros": attempt.micros,
             "error.type": attempt.error.partition(":")[0],

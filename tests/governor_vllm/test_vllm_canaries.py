@@ -73,8 +73,8 @@ def test_what_a_budget_counts_otherwise_is_measured(
 ) -> None:
     server.now(**manner, processor=True)
     served = examine(server.url)
-    assert served.engine == Budget(extra - behind, prompt=True)
-    assert served.processor == Budget(extra, prompt=False)
+    assert served.engine == Budget(extra - behind, prompt=True, least=extra)
+    assert served.processor == Budget(extra, prompt=False, least=1 + extra)
 
 
 def test_a_model_that_always_thinks_briefly_proves_nothing(server: DialectServer) -> None:

@@ -32,8 +32,8 @@ def test_a_budget_is_sent_so_that_thought_and_mark_together_are_the_rungs(server
 
 def test_the_processor_goes_before_the_engines_own_budget(server: DialectServer) -> None:
     server.now(processor=True)
-    body = sent(server, backend(server, xargs={"governor_rule": "margin"}))
-    assert body["vllm_xargs"] == {"governor_rule": "margin", "governor_budget": 8}
+    body = sent(server, backend(server, xargs={"governor_repeat": 4}))
+    assert body["vllm_xargs"] == {"governor_repeat": 4, "governor_budget": 8}
     assert "thinking_token_budget" not in body
 
 

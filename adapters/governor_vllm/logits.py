@@ -1,0 +1,64 @@
+"""Reading rows of logits, and writing to them without touching any other value. Nothing here waits for a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from governor.stops.group import confidence
+from governor.stops.margin import margin_of
+from governor.stops.settings import MAX_TOP
+from governor_vllm.batch import Needs, Order, Reading
+
+_FORCED = 1e8
+"""Less than the 1e9 of vLLM's own thinking budget, which runs later and is meant to win."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endings:
+    """The tokens that would end the thought in each state of the marks (`Vocabulary.endings`), on a device."""
+
+    tokens: torch.Tensor
+    any: torch.Tensor
+    """Whether there are any."""
+
+    @classmethod
+    def on(cls, device: torch.device, endings: tuple[NDArray[np.int64], NDArray[np.bool_]]) -> Endings:
+        return cls(torch.from_numpy(endings[0]).to(device), torch.from_numpy(endings[1]).to(device))
+
+
+def read(logits: torch.Tensor, end: int, group_top: torch.Tensor, needs: Needs) -> Reading:
+    """Read every row: its maximum and the distance of the token `end` to it, and what else the rules need.
+
+    The step rule needs ln p_max, the group rule DeepConf's confidence over `group_top` (rows,) alternatives.
+    """
+    highest, best = logits.max(-1)
+    margin = margin_of(highest, logits[:, end]).double()
+    nothing = torch.zeros_like(margin)
+    if not (needs.uses.steps or needs.uses.group):
+        return Reading(best, margin, nothing, nothing)
+    total = torch.logsumexp(logits, -1)
+    top = (highest - total).double()
+    if not needs.uses.group:
+        return Reading(best, margin, top, nothing)
+    alternatives = logits.topk(min(MAX_TOP, logits.shape[-1]), -1).values - total[:, None]
+    ranks = torch.arange(alternatives.shape[-1], device=logits.device)
+    return Reading(best, margin, top, confidence(torch, alternatives.double(), group_top, ranks))
+
+
+def write(logits: torch.Tensor, rows: torch.Tensor, order: Order, endings: Endings | None) -> None:
+    """Carry out an order on `rows` of logits, in place: few values are written, all others stay bit for bit.
+
+    A token that something before us has masked stays masked: its row is then left as it is. `endings` may be None
+    where no row is to go on thinking.
+    """
+    if endings is not None:
+        tokens = endings.tokens[order.node]
+        masked = (order.kept & endings.any[order.node])[:, None]
+        at = rows[:, None], tokens
+        logits[at] = torch.where(masked, -torch.inf, logits[at])
+    value = logits[rows, order.token]
+    logits[rows, order.token] = torch.where(order.forced & (value > -torch.inf), _FORCED, value)

@@ -1,0 +1,316 @@
+"""`GovernorLogitsProcessor`: stop rules inside vLLM, for both of its runners. The only module that imports vllm.
+
+Load it with `--logits-processors governor_vllm.processor:GovernorLogitsProcessor`; it is no entry point, which would
+put it into every vLLM process of the environment. A request is governed where its `vllm_xargs` say so (`governor_*`,
+see `governor.stops.settings.Stops`); all others are left bit for bit. Marks other than `<think>` and `</think>` stand
+in the server's `--additional-config '{"governor": {"start": ..., "end": ...}}'`.
+
+What is forced is part of the thought's budget. Nothing is forced inside a tool call, a code fence or JSON. The words
+that end a thought differ by rule (`governor.stops.phrases`), which is how the client learns which one did.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from vllm import SamplingParams
+from vllm.tokenizers import cached_tokenizer_from_config
+from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
+from vllm.v1.sample.logits_processor import LogitsProcessor as RowProcessor
+from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext, LogitsProcRequestState
+from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as SlotProcessor
+
+from governor.stops.arrays import Array
+from governor.stops.marks import Marks
+from governor.stops.rows import Signals
+from governor.stops.settings import PREFIX, Stops
+from governor_vllm.batch import Batch, Needs, Order, Reading, View
+from governor_vllm.logits import Endings, read, write
+from governor_vllm.vocabulary import LONGEST, Vocabulary
+
+_LOG = logging.getLogger(__name__)
+_PENALTIES = (("presence_penalty", 0.0), ("frequency_penalty", 0.0), ("repetition_penalty", 1.0))
+
+
+class GovernorLogitsProcessor(RowProcessor, SlotProcessor):  # type: ignore[misc]  # vllm's types may be absent
+    """Holds one of two carriers: `_Lists` where the runner hands over lists of tokens (V1), `_Device` else (V2)."""
+
+    def __init__(self, vllm_config: Any, place: Any, is_pin_memory: bool = False) -> None:
+        vocabulary = _vocabulary(vllm_config)
+        if isinstance(place, LogitsProcRequestState):
+            self._carrier: _Lists | _Device = _Device(vocabulary, place, _drafts(vllm_config))
+        else:
+            self._carrier = _Lists(vocabulary, vllm_config.scheduler_config.max_num_seqs, torch.device(place))
+
+    @classmethod
+    def validate_params(cls, sampling_params: SamplingParams) -> None:
+        """Raises ValueError, which becomes HTTP 400, with one line that says what to mend."""
+        stops = Stops.read(sampling_params.extra_args)
+        if stops is None or not stops.acts:
+            return
+        if flaw := _conflict(stops, sampling_params):
+            raise ValueError(flaw)
+
+    def is_argmax_invariant(self) -> bool:
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """V1, before each forward pass."""
+        assert isinstance(self._carrier, _Lists)
+        if batch_update is not None:
+            self._carrier.update(batch_update)
+
+    def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
+        """V2: a request takes the slot, and whatever was there is forgotten."""
+        assert isinstance(self._carrier, _Device)
+        return self._carrier.add(req_idx, sampling_params)
+
+    def apply_staged_writes(self) -> None:
+        """V2, before each forward pass."""
+        assert isinstance(self._carrier, _Device)
+        self._carrier.flush()
+
+    def apply(self, logits: torch.Tensor, ctx: LogitsContext | None = None) -> torch.Tensor:
+        """Edit the governed rows in place."""
+        if isinstance(self._carrier, _Device):
+            assert ctx is not None
+            self._carrier.apply(logits, ctx)
+        else:
+            self._carrier.apply(logits)
+        return logits
+
+
+def _vocabulary(vllm_config: Any) -> Vocabulary:
+    tokenizer = cached_tokenizer_from_config(model_config=vllm_config.model_config)
+    if tokenizer is None:
+        raise ValueError("GovernorLogitsProcessor needs the tokenizer: start without --skip-tokenizer-init")
+    stated = (vllm_config.additional_config or {}).get("governor", {})
+    return Vocabulary(tokenizer, vllm_config.model_config.get_vocab_size(), Marks(**stated))
+
+
+def _drafts(vllm_config: Any) -> int:
+    speculative = vllm_config.speculative_config
+    return int(speculative.num_speculative_tokens) if speculative is not None else 0
+
+
+def _conflict(stops: Stops, params: SamplingParams) -> str:
+    """Why a request can't be governed so; empty if it can."""
+    key = next(iter(stops.args()))
+    if params.structured_outputs is not None:
+        return f"{key}: text can't be forced where structured_outputs constrain it; send one of the two"
+    if params.allowed_token_ids is not None:
+        return f"{key}: text can't be forced where allowed_token_ids constrain it; send one of the two"
+    if stops.budget is not None and params.thinking_token_budget is not None:
+        return f"{PREFIX}budget: the request has a thinking_token_budget too; send one of the two"
+    if stops.reads_confidence:
+        for name, neutral in _PENALTIES:
+            if getattr(params, name) != neutral:
+                return f"{key}: confidence can't be read from logits that {name} has changed; leave one of the two out"
+        if params.logit_bias:
+            return f"{key}: confidence can't be read from logits that logit_bias has changed; leave one of the two out"
+    return next((f"{PREFIX}{name}: must hold no mark such as {mark}" for name, mark in _marks_in(stops)), "")
+
+
+def _marks_in(stops: Stops) -> list[tuple[str, str]]:
+    held = (("phrase", stops.phrase), ("again", stops.again))
+    return [(name, mark) for name, text in held for mark in Marks().words if text is not None and mark in text]
+
+
+def _governing(params: SamplingParams) -> Stops | None:
+    stops = Stops.read(params.extra_args)
+    return stops if stops is not None and stops.acts else None
+
+
+@dataclass(slots=True)
+class _Request:
+    """A governed request of runner V1: its slot, and its tokens as the runner extends them."""
+
+    slot: int
+    prompt: Sequence[int]
+    output: Sequence[int]
+
+
+class _Lists:
+    """Runner V1: lists of tokens on the host, so state is numpy; one short step for each governed row."""
+
+    def __init__(self, vocabulary: Vocabulary, slots: int, device: torch.device) -> None:
+        self._batch: Batch | None = None
+        self._vocabulary = vocabulary
+        self._slots = slots
+        self._device = device
+        self._endings: Endings | None = None
+        self._free = list(range(slots))
+        self._requests: dict[int, _Request] = {}
+        self._blind = False
+
+    def update(self, change: BatchUpdate) -> None:
+        """In vLLM's order: removed, added, moved."""
+        for row in change.removed:
+            self._forget(row)
+        for row, params, prompt, output in change.added:
+            self._forget(row)
+            if (stops := _governing(params)) is not None:
+                self._requests[row] = self._begun(stops, params, prompt or (), output)
+        for one, other, direction in change.moved:
+            first, second = self._requests.pop(one, None), self._requests.pop(other, None)
+            if first is not None:
+                self._requests[other] = first
+            if direction is MoveDirectionality.SWAP and second is not None:
+                self._requests[one] = second
+            elif second is not None:
+                self._free.append(second.slot)
+
+    def _forget(self, row: int) -> None:
+        request = self._requests.pop(row, None)
+        if request is not None:
+            self._free.append(request.slot)
+
+    def _begun(self, stops: Stops, params: SamplingParams, prompt: Sequence[int], output: Sequence[int]) -> _Request:
+        batch, slot = self._made(), self._free.pop()
+        batch.put(slot, stops, room=params.max_tokens, temperature=params.temperature)
+        batch.begin(slot, np.array([*prompt, *output], dtype=np.int64), len(prompt), output[-LONGEST:])
+        return _Request(slot, prompt, output)
+
+    def _made(self) -> Batch:
+        """The state, made for the first governed request: the table of all tokens takes a second or so."""
+        if self._batch is None:
+            self._batch = Batch(np, np.asarray, self._vocabulary, self._slots)
+            self._endings = Endings.on(self._device, self._vocabulary.endings)
+        return self._batch
+
+    def apply(self, logits: torch.Tensor) -> None:
+        batch = self._batch
+        if not self._requests or batch is None:
+            return
+        rows = sorted(self._requests)
+        slots = np.array([self._requests[row].slot for row in rows])
+        needs = batch.needs(slots)
+        while self._commit(batch, rows, slots, needs):
+            pass
+        view = batch.view(slots)
+        signals = batch.signals(view, self._read(logits, rows, view, needs) if needs.reads else None)
+        batch.keep(slots, batch.seen[slots] - 1, signals)
+        order = batch.order(view, signals, np.ones(len(rows), dtype=bool), needs.uses)
+        if order.forced.any() or order.kept.any():
+            write(logits, torch.tensor(rows, device=self._device), self._moved(order), self._endings)
+
+    def _commit(self, batch: Batch, rows: Sequence[int], slots: Array, needs: Needs) -> bool:
+        """Take in the next token of every request that has one."""
+        behind = [self._next(batch, row) for row in rows]
+        active = np.array([token >= 0 for token in behind])
+        if active.any():
+            batch.commit(slots, np.array(behind).clip(0), active, needs.uses)
+        return bool(active.any())
+
+    def _next(self, batch: Batch, row: int) -> int:
+        """The token after those that were seen; -1 if there is none."""
+        request = self._requests[row]
+        at = int(batch.seen[request.slot]) - len(request.prompt)
+        if at >= len(request.output):
+            return -1
+        if request.output[at] < 0 and not self._blind:
+            self._blind = True
+            _LOG.error("the engine hides output tokens from processors: load governor_vllm by --logits-processors")
+        return request.output[at]
+
+    def _read(self, logits: torch.Tensor, rows: Sequence[int], view: View, needs: Needs) -> Reading:
+        governed = logits if len(rows) == len(logits) else logits[rows]
+        group_top = torch.from_numpy(view.limits.group_top).to(self._device)
+        shown = read(governed, self._vocabulary.end[0], group_top, needs)
+        return Reading(*(getattr(shown, one.name).cpu().numpy() for one in fields(Reading)))
+
+    def _moved(self, order: Order) -> Order:
+        return Order(*(torch.from_numpy(getattr(order, one.name)).to(self._device) for one in fields(Order)))
+
+
+class _Device:
+    """Runner V2: tokens, positions and state on the device; nothing is read back."""
+
+    def __init__(self, vocabulary: Vocabulary, states: LogitsProcRequestState, drafts: int) -> None:
+        self._vocabulary = vocabulary
+        self._states = states
+        self._drafts = drafts
+        self._batch: Batch | None = None
+        self._endings: Endings | None = None
+        self._staged: dict[int, tuple[Stops, SamplingParams] | None] = {}
+        self._held: set[int] = set()
+
+    def add(self, slot: int, params: SamplingParams) -> bool:
+        stops = _governing(params)
+        if stops is not None:
+            self._staged[slot] = (stops, params)
+            self._held.add(slot)
+        elif slot in self._held:
+            self._staged[slot] = None
+            self._held.discard(slot)
+        return stops is not None
+
+    def flush(self) -> None:
+        """Write what was staged; the runner's own buffers are written before."""
+        for slot, request in self._staged.items():
+            if request is None:
+                self._made().drop(slot)
+            else:
+                self._begin(slot, *request)
+        self._staged.clear()
+
+    def _begin(self, slot: int, stops: Stops, params: SamplingParams) -> None:
+        batch, states = self._made(), self._states
+        batch.put(slot, stops, room=params.max_tokens, temperature=params.temperature)
+        known, prompt = int(states.prefill_len.np[slot]), int(states.prompt_len.np[slot])
+        tokens = states.all_token_ids.gpu[slot, :known].long()
+        # Only of a request that comes back after preemption is anything read back, once.
+        batch.begin(slot, tokens, prompt, tokens[max(prompt, known - LONGEST) :].tolist() if known > prompt else ())
+
+    def _made(self) -> Batch:
+        """The state, made for the first governed request: the table of all tokens takes a second or so."""
+        if self._batch is None:
+            states = self._states
+            self._batch = Batch(torch, self._to_device, self._vocabulary, states.max_num_reqs, self._drafts)
+            self._endings = Endings.on(states.device, self._vocabulary.endings)
+        return self._batch
+
+    def _to_device(self, held: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(held).to(self._states.device, non_blocking=True)
+
+    def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> None:
+        batch = self._batch
+        if batch is None or not batch.governs(ctx.idx_mapping_np):
+            return
+        needs = batch.needs(ctx.idx_mapping_np)
+        self._commit(batch, ctx.idx_mapping.long(), needs)
+        slots, local = ctx.expanded_idx_mapping.long(), ctx.expanded_local_pos.long()
+        total = self._states.total_len.gpu[slots]
+        # A prompt that is only partly computed has a row too, before the last token that stands.
+        active = batch.governed(slots) & (ctx.pos == total - 1 + local)
+        view = batch.view(slots)
+        reading = read(logits, self._vocabulary.end[0], view.limits.group_top, needs) if needs.reads else None
+        signals = batch.signals(view, reading)
+        for place in range(1, self._behind(logits, ctx) + 1):
+            before = Signals(*(getattr(signals, one.name).roll(1, 0) for one in fields(Signals)))
+            later = batch.later(view.shifted(torch), before, ctx.input_ids.long(), needs.uses)
+            view = later.where(torch, local == place, view)
+            signals = batch.signals(view, reading)
+        batch.keep(slots, ctx.pos.long(), signals)
+        rows = torch.arange(len(logits), device=logits.device)
+        write(logits, rows, batch.order(view, signals, active, needs.uses), self._endings if needs.keeps else None)
+
+    def _commit(self, batch: Batch, slots: torch.Tensor, needs: Needs) -> None:
+        """Take in the tokens that stand since the last step: at most all drafts and one."""
+        states = self._states
+        total = states.total_len.gpu[slots]
+        for _ in range(self._drafts + 1):
+            seen = batch.seen[slots]
+            active = batch.governed(slots) & (seen < total)
+            tokens = states.all_token_ids.gpu[slots, seen.clip(0, states.all_token_ids.gpu.shape[1] - 1)]
+            batch.commit(slots, tokens.long().clip(0), active, needs.uses)
+
+    def _behind(self, logits: torch.Tensor, ctx: LogitsContext) -> int:
+        """How many drafts a row may stand behind; told on the host."""
+        return self._drafts if len(logits) > len(ctx.idx_mapping_np) else 0

@@ -1,0 +1,82 @@
+"""What the engine must know of a model's tokens: their marks, and how words are written in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governor.stops.marks import END, MARK, Marks
+
+LONGEST = 128
+"""Tokens of a phrase with the mark that ends the thought; what is longer is cut in front of that mark."""
+
+
+class Tokenizer(Protocol):
+    """The part of a tokenizer that is used."""
+
+    eos_token_id: Any
+
+    def __len__(self) -> int: ...
+
+    def decode(self, token_ids: Any, *, skip_special_tokens: bool) -> str: ...
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of one model. `size` is the width of its logits, which may pass the tokenizer's. Tables are lazy."""
+
+    tokenizer: Tokenizer
+    size: int
+    marks: Marks
+
+    @cached_property
+    def table(self) -> NDArray[np.int32]:
+        """See `Marks.table`."""
+        known = min(self.size, len(self.tokenizer))
+        texts = [self.tokenizer.decode([token], skip_special_tokens=False) for token in range(known)]
+        return self.marks.table([*texts, *[""] * (self.size - known)])
+
+    @cached_property
+    def endings(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """For each state of the marks the tokens that would end the thought, or the reply: (states, most) and whether.
+
+        Rows are filled up with their first token, so that writing one value to all of them is well defined.
+        """
+        found = [np.union1d(np.flatnonzero((row & MARK) == END), self._ends_reply) for row in self.table]
+        filled = np.zeros((len(found), max(1, *(len(one) for one in found))), dtype=np.int64)
+        for at, tokens in enumerate(found):
+            if len(tokens):
+                filled[at] = tokens[0]
+                filled[at, : len(tokens)] = tokens
+        return filled, np.array([len(tokens) > 0 for tokens in found])
+
+    @cached_property
+    def end(self) -> tuple[int, ...]:
+        """The mark that ends a thought, in tokens."""
+        return tuple(self.tokenizer.encode(self.marks.end, add_special_tokens=False))
+
+    @cached_property
+    def longest_mark(self) -> int:
+        """Characters, and so at most tokens, of the longest mark."""
+        return self.marks.longest
+
+    @property
+    def _ends_reply(self) -> NDArray[np.int64]:
+        eos = self.tokenizer.eos_token_id
+        held: Sequence[int] = () if eos is None else eos if isinstance(eos, Sequence) else (eos,)
+        return np.array([token for token in held if token < self.size], dtype=np.int64)
+
+    def closing(self, phrase: str) -> tuple[int, ...]:
+        """A phrase and the end of the thought, in tokens."""
+        return (*self.words(phrase)[: LONGEST - len(self.end)], *self.end)
+
+    def words(self, phrase: str) -> tuple[int, ...]:
+        """A phrase in tokens."""
+        return tuple(self.tokenizer.encode(phrase, add_special_tokens=False)[:LONGEST])

@@ -1,0 +1,142 @@
+"""The state of many requests in numpy: each goes on as it would alone, under the plain rules."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from governor.stops.group import confidence
+from governor.stops.settings import Stops
+from governor_vllm.batch import Batch, Order, Reading
+from governor_vllm.vocabulary import LONGEST
+from tests.governor_vllm.toy import END, EOS, SIZE, VOCABULARY, Expected, Request, requests
+
+
+class Runner:
+    """Serves requests in a few slots; a request that is over leaves its slot to the next."""
+
+    def __init__(self, slots: int) -> None:
+        self.batch = Batch(np, np.asarray, VOCABULARY, slots)
+        self.held: dict[int, tuple[Request, list[int]]] = {}
+        self.slots = slots
+
+    def run(self, waiting: list[Request]) -> dict[int, list[int]]:
+        done: dict[int, list[int]] = {}
+        waiting = list(waiting)
+        while waiting or self.held:
+            for slot in range(self.slots):
+                if slot not in self.held and waiting:
+                    self.take(slot, waiting.pop(0))
+            self.step()
+            for slot, (request, output) in list(self.held.items()):
+                if output[-1] == EOS or len(output) >= request.max_tokens:
+                    done[request.seed] = output
+                    del self.held[slot]
+                    self.batch.drop(slot)
+        return done
+
+    def take(self, slot: int, request: Request) -> None:
+        self.held[slot] = (request, [])
+        if request.stops is not None:
+            self.batch.put(slot, request.stops, room=request.max_tokens, temperature=0.0)
+            self.batch.begin(slot, np.array(request.prompt), len(request.prompt))
+
+    def step(self, *, committed: bool = False) -> None:
+        slots = np.array(
+            [slot for slot, (request, _) in self.held.items() if request.stops is not None], dtype=np.int64
+        )
+        logits = {slot: one.logits([*one.prompt, *output]) for slot, (one, output) in self.held.items()}
+        if len(slots):
+            self.govern(slots, np.stack([logits[int(slot)] for slot in slots]), logits, committed)
+        for slot, (_, output) in self.held.items():
+            output.append(int(logits[slot].argmax()))
+
+    def govern(
+        self,
+        slots: NDArray[np.int64],
+        rows: NDArray[np.float32],
+        logits: dict[int, NDArray[np.float32]],
+        committed: bool,
+    ) -> None:
+        batch, needs = self.batch, self.batch.needs(slots)
+        last = np.array([([0, *self.held[int(slot)][1]])[-1] for slot in slots])
+        begun = np.array([len(self.held[int(slot)][1]) > 0 for slot in slots]) & (not committed)
+        batch.commit(slots, last, begun, needs.uses)
+        view = batch.view(slots)
+        signals = batch.signals(view, reading(rows, view.limits.group_top))
+        batch.keep(slots, batch.seen[slots] - 1, signals)
+        carry_out(batch.order(view, signals, np.ones(len(slots), dtype=bool), needs.uses), slots, logits)
+
+
+def reading(logits: NDArray[np.float32], group_top: NDArray[np.float64]) -> Reading:
+    values = logits.astype(np.float64)
+    total = np.log(np.exp(values).sum(-1, keepdims=True))
+    ranked = np.sort(values - total)[:, ::-1]
+    spread = confidence(np, ranked, group_top, np.arange(SIZE))
+    return Reading(values.argmax(-1), values.max(-1) - values[:, END], ranked[:, 0], spread)
+
+
+def carry_out(order: Order, slots: NDArray[np.int64], logits: dict[int, NDArray[np.float32]]) -> None:
+    tokens, any_ = VOCABULARY.endings
+    for row, slot in enumerate(slots):
+        if order.kept[row] and any_[order.node[row]]:
+            logits[int(slot)][tokens[order.node[row]]] = -np.inf
+        if order.forced[row]:
+            logits[int(slot)][order.token[row]] = 1e8
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_each_request_goes_as_it_would_alone(seed: int) -> None:
+    asked = requests(seed, 30)
+    found = Runner(slots=7).run(asked)
+    for request in asked:
+        assert found[request.seed] == Expected(request).run(), request.stops
+
+
+def test_these_requests_bring_every_rule_to_act() -> None:
+    ends = {text for seed in range(6) for request in requests(seed, 30) for text in _words_in(request)}
+    assert ends == {"budget", "margin", "group", "repeat", "again"}
+
+
+def _words_in(request: Request) -> set[str]:
+    """Which rules wrote into a request's output."""
+    from governor.stops.phrases import PHRASES
+
+    if request.stops is None:
+        return set()
+    output = VOCABULARY.tokenizer.decode(Expected(request).run(), skip_special_tokens=False)
+    named = {1: "budget", 2: "margin", 3: "group", 4: "repeat"}
+    own = {**PHRASES, 1: request.stops.phrase or PHRASES[1]}
+    found = {name for code, name in named.items() if own[code] in output}
+    return found | ({"again"} if request.stops.again and "Wait" in output else set())
+
+
+@pytest.mark.parametrize("budget", [0, 1, 2, 5, 40, 90])
+def test_the_end_is_part_of_the_budget(budget: int) -> None:
+    request = Request(3, (END - 1,), Stops(budget=budget, least=budget), max_tokens=120)
+    output = Runner(1).run([request])[3]
+    assert output.index(END) + 1 == max(budget, 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_request_that_comes_back_is_where_it_was(seed: int) -> None:
+    """Preempted and resumed at every step, in the midst of our words too: budgets, marks and the reserve survive it."""
+    for request in requests(seed, 30):
+        stops = request.stops
+        if stops is None or stops.reads_confidence or stops.repeat or stops.again:
+            continue  # these begin with an empty window, or with too few words to be known by
+        runner, expected = Runner(1), Expected(request).run()
+        output: list[int] = []
+        while len(output) < len(expected):
+            runner.batch.put(0, stops, room=request.max_tokens, temperature=0.0)
+            runner.batch.begin(0, np.array([*request.prompt, *output]), len(request.prompt), output)
+            runner.held[0] = (request, output)
+            runner.step(committed=True)
+        assert output == expected, stops
+
+
+def test_phrases_of_any_length_fit_the_table() -> None:
+    closing = VOCABULARY.closing("z" * 400)
+    assert len(closing) == LONGEST
+    assert closing[-1] == END

@@ -1,0 +1,200 @@
+"""Runner V1: batch updates with lists of tokens, as vLLM makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from vllm import SamplingParams
+from vllm.sampling_params import StructuredOutputsParams
+from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
+
+from governor.stops.settings import Stops
+from governor_vllm.processor import GovernorLogitsProcessor
+from tests.governor_vllm.served import config, params, toy_tokens
+from tests.governor_vllm.toy import END, EOS, SIZE, THINK, Expected, Request, requests
+
+SWAP, ONE_WAY = MoveDirectionality.SWAP, MoveDirectionality.UNIDIRECTIONAL
+
+
+class Runner:
+    """Keeps a batch as V1 does: requests come and go, rows are moved and swapped, some are preempted and resumed."""
+
+    def __init__(self, slots: int, seed: int) -> None:
+        self.processor = GovernorLogitsProcessor(config(slots), torch.device("cpu"))
+        self.rng = np.random.default_rng(seed)
+        self.slots = slots
+        self.rows: list[tuple[Request, list[int]]] = []
+        self.done: dict[int, list[int]] = {}
+
+    def run(self, waiting: Sequence[Request], *, preempt: float = 0.0) -> dict[int, list[int]]:
+        queue = [(request, list[int]()) for request in waiting]
+        while queue or self.rows:
+            removed, kept = self._left(queue, preempt)
+            added, moved = self._filled(removed, queue), self._swapped()
+            changes = removed or added or moved
+            self.processor.update_state(BatchUpdate(len(self.rows), kept, added, moved) if changes else None)
+            self._step()
+        return self.done
+
+    def _left(self, queue: list[tuple[Request, list[int]]], preempt: float) -> tuple[list[int], list[int]]:
+        removed: list[int] = []
+        for row, (request, output) in enumerate(self.rows):
+            if output and (output[-1] == EOS or len(output) >= request.max_tokens):
+                self.done[request.seed] = output
+                removed.append(row)
+            elif self.rng.random() < preempt:
+                queue.append((request, list(output)))
+                removed.append(row)
+        return removed, list(removed)
+
+    def _filled(self, removed: list[int], queue: list[tuple[Request, list[int]]]) -> list[Any]:
+        """New requests take the rows that are free; the last rows move into those that still are."""
+        added: list[Any] = []
+        free = sorted(removed)
+        while queue and (free or len(self.rows) < self.slots):
+            request, output = queue.pop(0)
+            row = free.pop(0) if free else len(self.rows)
+            if row == len(self.rows):
+                self.rows.append((request, output))
+            else:
+                self.rows[row] = (request, output)
+            added.append((row, params(request), list(request.prompt), output))
+        self.condensed = []
+        while free:
+            last = len(self.rows) - 1
+            if last in free:
+                free.remove(last)
+                self.rows.pop()
+                continue
+            row = free.pop(0)
+            self.rows[row] = self.rows.pop()
+            self.condensed.append((last, row, ONE_WAY))
+        return added
+
+    def _swapped(self) -> list[Any]:
+        moved = list(self.condensed)
+        if len(self.rows) > 2 and self.rng.random() < 0.3:
+            one, other = (int(row) for row in self.rng.choice(len(self.rows), 2, replace=False))
+            self.rows[one], self.rows[other] = self.rows[other], self.rows[one]
+            moved.append((one, other, SWAP))
+        return moved
+
+    def _step(self) -> None:
+        if not self.rows:
+            return
+        plain = torch.from_numpy(np.stack([one.logits([*one.prompt, *output]) for one, output in self.rows]))
+        logits = self.processor.apply(plain.clone())
+        for row, (request, output) in enumerate(self.rows):
+            if request.stops is None:
+                assert torch.equal(logits[row], plain[row])
+            output.append(int(logits[row].argmax()))
+
+
+@pytest.fixture(autouse=True)
+def _tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy_tokens(monkeypatch)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_each_request_goes_as_it_would_alone(seed: int) -> None:
+    asked = requests(seed, 40)
+    found = Runner(8, seed).run(asked)
+    for request in asked:
+        assert found[request.seed] == Expected(request).run(), request.stops
+
+
+def test_preempted_requests_go_on_where_they_were() -> None:
+    asked = [one for one in requests(5, 60) if one.stops is None or _exact(one.stops)]
+    found = Runner(8, 5).run(asked, preempt=0.1)
+    for request in asked:
+        assert found[request.seed] == Expected(request).run(), request.stops
+
+
+def _exact(stops: Stops) -> bool:
+    """Rules that need nothing but the tokens to go on."""
+    return not (stops.reads_confidence or stops.repeat or stops.again)
+
+
+def test_a_part_of_a_prompt_changes_nothing() -> None:
+    """A prompt that is computed in chunks has a row in each of them, whose token is thrown away."""
+    runner = Runner(1, 0)
+    request = Request(7, (THINK,), Stops(budget=5, least=5))
+    runner.rows.append((request, []))
+    runner.processor.update_state(BatchUpdate(1, [], [(0, params(request), [THINK], runner.rows[0][1])], []))
+    for _ in range(5):
+        runner.processor.apply(torch.zeros(1, SIZE))
+        runner.processor.update_state(None)
+    for _ in range(5):
+        runner._step()
+    assert runner.rows[0][1][4] == END
+
+
+def test_what_was_masked_stays_masked() -> None:
+    runner = Runner(1, 0)
+    request = Request(7, (THINK,), Stops(budget=1))
+    runner.processor.update_state(BatchUpdate(1, [], [(0, params(request), [THINK], [])], []))
+    logits = torch.zeros(1, SIZE)
+    logits[0, END] = -torch.inf
+    before = logits.clone()
+    assert torch.equal(runner.processor.apply(logits), before)
+
+
+def test_without_governed_requests_nothing_is_made() -> None:
+    runner = Runner(4, 0)
+    runner.run([Request(seed, (3, 4), None) for seed in range(6)])
+    assert runner.processor._carrier._batch is None
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        (SamplingParams(extra_args={"governor_budget": -5}), "governor_budget: -5 is not within"),
+        (
+            SamplingParams(extra_args={"governor_budget": 5}, structured_outputs=StructuredOutputsParams(regex="a")),
+            "governor_budget: text can't be forced where structured_outputs constrain it",
+        ),
+        (
+            SamplingParams(extra_args={"governor_least": 5}, allowed_token_ids=[1]),
+            "governor_least: text can't be forced where allowed_token_ids constrain it",
+        ),
+        (
+            SamplingParams(extra_args={"governor_budget": 5}, thinking_token_budget=7),
+            "governor_budget: the request has a thinking_token_budget too",
+        ),
+        (
+            SamplingParams(extra_args={"governor_margin": 0.1}, presence_penalty=1.5),
+            "governor_margin: confidence can't be read from logits that presence_penalty has changed",
+        ),
+        (
+            SamplingParams(extra_args={"governor_group": 17.0}, logit_bias={1: 2.0}),
+            "governor_group: confidence can't be read from logits that logit_bias has changed",
+        ),
+        (
+            SamplingParams(extra_args={"governor_budget": 5, "governor_phrase": "so </think>"}),
+            "governor_phrase: must hold no mark such as </think>",
+        ),
+    ],
+)
+def test_what_can_not_be_is_refused_in_one_line(params: SamplingParams, told: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        GovernorLogitsProcessor.validate_params(params)
+    assert str(caught.value).startswith(told)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(),
+        SamplingParams(structured_outputs=StructuredOutputsParams(regex="a")),
+        SamplingParams(extra_args={"other": 1}, presence_penalty=1.0),
+        SamplingParams(extra_args={"governor_budget": 5}, presence_penalty=1.0),
+        SamplingParams(extra_args={"governor_margin": 0.1}, temperature=0.6),
+    ],
+)
+def test_what_can_be_passes(params: SamplingParams) -> None:
+    GovernorLogitsProcessor.validate_params(params)

@@ -1,0 +1,85 @@
+"""The rules on the client: a stream of thought and answer, with and without log-probabilities."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from governor.stops.settings import Stops
+from governor.stops.tokens import Token
+from governor.stops.watch import Watch
+
+LOOP = "wait, but then it is not so. "
+
+
+def token(text: str, *, ending: float | None = None, best: float = -0.1) -> Token:
+    others = [(text, best), ("x", -3.0)]
+    return Token(text, best, (*others, *([("</think>", ending)] if ending is not None else [])))
+
+
+def read(watch: Watch, pieces: list[Token], *, thinking: bool = True) -> list[str]:
+    return [watch.read(piece.text, thinking=thinking, tokens=[piece]) for piece in pieces]
+
+
+def test_a_budget_ends_the_thought_once_it_is_used_up() -> None:
+    watch = Watch(Stops(budget=3))
+    assert read(watch, [token("a") for _ in range(5)])[:4] == ["", "", "", "budget"]
+    assert watch.count >= 3
+
+
+def test_a_budget_does_not_count_the_answer() -> None:
+    watch = Watch(Stops(budget=3))
+    assert read(watch, [token("a"), token("b")]) == ["", ""]
+    assert read(watch, [token("a")] * 20, thinking=False) == [""] * 20
+
+
+@pytest.mark.parametrize("thinking", [True, False])
+def test_a_loop_is_stuck_in_thought_and_answer(thinking: bool) -> None:
+    watch = Watch(Stops(repeat=4))
+    said = [watch.read(LOOP, thinking=thinking) for _ in range(8)]
+    assert "repeat" in said
+    assert not any(Watch(Stops(repeat=4)).read(f"{LOOP}{n} ", thinking=thinking) for n in range(8))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=60))
+def test_words_do_not_depend_on_how_a_text_is_cut(cuts: list[int]) -> None:
+    whole, cut = Watch(Stops(repeat=4)), Watch(Stops(repeat=4))
+    text, at, said = LOOP * 6, 0, []
+    for length in [*cuts, len(text)]:
+        said.append(cut.read(text[at : at + length], thinking=True))
+        at += length
+    assert ("repeat" in said) is bool(whole.read(text, thinking=True)) is True
+
+
+def test_a_sure_thought_ends_at_the_next_sentence() -> None:
+    watch = Watch(Stops(margin=0.1), temperature=0.0)
+    sentence = [token("So", ending=-0.1), token(" it", ending=-0.1), token(" is", ending=-0.1), token(".")]
+    assert read(watch, [*sentence, token(" Now", ending=-0.15)]) == ["", "", "", "", "margin"]
+    assert read(Watch(Stops(margin=0.1)), [*sentence, token(" Now", ending=-0.3)])[-1] == ""
+    assert read(Watch(Stops(margin=0.1)), [*sentence, token(" Now")])[-1] == "", "not among the likeliest: not known"
+
+
+def test_a_wavering_trace_is_stuck_and_its_lowest_group_is_told() -> None:
+    watch = Watch(Stops(group=2.0, group_window=32, group_top=2))
+    assert watch.lowest is None
+    firm = [token("y", best=-0.01)] * 32
+    assert not any(read(watch, firm))
+    assert watch.lowest == pytest.approx((0.01 + 3.0) / 2)
+    assert read(watch, [token("z")])[0] == "group"
+
+
+def test_without_log_probabilities_confidence_rules_stay_silent() -> None:
+    watch = Watch(Stops(group=100.0, group_window=32, margin=1000.0))
+    assert not any(watch.read(f"word{n}. ", thinking=True) for n in range(200))
+
+
+def test_counted_tokens_are_counted_and_others_estimated() -> None:
+    counted, estimated = Watch(Stops(budget=1000)), Watch(Stops(budget=1000))
+    for n in range(10):
+        counted.read(f"word{n} and so on ", thinking=True, made=5)
+        estimated.read(f"word{n} and so on ", thinking=True)
+    assert counted.count == pytest.approx(50)
+    assert math.isclose(estimated.count, 160 / 4, rel_tol=0.1)
