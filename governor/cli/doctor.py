@@ -51,8 +51,8 @@ def _show(url: str, served: Any, findings: list[Any]) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    fold = {"overflow": "fold"}
-    table = Table("asked for", "verdict", Column("seen", **fold), Column("to change", **fold), box=None, pad_edge=False)
+    columns = "asked for", "verdict", Column("seen", overflow="fold"), Column("to change", overflow="fold")
+    table = Table(*columns, box=None, pad_edge=False)
     for one in findings:
         table.add_row(
             *map(_plain, (one.canary, one.verdict, one.seen, one.change if one.verdict != "honoured" else ""))

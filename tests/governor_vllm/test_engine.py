@@ -81,12 +81,14 @@ def call(text: str = "What is six times seven?", **fields: Any) -> Call:
 
 
 def tokens_of(backend: VllmBackend, asked: Call) -> list[str]:
-    """The very tokens that a call's request makes."""
+    """The very tokens that a call's request makes, where the model may not end its turn before the budget is used up."""
     target, probe = parts(backend)
     request: Request = request_of(asked, target, probe)
     plain = {key: value for key, value in request.body.items() if not key.startswith("stream")}
     done = request.path == COMPLETIONS
-    answer = probe.link.post(request.path, {**plain, "logprobs": 1 if done else True}, 120)
+    answer = probe.link.post(
+        request.path, {**plain, "logprobs": 1 if done else True, "min_tokens": asked.rung.thinking_tokens}, 120
+    )
     return completion_tokens(answer) if done else chat_tokens(answer)
 
 
@@ -138,7 +140,7 @@ def test_effort_none_thinks_nothing(backend: VllmBackend) -> None:
 
 
 def test_a_truncated_thought_is_gone_on_from_within_its_budget(backend: VllmBackend) -> None:
-    text = "What is six times seven? " * 20
+    text = "Explain step by step, in great detail, how you would sort five numbers by hand. " * 6
     whole = backend.call(call(text, rung=rung(thinking_tokens=60)))
     short = cut_after(backend, call(text, rung=rung(thinking_tokens=60)), 30)
     asked = call(text, rung=rung(thinking_tokens=60), prefix=unfinished(short))
@@ -170,7 +172,7 @@ def cut_after(backend: VllmBackend, asked: Call, tokens: int) -> Reply:
 
 
 def test_a_reply_that_was_cut_ends_in_the_engine(engine: Engine, backend: VllmBackend) -> None:
-    cut_after(backend, call(rung=rung(thinking_tokens=600)), 5)
+    cut_after(backend, call("Tell me a very long story.", rung=rung(thinking_tokens=600)), 5)
     target, probe = parts(backend)
     for _ in range(50):
         if pressure_of(probe.link.get("/metrics"), target.served.model).running == 0:
@@ -279,8 +281,9 @@ def test_marks_of_several_tokens_are_kept_to_the_token(models: Path) -> None:
             reply = backend.call(asked)
             assert END not in reply.thinking + reply.text
             assert reply.thinking
-        short = cut_after(backend, call(rung=rung(thinking_tokens=60)), 30)
-        again = call(rung=rung(thinking_tokens=60), prefix=unfinished(short))
+        text = "Explain step by step, in great detail, how you would sort five numbers by hand."
+        short = cut_after(backend, call(text, rung=rung(thinking_tokens=60)), 30)
+        again = call(text, rung=rung(thinking_tokens=60), prefix=unfinished(short))
         new = ended(tokens_of(backend, again))
         assert new is not None
         assert abs(30 + new - 60) <= 1
