@@ -1,4 +1,4 @@
-"""vLLM as an engine that Governor steers: exact thinking budgets, proved before they are relied on, and stop rules inside.
+"""vLLM as an engine that Governor steers: exact thinking budgets, proved before use, and stop rules inside.
 
 backend.py      VllmBackend: call, acall, stream, astream for models named `vllm/NAME`
 served.py       what a server honours, as its canaries showed

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from governor.errors import BackendError, BackendTimeoutError, BackendUnavailableError
-from governor.plan.effort import can_continue
 from governor.plan.dialects import dialect_for
+from governor.plan.effort import can_continue
 from governor.protocols import Delta
 from governor.records import Call, Reply, Rung
 from governor_vllm.canaries import prove

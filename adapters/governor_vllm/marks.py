@@ -18,7 +18,7 @@ TURN_ENDS = (
     "<|end|>",
     "<|return|>",
     "<end_of_turn>",
-    "<｜end▁of▁sentence｜>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
 )
 """What ends a turn in the known chat templates."""
 
@@ -69,8 +69,9 @@ class Splitter:
 
 @dataclass(slots=True)
 class Answer:
-    """An answer that follows a thought, piece by piece: without the end of thinking that leaks in front of it, the
-    empty lines there, and the marks behind it that end a turn.
+    """An answer that follows a thought, piece by piece, without marks that leak.
+
+    In front of it that is the end of thinking, with empty lines around it; behind it, what ends a turn.
     """
 
     _held: str = ""

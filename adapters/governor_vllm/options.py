@@ -64,4 +64,5 @@ def _engine(values: Mapping[str, Any] | EngineOptions) -> EngineOptions:
     if isinstance(values, EngineOptions):
         return values
     rule = values.get("repetition")
-    return EngineOptions(**{**values, "repetition": Repetition(**rule) if isinstance(rule, Mapping) else rule})
+    given: dict[str, Any] = {**values, "repetition": Repetition(**rule) if isinstance(rule, Mapping) else rule}
+    return EngineOptions(**given)

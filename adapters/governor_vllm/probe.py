@@ -73,5 +73,5 @@ def ended(tokens: Iterable[str]) -> int | None:
 
 def opening(prompt: str) -> str | None:
     """What a rendered prompt has behind the `<think>` that it opens; None where it opens no thought."""
-    before, mark, behind = prompt.rpartition(START)
+    _, mark, behind = prompt.rpartition(START)
     return behind if mark and END not in behind else None

@@ -88,8 +88,10 @@ class Transcript:
         return marked(whole, NAMES[REPEAT] if self.finish == "repetition" else ended_by(whole.thinking))
 
     def _thinking(self) -> str:
-        """The thought that was added. One that the call began and that ended at once has the line break of its end:
-        without it, the answer would read as more of the thought.
+        """The thought that was added.
+
+        One that the call began and that ended at once has the line break of its end: without it, the answer would read
+        as more of the thought.
         """
         added = "".join(self.thinking)
         ended = not added and thought.is_open(self.call.prefix) and any(self.text)

@@ -41,8 +41,10 @@ _CHAT_ONLY = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent. `inside`: the reply's text begins in a thought, which nobody takes apart from the answer for us;
-    `cut_at`: hang up at that many tokens of thought.
+    """What is sent.
+
+    `inside`: the reply's text begins in a thought, which nobody takes apart from the answer for us. `cut_at`: hang up
+    at that many tokens of thought.
     """
 
     path: str

@@ -26,8 +26,8 @@ class Budget:
 
     `extra` holds all that vLLM counts otherwise: the tokens that the prompt's template puts behind `<think>` count
     (negative), the forced end comes on top (positive), and a start mark of several tokens runs over by one less.
-    `prompt`: a thought that the prompt has begun counts too. `least`: the shortest thought, mark included, that a budget
-    can ask for.
+    `prompt`: a thought that the prompt has begun counts too. `least`: the shortest thought, mark included, that can be
+    asked for.
     """
 
     extra: int

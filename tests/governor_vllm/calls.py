@@ -12,14 +12,13 @@ MODEL = "vllm/q"
 
 
 def rung(**fields: Any) -> Rung:
-    return Rung(**{"id": "r", "model": MODEL, "thinking_tokens": 10, "answer_tokens": 20, **fields})
+    given: dict[str, Any] = {"id": "r", "model": MODEL, "thinking_tokens": 10, "answer_tokens": 20, **fields}
+    return Rung(**given)
 
 
 def call(text: str = "What is six times seven?", **fields: Any) -> Call:
-    given = fields.pop("rung", None) or rung()
-    return Call(
-        **{"step_id": "s", "rung": given, "messages": ({"role": "user", "content": text},), "timeout": 20, **fields}
-    )
+    given: dict[str, Any] = {"step_id": "s", "rung": rung(), "timeout": 20, **fields}
+    return Call(messages=({"role": "user", "content": text},), **given)
 
 
 def backend(server: DialectServer, **engine: Any) -> VllmBackend:

@@ -57,7 +57,7 @@ class _Made:
     finish: str = "stop"
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """An HTTP 400."""
 
 
@@ -72,7 +72,7 @@ class DialectServer:
         self._words: list[str] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"dialect": self}))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
@@ -150,7 +150,7 @@ class DialectServer:
 
     def _written(self, begun: str, budget: int | None, counts_prompt: bool) -> Iterator[str]:
         """The tokens that follow what was begun, for ever ending with EOS."""
-        before, mark, behind = begun.rpartition(START)
+        _, mark, behind = begun.rpartition(START)
         inside = bool(mark) and END not in behind
         said = len(_TOKEN.findall(behind)) if inside else 0
         thought = said if counts_prompt else 0
@@ -175,10 +175,10 @@ class DialectServer:
         manner, xargs = self.manner, body.get("vllm_xargs") or {}
         asked = body.get("thinking_token_budget")
         if asked is not None and manner.budget == "refused":
-            raise Refusal("thinking_token_budget is set but reasoning_config is not configured")
+            raise RefusalError("thinking_token_budget is set but reasoning_config is not configured")
         if manner.processor and "governor_budget" in xargs:
             if xargs["governor_budget"] < 0:
-                raise Refusal("governor_budget must be 0 or more")
+                raise RefusalError("governor_budget must be 0 or more")
             return int(xargs["governor_budget"]), False
         return asked if manner.budget == "kept" else None, True
 
@@ -190,9 +190,9 @@ class DialectServer:
 
     def checked(self, body: Mapping[str, Any]) -> None:
         if body.get("model") != MODEL:
-            raise Refusal(f"The model `{body.get('model')}` does not exist.")
+            raise RefusalError(f"The model `{body.get('model')}` does not exist.")
         if body.get("priority") and not self.manner.priority:
-            raise Refusal("Got priority 1 but Priority scheduling is not enabled.")
+            raise RefusalError("Got priority 1 but Priority scheduling is not enabled.")
 
 
 def _usage(prompt: int, made: int, thoughts: int | None) -> dict[str, Any]:
@@ -200,89 +200,87 @@ def _usage(prompt: int, made: int, thoughts: int | None) -> dict[str, Any]:
     return {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made, **details}
 
 
-def _handler(server: DialectServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    dialect: DialectServer
+    protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:
-            pages = {
-                "/v1/models": json.dumps({"data": [{"id": MODEL, "max_model_len": 2048}]}),
-                "/version": json.dumps({"version": "0.32.0"}),
-                "/metrics": server.manner.metrics,
-            }
-            page = pages.get(self.path)
-            self._send(200 if page is not None else 404, (page or "{}").encode())
+    def do_GET(self) -> None:
+        pages = {
+            "/v1/models": json.dumps({"data": [{"id": MODEL, "max_model_len": 2048}]}),
+            "/version": json.dumps({"version": "0.32.0"}),
+            "/metrics": self.dialect.manner.metrics,
+        }
+        page = pages.get(self.path)
+        self._send(200 if page is not None else 404, (page or "{}").encode())
 
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
-            server.seen.append(Seen(self.path, body))
-            try:
-                self._answer(body)
-            except Refusal as refusal:
-                fault = {"message": str(refusal), "type": "BadRequestError", "code": 400}
-                self._send(400, json.dumps({"error": fault}).encode())
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
+        self.dialect.seen.append(Seen(self.path, body))
+        try:
+            self._answer(body)
+        except RefusalError as refusal:
+            fault = {"message": str(refusal), "type": "BadRequestError", "code": 400}
+            self._send(400, json.dumps({"error": fault}).encode())
 
-        def _answer(self, body: Mapping[str, Any]) -> None:
-            server.checked(body)
-            if self.path == "/tokenize":
-                text = body["prompt"] if "prompt" in body else server.prompt(body)
-                self._json({"tokens": server.ids(text), "count": len(server.ids(text))})
-            elif self.path == "/detokenize":
-                self._json({"prompt": server.text(body["tokens"])})
-            else:
-                self._generated(body)
+    def _answer(self, body: Mapping[str, Any]) -> None:
+        self.dialect.checked(body)
+        if self.path == "/tokenize":
+            text = body["prompt"] if "prompt" in body else self.dialect.prompt(body)
+            self._json({"tokens": self.dialect.ids(text), "count": len(self.dialect.ids(text))})
+        elif self.path == "/detokenize":
+            self._json({"prompt": self.dialect.text(body["tokens"])})
+        else:
+            self._generated(body)
 
-        def _generated(self, body: Mapping[str, Any]) -> None:
-            chat = self.path.endswith("/chat/completions")
-            text = server.prompt(body) if chat else server.text(body["prompt"])
-            made, asked = server.made(text, body), len(server.ids(text))
-            before = text.rpartition("<|im_start|>assistant\n")[2]
-            inside = START in before and END not in before.rpartition(START)[2]
-            pieces = _pieces(made.tokens, inside=inside, parsed=chat and server.manner.parser)
-            if not body.get("stream"):
-                self._json(_whole(body, made, pieces, asked, chat=chat))
-                return
-            self._stream(body, made, pieces, asked, chat=chat)
+    def _generated(self, body: Mapping[str, Any]) -> None:
+        chat = self.path.endswith("/chat/completions")
+        text = self.dialect.prompt(body) if chat else self.dialect.text(body["prompt"])
+        made, asked = self.dialect.made(text, body), len(self.dialect.ids(text))
+        before = text.rpartition("<|im_start|>assistant\n")[2]
+        inside = START in before and END not in before.rpartition(START)[2]
+        pieces = _pieces(made.tokens, inside=inside, parsed=chat and self.dialect.manner.parser)
+        if not body.get("stream"):
+            self._json(_whole(body, made, pieces, asked, chat=chat))
+            return
+        self._stream(body, made, pieces, asked, chat=chat)
 
-        def _stream(
-            self, body: Mapping[str, Any], made: _Made, pieces: list[tuple[str, str]], asked: int, *, chat: bool
-        ) -> None:
-            self.send_response(200)
-            self.send_header("content-type", "text/event-stream")
-            self.send_header("connection", "close")
-            self.end_headers()
-            self.close_connection = True
-            told = bool((body.get("stream_options") or {}).get("continuous_usage_stats")) and server.manner.counts
-            try:
-                for number, piece in enumerate(pieces, start=1):
-                    server.wait()
-                    usage = {"usage": _usage(asked, number, None)} if told else {}
-                    if any(piece):
-                        self._event({"choices": [_choice(piece, chat=chat)], **usage})
-                self._event({"choices": [{**_choice(("", ""), chat=chat), "finish_reason": made.finish}]})
-                thoughts = sum(1 for thought, _ in pieces if thought) if server.manner.parser and chat else None
-                self._event({"choices": [], "usage": _usage(asked, len(pieces), thoughts)})
-                self.wfile.write(b"data: [DONE]\n\n")
-            except OSError:
-                server.hung_up += 1
+    def _stream(
+        self, body: Mapping[str, Any], made: _Made, pieces: list[tuple[str, str]], asked: int, *, chat: bool
+    ) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        told = bool((body.get("stream_options") or {}).get("continuous_usage_stats")) and self.dialect.manner.counts
+        try:
+            for number, piece in enumerate(pieces, start=1):
+                self.dialect.wait()
+                usage = {"usage": _usage(asked, number, None)} if told else {}
+                if any(piece):
+                    self._event({"choices": [_choice(piece, chat=chat)], **usage})
+            self._event({"choices": [{**_choice(("", ""), chat=chat), "finish_reason": made.finish}]})
+            thoughts = sum(1 for thought, _ in pieces if thought) if self.dialect.manner.parser and chat else None
+            self._event({"choices": [], "usage": _usage(asked, len(pieces), thoughts)})
+            self.wfile.write(b"data: [DONE]\n\n")
+        except OSError:
+            self.dialect.hung_up += 1
 
-        def _event(self, event: Mapping[str, Any]) -> None:
-            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
-            self.wfile.flush()
+    def _event(self, event: Mapping[str, Any]) -> None:
+        self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+        self.wfile.flush()
 
-        def _json(self, value: Any) -> None:
-            self._send(200, json.dumps(value).encode())
+    def _json(self, value: Any) -> None:
+        self._send(200, json.dumps(value).encode())
 
-        def _send(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def _send(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-            """Keep the test output clean."""
-
-    return Handler
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Keep the test output clean."""
 
 
 def _pieces(tokens: list[str], *, inside: bool, parsed: bool) -> list[tuple[str, str]]:

@@ -1,8 +1,8 @@
 """Small models for a real vLLM: SmolLM2 where it can be converted, else random weights made here.
 
 `python -m tests.governor_vllm.engine_models FOLDER` makes two of the same weights and prints which they are:
-`stock`, whose tokenizer knows no `<think>`, so that it takes several tokens, and `thinking`, where `<think>` and
-`</think>` are one token each. Neither has learned to think: they show what the engine enforces, not what it is good for.
+`stock`, whose tokenizer knows no `<think>`, so that it takes several, and `thinking`, where `<think>` and `</think>`
+are one token each. Neither has learned to think: they show what the engine enforces, not what it is good for.
 """
 
 from __future__ import annotations

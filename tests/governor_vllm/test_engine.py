@@ -38,6 +38,11 @@ PARSED = ("--reasoning-parser", "qwen3", "--enable-auto-tool-choice", "--tool-ca
 MARKED = ("--reasoning-config", CONFIG)
 
 
+def tell(figures: str) -> None:
+    """What was measured, for who reads the suite's output (pytest -s)."""
+    sys.stdout.write(f"{figures}\n")
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """GOVERNOR_ENGINE_MODELS names a folder where they were made before."""
@@ -47,14 +52,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "tests.governor_vllm.engine_models", str(folder)]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr[-2000:]
-    print(f"\nengine model: {made.stdout.strip()}")
+    tell(f"\nengine model: {made.stdout.strip()}")
     return folder
 
 
 def served(models: Path, name: str, opening: str, options: tuple[str, ...]) -> Engine:
-    path = models / f"{name}-{abs(hash(opening))}.jinja"
+    path = models / f"{name}-{len(opening)}.jinja"
     path.write_text(template(opening), encoding="utf-8")
-    return Engine(models / name, models / f"{path.stem}.log", ("--chat-template", str(path), *options))
+    return Engine(models / name, path.with_suffix(".log"), ("--chat-template", str(path), *options))
 
 
 @pytest.fixture(scope="module")
@@ -71,17 +76,17 @@ def backend(engine: Engine) -> Iterator[VllmBackend]:
 
 
 def rung(**fields: Any) -> Rung:
-    return Rung(**{"id": "r", "model": MODEL, "thinking_tokens": 24, "answer_tokens": 16, "temperature": 0.0, **fields})
+    given: dict[str, Any] = {"thinking_tokens": 24, "answer_tokens": 16, "temperature": 0.0, **fields}
+    return Rung(id="r", model=MODEL, **given)
 
 
 def call(text: str = "What is six times seven?", **fields: Any) -> Call:
-    asked = fields.pop("rung", None) or rung()
-    messages = ({"role": "user", "content": text},)
-    return Call(**{"step_id": "s", "rung": asked, "messages": messages, "timeout": 120, **fields})
+    given: dict[str, Any] = {"step_id": "s", "rung": rung(), "timeout": 120, **fields}
+    return Call(messages=({"role": "user", "content": text},), **given)
 
 
 def tokens_of(backend: VllmBackend, asked: Call) -> list[str]:
-    """The very tokens that a call's request makes, where the model may not end its turn before the budget is used up."""
+    """The very tokens of a call's request, where the model may not end its turn before the budget is used up."""
     target, probe = parts(backend)
     request: Request = request_of(asked, target, probe)
     plain = {key: value for key, value in request.body.items() if not key.startswith("stream")}
@@ -106,7 +111,7 @@ def test_the_doctor_finds_all_honoured_that_governor_serve_set_up(engine: Engine
     told = doctor(engine, "--json")
     report = json.loads(told.stdout)
     verdicts = {one["canary"]: one["verdict"] for one in report["findings"]}
-    print(json.dumps(report, indent=1))
+    tell(json.dumps(report, indent=1))
     # The effort words are the template's to read, which this one does not.
     assert verdicts.pop("effort") == "ignored"
     assert set(verdicts.values()) == {"honoured"}
@@ -151,7 +156,7 @@ def test_a_truncated_thought_is_gone_on_from_within_its_budget(backend: VllmBack
     both = joined(short, resumed)
     assert both.thinking.startswith(short.thinking)
     again, paid = whole.usage, resumed.usage
-    print(f"\nto go on after 30 of 60 thinking tokens: {paid}; paying again: {again}")
+    tell(f"\nto go on after 30 of 60 thinking tokens: {paid}; paying again: {again}")
     assert paid.output_tokens <= again.output_tokens - 28
     # The engine holds the prompt and the thought: only its last blocks are read anew.
     assert paid.input_tokens - paid.cached_tokens <= 48
@@ -191,7 +196,7 @@ def test_queue_and_cache_are_felt(engine: Engine, backend: VllmBackend) -> None:
         while not all(one.done() for one in waiting):
             most = max(most, gauge.read())
             time.sleep(0.3)
-    print(f"\nload with 40 requests on 16 places: {most:.2f}")
+    tell(f"\nload with 40 requests on 16 places: {most:.2f}")
     assert most > 0.3
 
 
@@ -272,7 +277,7 @@ def test_marks_of_several_tokens_are_kept_to_the_token(models: Path) -> None:
     """A start mark of several tokens in the prompt lets vLLM run over by one token less: Governor asks for less."""
     with served(models, "stock", APART, MARKED) as engine, closing(backend_of(engine)) as backend:
         target, _ = parts(backend)
-        print(f"\n{target.served.findings['budget'].seen}")
+        tell(f"\n{target.served.findings['budget'].seen}")
         assert target.served.engine is not None
         assert not target.served.parses
         for tokens in (20, 40):
@@ -299,7 +304,7 @@ def test_marks_that_the_tokenizer_merges_are_found_out_and_cut_from_here(models:
         with closing(backend_of(engine, fallback="stream")) as backend:
             text = "Tell me about many things, one after the other. " * 12
             reply = backend.call(call(text, rung=rung(thinking_tokens=30)))
-            print(f"\ncut from here: {reply.usage}, {reply.finish_reason}")
+            tell(f"\ncut from here: {reply.usage}, {reply.finish_reason}")
             assert reply.thinking
             assert 30 <= reply.usage.output_tokens <= 30 + 16
             assert reply.finish_reason in ("stop", "length")

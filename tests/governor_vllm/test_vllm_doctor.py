@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import stat
@@ -69,7 +70,7 @@ def test_the_command_has_the_processor_and_the_familys_parsers() -> None:
     command = launch("Qwen/Qwen3-8B", ["--port", "8001"]).command
     assert command[:3] == ("vllm", "serve", "Qwen/Qwen3-8B")
     assert command[-2:] == ("--port", "8001")
-    pairs = dict(zip(command, command[1:], strict=False))
+    pairs = dict(itertools.pairwise(command))
     assert pairs["--logits-processors"] == PROCESSOR
     assert pairs["--reasoning-parser"] == "qwen3"
     assert pairs["--tool-call-parser"] == "hermes"
