@@ -57,7 +57,8 @@ class ModelOptions:
             raise PolicyError(
                 [Problem(f"unknown option '{key}'", field=f"models.{model}", hint=hint) for key in strange]
             )
-        return cls(**{**values, "engine": _engine(values.get("engine", {}))})
+        given: dict[str, Any] = {**values, "engine": _engine(values.get("engine", {}))}
+        return cls(**given)
 
 
 def _engine(values: Mapping[str, Any] | EngineOptions) -> EngineOptions:
