@@ -81,6 +81,8 @@ class Ports:
 
     def _record(self, step: Step, record: Attempt | Outcome) -> None:
         """Every sink gets the record, whichever of them fails; the first failure is raised."""
+        if isinstance(record, Attempt) and record.reply is not None and record.reply.stopped:
+            self.meter.stopped(record.reply.stopped)
         failures: list[RecordError] = []
         for sink in self.sinks:
             try:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from governor import Governor, Reply, Usage
 from governor.ledger import open_ledger
@@ -16,6 +18,7 @@ from governor.records import Call, Outcome, Rung
 from governor.stops.phrases import PHRASES, REPEAT
 from governor.stops.settings import Stops
 from governor.stops.tokens import Token
+from governor.telemetry.metrics import OtelMeter
 from governor.testing import ScriptedBackend
 from governor.watched import Watched
 
@@ -170,3 +173,21 @@ def test_what_the_inner_backend_can_is_passed_on() -> None:
     watched.close()
     assert isinstance(inner, ScriptedBackend)
     assert inner.closed
+
+
+def test_ends_are_counted_by_rule() -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    policy = policy_from({"version": 1, "app": "desk", "dial": 0.9, "ladder": LADDER, "stops": {"repeat": 4}})
+    meter = OtelMeter("desk", provider)
+    with Governor(
+        policy, backend=Thinking([looping(), WHOLE]), ledger=open_ledger("memory://"), meter=meter
+    ) as governor:
+        governor.run("why")
+        data = reader.get_metrics_data()
+    assert data is not None
+    made = [one for each in data.resource_metrics for scope in each.scope_metrics for one in scope.metrics]
+    points = [point for one in made if one.name == "governor.thought.stopped" for point in one.data.data_points]
+    told = {"governor.stop.rule": "repeat", "governor.app": "desk"}
+    assert [(dict(point.attributes or {}), getattr(point, "value", None)) for point in points] == [(told, 1)]
+    provider.shutdown()

@@ -8,13 +8,13 @@ twice changes nothing. Works in numpy (runner V1: lists of tokens on the host) a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from governor.stops import budget, place
-from governor.stops.arrays import Array, Namespace, columns, flag, highest_so_far, index, matrix, width
+from governor.stops.arrays import Array, Namespace, columns, flag, highest_so_far, index, matrix, names, width
 from governor.stops.marks import END, FENCE, MARK, NODE_AT, SENTENCE, START, TOOL, TOOL_END, braces_of
 from governor.stops.phrases import AGAIN, BUDGET
 from governor.stops.place import Place
@@ -50,7 +50,7 @@ class View:
 
     def shifted(self, xp: Namespace) -> View:
         """Each row's state in the place of the next one."""
-        rows = Rows(*(xp.roll(getattr(self.rows, one.name), 1, 0) for one in fields(Rows)))
+        rows = Rows(*(xp.roll(getattr(self.rows, name), 1, 0) for name in names(Rows)))
         return replace(self, rows=rows, script=xp.roll(self.script, 1, 0))
 
     def where(self, xp: Namespace, chosen: Array, other: View) -> View:
@@ -99,7 +99,7 @@ class Batch:
         self._made = made
         self._ring = drafts + 2
         self._table = made(vocabulary.table)
-        self._rows = Rows(*(made(getattr(fresh(slots), one.name)) for one in fields(Rows)))
+        self._rows = Rows(*(made(getattr(fresh(slots), name)) for name in names(Rows)))
         self._limits = made(np.repeat(limits_of(Stops())[None, :], slots, axis=0))
         self._script = made(np.zeros((slots, width(Script))))
         self._words = made(np.zeros((slots, _WORDS, LONGEST), dtype=np.int64))
@@ -251,7 +251,7 @@ class Batch:
         return self._words[view.slots, index(self.xp, kind), at]
 
     def _fresh_row(self) -> Rows:
-        return Rows(*(self._made(getattr(fresh(1), one.name)) for one in fields(Rows)))
+        return Rows(*(self._made(getattr(fresh(1), name)) for name in names(Rows)))
 
     def _place_after(self, tokens: Array, prompt: int) -> Place:
         """The place (1,) behind tokens that were not watched one by one."""
@@ -282,7 +282,7 @@ class Batch:
             count=(was & (at > prompt)).sum(),
             made=(at > prompt).sum(),
         )
-        return Place(*(flag(xp, getattr(values, one.name)).reshape(1) for one in fields(Place)))
+        return Place(*(flag(xp, getattr(values, name)).reshape(1) for name in names(Place)))
 
     def _packed(self, tokens: Array) -> Array:
         """Each token's entry in the table, read from the tokens before it that could be part of a mark."""

@@ -9,11 +9,13 @@ What is forced is part of the thought's budget. Nothing is forced inside a tool 
 that end a thought differ by rule (`governor.stops.phrases`), which is how the client learns which one did.
 """
 
+# torch and vllm need an environment of their own:
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ from vllm.v1.sample.logits_processor import LogitsProcessor as RowProcessor
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext, LogitsProcRequestState
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as SlotProcessor
 
-from governor.stops.arrays import Array
+from governor.stops.arrays import Array, names
 from governor.stops.marks import Marks
 from governor.stops.rows import Signals
 from governor.stops.settings import PREFIX, Stops
@@ -223,10 +225,10 @@ class _Lists:
         governed = logits if len(rows) == len(logits) else logits[rows]
         group_top = torch.from_numpy(view.limits.group_top).to(self._device)
         shown = read(governed, self._vocabulary.end[0], group_top, needs)
-        return Reading(*(getattr(shown, one.name).cpu().numpy() for one in fields(Reading)))
+        return Reading(*(getattr(shown, name).cpu().numpy() for name in names(Reading)))
 
     def _moved(self, order: Order) -> Order:
-        return Order(*(torch.from_numpy(getattr(order, one.name)).to(self._device) for one in fields(Order)))
+        return Order(*(torch.from_numpy(getattr(order, name)).to(self._device) for name in names(Order)))
 
 
 class _Device:
@@ -293,7 +295,7 @@ class _Device:
         reading = read(logits, self._vocabulary.end[0], view.limits.group_top, needs) if needs.reads else None
         signals = batch.signals(view, reading)
         for place in range(1, self._behind(logits, ctx) + 1):
-            before = Signals(*(getattr(signals, one.name).roll(1, 0) for one in fields(Signals)))
+            before = Signals(*(getattr(signals, name).roll(1, 0) for name in names(Signals)))
             later = batch.later(view.shifted(torch), before, ctx.input_ids.long(), needs.uses)
             view = later.where(torch, local == place, view)
             signals = batch.signals(view, reading)

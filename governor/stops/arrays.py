@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 Array: TypeAlias = Any
@@ -35,9 +36,15 @@ def columns(kind: type[T], matrix: Array) -> T:
 
 def matrix(xp: Namespace, value: Any) -> Array:
     """The inverse of `columns`."""
-    return xp.stack([getattr(value, one.name) for one in fields(value)], -1)
+    return xp.stack([getattr(value, name) for name in names(type(value))], -1)
 
 
 def width(kind: type) -> int:
     """How many columns a state has."""
-    return len(fields(kind))
+    return len(names(kind))
+
+
+@cache
+def names(kind: type) -> tuple[str, ...]:
+    """The names of a dataclass's fields; looked up once, as every token asks."""
+    return tuple(one.name for one in fields(kind))

@@ -7,13 +7,13 @@ their arguments alone, so that a step can be computed twice, or for tokens that 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from governor.stops import budget, group, margin, place, repetition, steps
-from governor.stops.arrays import Array, Namespace, columns, flag, index, matrix, width
+from governor.stops.arrays import Array, Namespace, columns, flag, index, matrix, names, width
 from governor.stops.group import Group
 from governor.stops.place import Place
 from governor.stops.settings import MAX_PERIOD, MAX_STEPS, Stops
@@ -70,7 +70,7 @@ def limits_of(stops: Stops, *, room: int | None = None, temperature: float | Non
         longest=stops.repeat_period,
         tokens=stops.repeat_tokens,
     )
-    return np.array([getattr(values, one.name) for one in fields(values)], dtype=np.float64)
+    return np.array([getattr(values, name) for name in names(Limits)], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,23 +117,23 @@ class Rows:
 
     def at(self, rows: Array) -> Rows:
         """Some of the rows, copied."""
-        return Rows(*(getattr(self, one.name)[rows] for one in fields(self)))
+        return Rows(*(getattr(self, name)[rows] for name in names(Rows)))
 
     def put(self, rows: Array, values: Rows) -> None:
         """Overwrite some of the rows."""
-        for one in fields(self):
-            getattr(self, one.name)[rows] = getattr(values, one.name)
+        for name in names(Rows):
+            getattr(self, name)[rows] = getattr(values, name)
 
     def where(self, xp: Namespace, chosen: Array, other: Rows) -> Rows:
         """These rows where `chosen`, the other ones elsewhere."""
-        pairs = ((getattr(self, one.name), getattr(other, one.name)) for one in fields(self))
+        pairs = ((getattr(self, name), getattr(other, name)) for name in names(Rows))
         return Rows(*(xp.where(chosen[:, None], mine, theirs) for mine, theirs in pairs))
 
 
 def fresh(count: int) -> Rows:
     """Rows of which nothing is known yet (numpy): outside any thought."""
     group_state = np.zeros((count, width(Group)))
-    group_state[:, [one.name for one in fields(Group)].index("lowest")] = _NEVER
+    group_state[:, names(Group).index("lowest")] = _NEVER
     return Rows(
         place=np.zeros((count, width(Place))),
         group=group_state,

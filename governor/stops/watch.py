@@ -21,6 +21,7 @@ from governor.stops.settings import Stops
 from governor.stops.tokens import Token
 
 _WORD = re.compile(r"\s*\w+|\s*[^\w\s]|\s+")
+_WHOLE = re.compile(r"\s*[^\w\s]")
 _BYTES_A_TOKEN = 4.0
 """Where a backend does not count its tokens: what one comes to in English."""
 
@@ -92,7 +93,7 @@ class Watch:
         self._uncounted += len(text.encode("utf-8", "surrogatepass")) / _BYTES_A_TOKEN if made is None else made
         words = _WORD.findall(self._half + text)
         # A word that the next piece may go on with is held back, so that words do not depend on how a text is cut.
-        self._half = words.pop() if words and words[-1][-1:].isalnum() else ""
+        self._half = words.pop() if words and not _WHOLE.fullmatch(words[-1]) else ""
         share, self._uncounted = (self._uncounted / len(words), 0.0) if words else (0.0, self._uncounted)
         yield from (_Piece(word, share) for word in words)
 

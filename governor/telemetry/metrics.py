@@ -1,4 +1,4 @@
-"""OpenTelemetry metrics of budgets, counted where the loop's effects meet the ledger: the same for every store.
+"""OpenTelemetry metrics of budgets, counted where the loop's effects meet the ledger, and of stop rules.
 
 Counters and sums of this process, to be added up over replicas:
 
@@ -7,6 +7,7 @@ Counters and sums of this process, to be added up over replicas:
     governor.budget.overshoot.*          settled beyond what was held; always 0    counter
     governor.budget.refused              refusals, by governor.refusal.kind        counter
     governor.budget.expired_leases       leases that ran out, as the store says    observable gauge
+    governor.thought.stopped             thoughts that a rule ended, by its name   counter
 
 Sums are kept as integers and read when metrics are collected. The last is read from the store, the same by every
 replica: a maximum, not a sum. A step books on several scopes: sum over one `governor.scope.kind` only. Nothing here
@@ -51,11 +52,15 @@ Booking: TypeAlias = Reserve | Extend | Settle | Refund
 
 
 class Meter(Protocol):
-    """Told of every operation on the ledger, after it."""
+    """Told of every operation on the ledger, after it, and of thoughts that were ended."""
 
     def booked(self, effect: Booking, answer: Reservation) -> None: ...
 
     def failed(self, effect: Booking, fault: LedgerError) -> None: ...
+
+    def stopped(self, rule: str) -> None:
+        """A stop rule has ended a thought, or a reply."""
+        ...
 
 
 class NullMeter:
@@ -65,6 +70,9 @@ class NullMeter:
         """Count nothing."""
 
     def failed(self, effect: Booking, fault: LedgerError) -> None:
+        """Count nothing."""
+
+    def stopped(self, rule: str) -> None:
         """Count nothing."""
 
 
@@ -82,6 +90,7 @@ class _Instruments:
     """
 
     refused: Counter
+    ended: Counter
     totals: dict[tuple[str, str], dict[Measure, list[int]]] = field(default_factory=dict)
     ledgers: WeakSet[_Observed] = field(default_factory=WeakSet)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -162,6 +171,9 @@ class OtelMeter:
         elif isinstance(effect, Settle | Refund):
             self._let_go(effect.key)  # nobody here holds it any more: its lease will book it
 
+    def stopped(self, rule: str) -> None:
+        self._made.ended.add(1, {"governor.stop.rule": rule, **({"governor.app": self._app} if self._app else {})})
+
     def _hold(self, answer: Reservation) -> None:
         held, now = self._held.get(answer.key), figures(answer.amount)
         if held is None:
@@ -210,7 +222,8 @@ def _make(provider: MeterProvider | None) -> _Instruments:
 
     meter = get_meter("governor", meter_provider=provider)
     made = _Instruments(
-        meter.create_counter("governor.budget.refused", "{refusal}", "Reservations that a limit refused.")
+        meter.create_counter("governor.budget.refused", "{refusal}", "Reservations that a limit refused."),
+        meter.create_counter("governor.thought.stopped", "{thought}", "Thoughts that a stop rule ended."),
     )
     for measure in _WORDS:
         create = meter.create_observable_up_down_counter if measure == "reserved" else meter.create_observable_counter

@@ -45,8 +45,8 @@ def test_the_file_has_exactly_the_keys_of_the_engine_with_their_defaults() -> No
     [
         ("{repeat: 1}", "policy.yaml:3:17: stops.repeat: must be at least 2, not 1"),
         ("{budgte: 1}", "policy.yaml:3:9: stops.budgte: unknown key 'budgte'"),
-        ("{wide_margin: 1}", "policy.yaml:3:8: stops: wide_margin: must come with a margin that is no wider"),
-        ("{budget: 5, least: 6}", "policy.yaml:3:8: stops: least: 6 is more than the budget of 5"),
+        ("{wide_margin: 1}", "policy.yaml:3:1: stops: wide_margin: must come with a margin that is no wider"),
+        ("{budget: 5, least: 6}", "policy.yaml:3:1: stops: least: 6 is more than the budget of 5"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(tmp_path: Path, stops: str, told: str) -> None:

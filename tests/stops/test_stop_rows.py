@@ -53,7 +53,7 @@ quadrant = st.sampled_from(
 rules = st.builds(
     lambda budget, least, margin, group, repeat, edges, window: Stops(
         budget=budget,
-        least=min(least, budget or least),
+        least=least if budget is None else min(least, budget),
         margin=margin,
         wide_margin=None if margin is None else margin * 10,
         group=group,

@@ -28,6 +28,7 @@ REPLY = Reply(
     seconds=1.5,
     logprobs=(-0.1, -2.0),
     model="large-2026",
+    stopped="budget",
 )
 VERDICT = Verdict(
     decision="reject",

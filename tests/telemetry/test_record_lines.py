@@ -68,6 +68,7 @@ def test_one_line_for_each_attempt_and_outcome(tmp_path: Path) -> None:
             }
         ],
         "finish_reason": "length",
+        "stopped": "budget",
         "usage_known": True,
         "verdict": {
             "decision": "reject",

@@ -1,5 +1,7 @@
 """Runner V1: batch updates with lists of tokens, as vLLM makes them."""
 
+# torch and vllm need an environment of their own:
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
 from governor.stops.settings import Stops
 from governor_vllm.processor import GovernorLogitsProcessor
-from tests.governor_vllm.served import config, params, toy_tokens
+from tests.governor_vllm.processor.served import config, params, toy_tokens
 from tests.governor_vllm.toy import END, EOS, SIZE, THINK, Expected, Request, requests
 
 SWAP, ONE_WAY = MoveDirectionality.SWAP, MoveDirectionality.UNIDIRECTIONAL

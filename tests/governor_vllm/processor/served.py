@@ -1,5 +1,7 @@
 """The processor under stand-ins of the runners' configuration, on the toy model's tokens."""
 
+# torch and vllm need an environment of their own:
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from types import SimpleNamespace

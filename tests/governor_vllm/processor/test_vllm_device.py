@@ -1,5 +1,7 @@
 """Runner V2: slots, positions and drafts on the device, through vLLM's own interface objects with CPU tensors."""
 
+# torch and vllm need an environment of their own:
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from vllm.v1.worker.gpu.sample.logits_processor.loader import _load_v2_logitspro
 
 from governor.stops.settings import Stops
 from governor_vllm.processor import GovernorLogitsProcessor
-from tests.governor_vllm.served import config, params, toy_tokens
+from tests.governor_vllm.processor.served import config, params, toy_tokens
 from tests.governor_vllm.toy import EOS, SIZE, Expected, Request, requests
 
 LONGEST = 200
