@@ -7,11 +7,12 @@ found) and to arguments that no processor reads. So nothing is believed that was
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from governor.errors import BackendError, BackendReplyError, BackendRequestError
+from governor.errors import BackendError, BackendReplyError, BackendRequestError, BackendTimeoutError
 from governor.stops.settings import PREFIX
 from governor_vllm.link import Link
 from governor_vllm.marks import START
@@ -36,9 +37,7 @@ def prove(link: Link, model: str = "") -> Served:
     """Try everything on one served model (by default the first). Raises BackendError where the server can't be used."""
     name, window = _named(link, model)
     probe = Probe(link, name)
-    free = _free(probe)
-    behind = _opened(probe)
-    parses = bool(free["choices"][0]["message"].get("reasoning"))
+    behind, parses = _opened(probe), _parses(probe)
     engine, engine_budget = _measured(probe, "budget", behind, _own, _PARSER)
     found = [engine, _refused_nonsense(probe)]
     processor_budget = None
@@ -91,16 +90,20 @@ def _version(link: Link) -> str:
 
 def _opened(probe: Probe) -> int | None:
     """Tokens that the template puts behind the `<think>` it opens; None where it opens none, or nothing tells."""
-    try:
+    tokens: int | None = None
+    with _failures("", []):
         behind = opening(probe.text(probe.rendered()))
-        return None if behind is None else len(probe.ids(behind))
-    except BackendRequestError:
-        return None
+        tokens = None if behind is None else len(probe.ids(behind))
+    return tokens
 
 
-def _free(probe: Probe) -> Mapping[str, Any]:
-    """What the model does with no budget at all."""
-    return probe.chat(max_tokens=LONG + _ROOM, min_tokens=LONG, logprobs=True)
+def _parses(probe: Probe) -> bool:
+    """Whether what the model thinks, with no budget at all, comes apart from its answer."""
+    parses = False
+    with _failures("", []):
+        answer = probe.chat(max_tokens=LONG + _ROOM, min_tokens=LONG)
+        parses = bool(answer["choices"][0]["message"].get("reasoning"))
+    return parses
 
 
 def _own(tokens: int) -> Mapping[str, Any]:
@@ -117,23 +120,28 @@ def _measured(
     probe: Probe, canary: str, behind: int | None, setting: Callable[[int], Mapping[str, Any]], change: str
 ) -> tuple[Finding, Budget | None]:
     """Whether a thinking budget acts, and how far it counts otherwise than Governor does."""
+    failed: list[Finding] = []
+    found: tuple[Finding, Budget | None] | None = None
+    with _failures(canary, failed, change):
+        found = _tried(probe, canary, behind, setting, change)
+    return found or (failed[0], None)
+
+
+def _tried(
+    probe: Probe, canary: str, behind: int | None, setting: Callable[[int], Mapping[str, Any]], change: str
+) -> tuple[Finding, Budget | None]:
+    """In a chat, and where that tells nothing in a thought that the prompt has begun."""
     near, lead = behind or 0, probe.ids(_LEAD)
     begun = lead if behind is not None else probe.ids(f"{START}\n{_LEAD}")
-    ways = [(near, _in_chat(probe, near), begun)]
-    if behind is not None:
-        far = near + len(lead)
-        ways.append((far, _in_prompt(probe, lead, far), lead * 2))
-    try:
-        for start, thought, more in ways:
-            finding, budget = _judged(canary, thought, start, setting, change)
-            if budget is not None:
-                counted = _counts(probe, more, setting(start + LONG), start + LONG + budget.extra)
-                return finding, replace(budget, extra=budget.extra + (start - near) * counted, prompt=counted)
-            if finding.verdict != "unproved":
-                break
-    except BackendRequestError as refusal:
-        return Finding(canary, "refused", str(refusal), change), None
-    return finding, None
+    finding, budget = _judged(canary, _in_chat(probe, near), near, setting, change)
+    start, more = near, begun
+    if finding.verdict == "unproved" and behind is not None:
+        start, more = near + len(lead), lead * 2
+        finding, budget = _judged(canary, _in_prompt(probe, lead, start), start, setting, change)
+    if budget is None:
+        return finding, None
+    counted = _counts(probe, more, setting(start + LONG), start + LONG + budget.extra)
+    return finding, replace(budget, extra=budget.extra + (start - near) * counted, prompt=counted)
 
 
 def _counts(probe: Probe, more: list[int], settings: Mapping[str, Any], end: int) -> bool:
@@ -196,12 +204,23 @@ def _parser(parses: bool, behind: int | None) -> Finding:
 
 def _others(probe: Probe) -> Iterator[Finding]:
     for canary, trial in _TRIALS.items():
-        try:
+        failed: list[Finding] = []
+        with _failures(canary, failed, _CHANGES.get(canary, "")):
             yield trial(probe)
-        except BackendRequestError as refusal:
-            yield Finding(canary, "refused", str(refusal), _CHANGES.get(canary, ""))
-        except (KeyError, IndexError, TypeError) as strange:
-            yield Finding(canary, "unproved", f"the answer has another shape than vLLM's ({strange!r})")
+        yield from failed
+
+
+@contextmanager
+def _failures(canary: str, failed: list[Finding], change: str = "") -> Generator[None, None, None]:
+    """A request that the server answers with an error is a finding too; a server that is gone is an error."""
+    try:
+        yield
+    except BackendError as fault:
+        if not fault.sent or isinstance(fault, BackendTimeoutError):
+            raise
+        failed.append(Finding(canary, "refused", str(fault), change))
+    except (KeyError, IndexError, TypeError, AttributeError) as strange:
+        failed.append(Finding(canary, "unproved", f"the answer has another shape than vLLM's ({strange!r})"))
 
 
 def _switch(probe: Probe) -> Finding:

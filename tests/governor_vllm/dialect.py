@@ -42,6 +42,7 @@ class Manner:
     overrun: int = 0
     forced: str = f"\n{END}"
     leak: str = ""
+    tokenizes: bool = True
     metrics: str = "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\n"
 
 
@@ -223,6 +224,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(400, json.dumps({"error": fault}).encode())
 
     def _answer(self, body: Mapping[str, Any]) -> None:
+        if not self.dialect.manner.tokenizes and self.path.endswith("tokenize"):
+            self._send(404, b'{"detail": "Not Found"}')
+            return
         self.dialect.checked(body)
         if self.path == "/tokenize":
             text = body["prompt"] if "prompt" in body else self.dialect.prompt(body)

@@ -22,16 +22,16 @@ TEMPLATE = (
 )
 """A chat template that opens the thought, as those of reasoning models do."""
 
-MERGED, APART, LONG = "<think>\n", "<think> ", "<think>\nLet me think about this step by step.\n"
-"""Openings: one whose last letter a tokenizer without the mark may merge with the line break, one it does not, and one
-that says more."""
+MERGED, APART, LONG = "<think>> ", "<think> ", "<think>\nLet me think about this step by step.\n"
+"""Openings: one whose last letter a tokenizer without the mark merges with what follows, as Qwen's does with a line
+break; one that stays apart; and one that says more."""
 
 _UNUSED = ("<jupyter_start>", "<jupyter_text>")  # special tokens of SmolLM2 that chats never use
 _CONVERTER = Path(__file__).parents[3] / "shared" / "models" / "gguf_to_hf.py"
 _TEXT = (
     "Explain step by step how you would sort five numbers by hand. First I look at the numbers. Then I compare two "
     "of them and swap them where they stand the wrong way round. What is six times seven? The answer is forty-two. "
-    "Think of many things. Let me think about this step by step. <think> </think> Wait, I must answer now. "
+    "Think of many >> one >> two. Let me think about this step by step. <think> </think> Wait, I must answer now. "
 )
 
 
@@ -101,7 +101,7 @@ def _thinking(source: Path, folder: Path) -> None:
         added = [one for one in added if one["id"] != number] + [{"id": number, "content": mark, **plain}]
     whole["added_tokens"] = sorted(added, key=lambda one: int(one["id"]))
     path.write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
-    (folder / "chat_template.jinja").write_text(template(MERGED), encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(template(LONG), encoding="utf-8")
 
 
 if __name__ == "__main__":

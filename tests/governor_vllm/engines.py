@@ -32,11 +32,12 @@ CONFIG = '{"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}'
 
 @dataclass
 class Engine:
-    """`governor serve` on a model, until the block is left."""
+    """`governor serve` on a model (bare `vllm serve` where not `governed`), until the block is left."""
 
     model: Path
     log: Path
     options: Sequence[str] = ()
+    governed: bool = True
     name: str = "q"
 
     def __enter__(self) -> Engine:
@@ -44,7 +45,8 @@ class Engine:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         self.url = f"http://127.0.0.1:{port}/v1"
-        command = [sys.executable, "-m", "governor", "serve", str(self.model), "--served-model-name", self.name]
+        program = [sys.executable, "-m", "governor"] if self.governed else [str(Path(sys.executable).parent / "vllm")]
+        command = [*program, "serve", str(self.model), "--served-model-name", self.name]
         command += ["--host", "127.0.0.1", "--port", port, *SMALL, *self.options]
         with self.log.open("wb") as out:
             environment = {**os.environ, **SETTINGS}

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +55,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def served(models: Path, name: str, opening: str, options: tuple[str, ...]) -> Engine:
+def served(models: Path, name: str, opening: str, options: tuple[str, ...], *, governed: bool = True) -> Engine:
     path = models / f"{name}-{len(opening)}.jinja"
     path.write_text(template(opening), encoding="utf-8")
-    return Engine(models / name, path.with_suffix(".log"), ("--chat-template", str(path), *options))
+    return Engine(models / name, path.with_suffix(".log"), ("--chat-template", str(path), *options), governed)
 
 
 @pytest.fixture(scope="module")
@@ -300,27 +299,35 @@ def test_marks_of_several_tokens_are_kept_to_the_token(models: Path) -> None:
         assert abs(30 + new - 60) <= 1
 
 
-def test_marks_that_the_tokenizer_merges_are_found_out_and_cut_from_here(models: Path) -> None:
-    """The start mark is never found, and vLLM answers 200 to a budget that it does not keep."""
-    with served(models, "stock", MERGED, MARKED) as engine:
+def test_marks_that_the_tokenizer_merges_are_found_by_the_processor(models: Path) -> None:
+    """vLLM never finds the start mark, and answers 200 to a budget that it does not keep."""
+    with served(models, "stock", MERGED, MARKED) as engine, closing(backend_of(engine)) as backend:
+        target, _ = parts(backend)
+        assert target.served.findings["budget"].verdict == "ignored"
+        assert target.served.findings["governed"].verdict == "honoured"
+        for tokens in (20, 40):
+            assert ended(tokens_of(backend, call(rung=rung(thinking_tokens=tokens)))) == tokens
+
+
+def test_without_the_processor_they_are_found_out_and_the_thought_is_cut_from_here(models: Path) -> None:
+    with served(models, "stock", MERGED, MARKED, governed=False) as engine:
         with closing(backend_of(engine)) as strict:
-            assert parts(strict)[0].served.findings["budget"].verdict == "ignored"
-            with pytest.raises(BackendRequestError, match="keeps no thinking budget"):
+            with pytest.raises(BackendRequestError, match="keeps no thinking budget") as refused:
                 strict.ready(rung())
+            assert "\n" not in str(refused.value)
         with closing(backend_of(engine, fallback="stream")) as backend:
-            text = "Tell me about many things, one after the other. " * 12
-            reply = backend.call(call(text, rung=rung(thinking_tokens=30)))
-            tell(f"\ncut from here: {reply.usage}, {reply.finish_reason}")
+            reply = backend.call(call("Tell me about many things, one after the other. " * 12, rung=rung()))
+            tell(f"cut from here: {reply.usage}, {reply.finish_reason}")
             assert reply.thinking
-            assert 30 <= reply.usage.output_tokens <= 30 + 16
-            assert reply.finish_reason in ("stop", "length")
+            assert reply.text
+            assert 24 < reply.usage.output_tokens <= 24 + 16
         again = doctor(engine)
         assert again.returncode == 1
         assert "ignored" in again.stdout
 
 
-def test_without_a_parser_or_marks_a_budget_is_refused_in_one_line(models: Path) -> None:
-    with served(models, "thinking", MERGED, ()) as engine, closing(backend_of(engine)) as backend:
-        with pytest.raises(BackendRequestError, match=r"reasoning_config|reasoning-config") as refused:
-            backend.ready(replace(rung(), thinking_tokens=30))
-        assert "\n" not in str(refused.value)
+def test_without_a_parser_or_marks_a_budget_is_refused(models: Path) -> None:
+    with served(models, "thinking", LONG, (), governed=False) as engine, closing(backend_of(engine)) as backend:
+        assert parts(backend)[0].served.findings["budget"].verdict == "refused"
+        with pytest.raises(BackendRequestError, match=r"--reasoning-parser"):
+            backend.ready(rung())

@@ -105,3 +105,10 @@ def test_a_server_of_another_kind(server: DialectServer, monkeypatch: pytest.Mon
     monkeypatch.setattr("governor_vllm.link.Link.get", lambda *_: "<html>")
     with pytest.raises(BackendReplyError, match="is it an OpenAI-compatible server"):
         examine(server.url)
+
+
+def test_a_server_without_a_tokenizer_is_told_of_and_not_an_error(server: DialectServer) -> None:
+    server.now(tokenizes=False)
+    found = verdicts(examine(server.url))
+    assert found["budget"] == found["resume"] == found["switch"] == "refused"
+    assert found["counts"] == found["metrics"] == "honoured"
