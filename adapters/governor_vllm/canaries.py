@@ -7,10 +7,10 @@ found) and to arguments that no processor reads. So nothing is believed that was
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from governor.errors import BackendError, BackendReplyError, BackendRequestError, BackendTimeoutError
 from governor.stops.settings import PREFIX
@@ -29,6 +29,7 @@ _GAUGES = ("vllm:num_requests_waiting", "vllm:num_requests_running")
 _PARSER = "serve it with a reasoning parser or --reasoning-config (`governor serve` prints the command)"
 _PROCESSOR = "serve it with --logits-processors governor_vllm.processor:GovernorLogitsProcessor (`governor serve` does)"
 
+T = TypeVar("T")
 Thought = Callable[[Mapping[str, Any]], int | None]
 """Extra settings of a request -> tokens of its thought, end mark included; None where it does not end in time."""
 
@@ -90,20 +91,19 @@ def _version(link: Link) -> str:
 
 def _opened(probe: Probe) -> int | None:
     """Tokens that the template puts behind the `<think>` it opens; None where it opens none, or nothing tells."""
-    tokens: int | None = None
-    with _failures("", []):
-        behind = opening(probe.text(probe.rendered()))
-        tokens = None if behind is None else len(probe.ids(behind))
-    return tokens
+
+    def behind() -> int | None:
+        text = opening(probe.text(probe.rendered()))
+        return None if text is None else len(probe.ids(text))
+
+    found = _asked("", behind)
+    return None if isinstance(found, Finding) else found
 
 
 def _parses(probe: Probe) -> bool:
     """Whether what the model thinks, with no budget at all, comes apart from its answer."""
-    parses = False
-    with _failures("", []):
-        answer = probe.chat(max_tokens=LONG + _ROOM, min_tokens=LONG)
-        parses = bool(answer["choices"][0]["message"].get("reasoning"))
-    return parses
+    answer = _asked("", lambda: probe.chat(max_tokens=LONG + _ROOM, min_tokens=LONG)["choices"][0]["message"])
+    return not isinstance(answer, Finding) and bool(answer.get("reasoning"))
 
 
 def _own(tokens: int) -> Mapping[str, Any]:
@@ -120,11 +120,8 @@ def _measured(
     probe: Probe, canary: str, behind: int | None, setting: Callable[[int], Mapping[str, Any]], change: str
 ) -> tuple[Finding, Budget | None]:
     """Whether a thinking budget acts, and how far it counts otherwise than Governor does."""
-    failed: list[Finding] = []
-    found: tuple[Finding, Budget | None] | None = None
-    with _failures(canary, failed, change):
-        found = _tried(probe, canary, behind, setting, change)
-    return found or (failed[0], None)
+    found = _asked(canary, lambda: _tried(probe, canary, behind, setting, change), change)
+    return (found, None) if isinstance(found, Finding) else found
 
 
 def _tried(
@@ -204,23 +201,19 @@ def _parser(parses: bool, behind: int | None) -> Finding:
 
 def _others(probe: Probe) -> Iterator[Finding]:
     for canary, trial in _TRIALS.items():
-        failed: list[Finding] = []
-        with _failures(canary, failed, _CHANGES.get(canary, "")):
-            yield trial(probe)
-        yield from failed
+        yield _asked(canary, partial(trial, probe), _CHANGES.get(canary, ""))
 
 
-@contextmanager
-def _failures(canary: str, failed: list[Finding], change: str = "") -> Generator[None, None, None]:
-    """A request that the server answers with an error is a finding too; a server that is gone is an error."""
+def _asked(canary: str, question: Callable[[], T], change: str = "") -> T | Finding:
+    """The answer to a question. That the server refuses it is a finding too; that the server is gone is an error."""
     try:
-        yield
+        return question()
     except BackendError as fault:
         if not fault.sent or isinstance(fault, BackendTimeoutError):
             raise
-        failed.append(Finding(canary, "refused", str(fault), change))
+        return Finding(canary, "refused", str(fault), change)
     except (KeyError, IndexError, TypeError, AttributeError) as strange:
-        failed.append(Finding(canary, "unproved", f"the answer has another shape than vLLM's ({strange!r})"))
+        return Finding(canary, "unproved", f"the answer has another shape than vLLM's ({strange!r})")
 
 
 def _switch(probe: Probe) -> Finding:

@@ -13,7 +13,7 @@ from governor.errors import BackendRequestError, PolicyError
 from governor.plan import thought
 from governor.plan.bounds import bound, output_bound
 from governor.plan.dialects import Dialect, dialect_for
-from governor.plan.effort import json_body, wire
+from governor.plan.effort import hardness, json_body, wire
 from governor.plan.messages import messages_of
 from governor.records import Call, Rung
 from governor.stops.settings import Stops
@@ -171,19 +171,19 @@ def _off(rung: Rung) -> bool:
 def _cut_at(rung: Rung, target: Target) -> int | None:
     """Where this side ends the thought, because the server does not."""
     stands_in = target.budget is None and target.options.engine.fallback == "stream"
-    return rung.thinking_tokens if stands_in and rung.thinking_tokens and not _off(rung) else None
+    capped = hardness(rung, target.dialect) == "hard" and not _off(rung)
+    return rung.thinking_tokens if stands_in and capped else None
 
 
 def _body(call: Call, target: Target, begun: int = 0) -> dict[str, Any]:
     """What every request of a call has; `begun` tokens of its thought stand in the prompt."""
     rung = _told(call.rung, target)
     body = json_body(wire(rung, target.dialect))
-    body.pop("thinking_token_budget", None)
+    thinks = body.pop("thinking_token_budget", None) is not None
     if rung.effort is not None and not _off(rung) and not target.served.honours("effort"):
         body.pop("reasoning_effort", None)
     engine = target.options.engine
     xargs = dict(engine.xargs)
-    thinks = bool(rung.thinking_tokens) and not _off(rung)
     if target.served.honours("xargs"):
         xargs |= _rules(rung, target.served.processor if thinks else None, begun).args()
     if thinks and target.served.processor is None and target.served.engine is not None:

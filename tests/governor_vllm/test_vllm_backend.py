@@ -16,7 +16,11 @@ from governor.plan.turns import joined, unfinished
 from governor.policy import policy_from
 from governor.protocols import Backend, Counting, Delta, Foresighted, Pressed
 from governor.records import Call, Reply, Usage
+from governor.stops.phrases import BUDGET, PHRASES, REPEAT
+from governor.stops.tokens import Token
 from governor_vllm.backend import VllmBackend
+from governor_vllm.marks import Splitter
+from governor_vllm.reply import Transcript
 from tests.governor_vllm.calls import MODEL, backend, call, rung
 from tests.governor_vllm.dialect import DialectServer
 
@@ -236,9 +240,6 @@ def test_a_step_whose_budget_ends_inside_the_stream_is_cut_at_that_token(server:
 
 
 def test_a_reply_that_breaks_off_is_a_fault_with_its_usage() -> None:
-    from governor_vllm.marks import Splitter
-    from governor_vllm.reply import Transcript
-
     script = Transcript(call(), Splitter())
     script.feed({"choices": [{"delta": {"content": "The"}}], "usage": {"prompt_tokens": 5, "completion_tokens": 1}})
     with pytest.raises(BackendReplyError, match="broke off after 1 tokens") as fault:
@@ -251,3 +252,32 @@ def test_a_model_without_resumption_is_not_gone_on_from(server: DialectServer) -
     assert not made.continues(rung(model="vllm/gpt-oss-20b"))
     with pytest.raises(BackendRequestError, match="serves no model 'gpt-oss-20b'"):
         made.ready(rung(model="vllm/gpt-oss-20b"))
+
+
+def test_a_rule_of_the_engine_is_known_by_its_words(server: DialectServer) -> None:
+    server.now(forced=f"{PHRASES[REPEAT]}</think>", processor=True)
+    stuck = backend(server).call(call(rung=rung(thinking_tokens=40)))
+    assert (stuck.stopped, stuck.finish_reason) == ("repeat", "stuck")
+    server.now(forced=f"{PHRASES[BUDGET]}</think>")
+    over = backend(server).call(call(rung=rung(thinking_tokens=40)))
+    assert (over.stopped, over.finish_reason, over.text) == ("budget", "stop", "The answer is 42.")
+
+
+def test_a_loop_that_the_engine_ended_is_stuck() -> None:
+    script = Transcript(call(), Splitter())
+    script.feed({"choices": [{"delta": {"content": "a a a a"}, "finish_reason": "repetition"}]})
+    assert script.reply(0.1).stuck
+
+
+def test_the_likeliest_tokens_are_told_where_they_are_asked_for() -> None:
+    script = Transcript(call(logprobs=True, top_logprobs=2), Splitter())
+    top = [{"token": "a", "logprob": -0.1}, {"token": "b", "logprob": -2.0}]
+    told = {"content": [{"token": "a", "logprob": -0.1, "top_logprobs": top}]}
+    delta = script.feed({"choices": [{"delta": {"content": "a"}, "logprobs": told}]})
+    assert delta is not None
+    assert delta.tokens == (Token("a", -0.1, (("a", -0.1), ("b", -2.0))),)
+    plain = Transcript(call(logprobs=True, top_logprobs=2), Splitter(inside=True))
+    plainly = {"tokens": ["a"], "token_logprobs": [-0.1], "top_logprobs": [{"a": -0.1, "b": -2.0}]}
+    again = plain.feed({"choices": [{"text": "a", "logprobs": plainly}]})
+    assert again is not None
+    assert again.tokens == delta.tokens

@@ -8,6 +8,7 @@ import pytest
 
 from governor.errors import BackendAuthError, BackendRequestError, PolicyError
 from governor.records import Reply
+from governor.stops.settings import Stops
 from governor_vllm.backend import VllmBackend
 from tests.governor_vllm.calls import MODEL, backend, call, rung
 from tests.governor_vllm.dialect import DialectServer
@@ -106,3 +107,31 @@ def test_unknown_options_and_keys_that_are_not_set(server: DialectServer, monkey
         made.call(call())
     monkeypatch.setenv("MY_KEY", "k")
     assert isinstance(made.call(call()), Reply)
+
+
+def test_the_rungs_stop_rules_go_to_the_processor_with_its_budget(server: DialectServer) -> None:
+    server.now(processor=True)
+    made = backend(server)
+    made.ready(rung())
+    assert made.stops(rung())
+    body = sent(server, made, rung=rung(stops=Stops(repeat=4, budget=5)))
+    assert body["vllm_xargs"] == {"governor_repeat": 4, "governor_budget": 5}
+
+
+def test_where_no_processor_is_loaded_the_client_runs_the_rules(server: DialectServer) -> None:
+    made = backend(server)
+    body = sent(server, made, rung=rung(stops=Stops(repeat=4)))
+    assert not made.stops(rung())
+    assert "vllm_xargs" not in body
+
+
+def test_beside_a_json_schema_nothing_is_forced(server: DialectServer) -> None:
+    server.now(processor=True)
+    made = backend(server)
+    body = sent(server, made, rung=rung(stops=Stops(repeat=4)), response_schema={"type": "object"})
+    assert "vllm_xargs" not in body
+    assert body["thinking_token_budget"] == 9
+    server.now(budget="refused")
+    alone = backend(server)
+    with pytest.raises(BackendRequestError, match="keeps no thinking budget"):
+        alone.call(call(response_schema={"type": "object"}))
