@@ -224,12 +224,12 @@ class _Run:
         script = self.transcript
         thinking = script.thinking_so_far()
         read = script.usage.input_tokens
-        nextone = answered(self.call, self.engine.target(), self.engine.probe(), thinking, used, read)
-        if nextone is None:
+        more = answered(self.call, self.engine.target(), self.engine.probe(), thinking, used, read)
+        if more is None:
             script.finish = "length"
         else:
             script.again()
-        return nextone
+        return more
 
     def reply(self) -> Reply:
         return self.transcript.reply(self.seconds)
