@@ -157,8 +157,8 @@ def test_a_truncated_thought_is_gone_on_from_within_its_budget(backend: VllmBack
     again, paid = whole.usage, resumed.usage
     tell(f"\nto go on after 30 of 60 thinking tokens: {paid}; paying again: {again}")
     assert paid.thinking_tokens <= again.thinking_tokens - begun + 1
-    # The engine holds the prompt and the thought: only its last blocks are read anew.
-    assert paid.input_tokens - paid.cached_tokens <= 48
+    # The engine holds the prompt and the thought in blocks of 128 tokens (on CPUs): the last one is read anew.
+    assert 0 < paid.input_tokens - paid.cached_tokens < 128
 
 
 def cut_after(backend: VllmBackend, asked: Call, tokens: int) -> Reply:
