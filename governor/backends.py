@@ -7,13 +7,13 @@ An entry is a callable that takes the policy's `models` mapping and returns a Ba
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from governor.errors import BackendRequestError
-from governor.protocols import Backend, Counting, Delta, Foresighted, Stopping
+from governor.protocols import Backend, Counting, Delta, Foresighted, Pressed, Stopping
 from governor.records import Call, Reply, Rung
 
 if TYPE_CHECKING:
@@ -37,11 +37,10 @@ class Backends:
 
     def serving(self, model: str) -> Backend:
         """The backend for a model name. Raises BackendRequestError if none is installed for it, or after `close`."""
-        prefix = model.partition("/")[0]
         with self._lock:
             if self._closed:
                 raise BackendRequestError(f"{model}: the backends are closed", model=model, sent=False)
-            name = prefix if prefix in _installed() else DEFAULT
+            name = _name_for(model)
             if name not in self._made:
                 self._made[name] = self._make(name, model)
             return self._made[name]
@@ -52,7 +51,8 @@ class Backends:
             raise BackendRequestError(
                 f"no backend is installed for model '{model}': reinstall compute-governor", model=model, sent=False
             )
-        backend: Backend = entry.load()(self._models)
+        own = {model: options for model, options in self._models.items() if _name_for(model) == name}
+        backend: Backend = entry.load()(own)
         return backend
 
     def call(self, call: Call) -> Reply:
@@ -86,6 +86,11 @@ class Backends:
         if isinstance(backend, Foresighted):
             backend.ready(rung)
 
+    def load(self, rung: Rung) -> Callable[[], float] | None:
+        """What asks how busy the rung's engine is; None where its backend can't tell."""
+        backend = self.serving(rung.model)
+        return backend.load(rung) if isinstance(backend, Pressed) else None
+
     def close(self) -> None:
         """Close every backend that was made; later calls raise BackendRequestError."""
         with self._lock:
@@ -96,9 +101,14 @@ class Backends:
 
 def model_options(policy: Policy) -> Mapping[str, Mapping[str, Any]]:
     """What a policy says of how its models are reached, for `Backends`."""
-    asked = ("api_base", "api_key_env", "wire")
+    asked = ("api_base", "api_key_env", "wire", "engine")
     dumped = {name: model.model_dump(include=set(asked), exclude_none=True) for name, model in policy.models.items()}
     return {name: options for name, options in dumped.items() if options}
+
+
+def _name_for(model: str) -> str:
+    prefix = model.partition("/")[0]
+    return prefix if prefix in _installed() else DEFAULT
 
 
 @cache

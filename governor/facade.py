@@ -25,7 +25,19 @@ from governor.loop import govern
 from governor.pacer import Pacer
 from governor.plan.bounds import bound
 from governor.policy import has_stops, load_policy, paced_for, terms_for, verify_for
-from governor.protocols import Backend, Counting, Estimator, Ledger, Planner, Sink, Situation, Terms, Tracer, Verifier
+from governor.protocols import (
+    Backend,
+    Counting,
+    Estimator,
+    Ledger,
+    Planner,
+    Pressed,
+    Sink,
+    Situation,
+    Terms,
+    Tracer,
+    Verifier,
+)
 from governor.records import Message, Outcome, Plan, Step, Stop
 from governor.streaming import AsyncStream, Stream
 from governor.telemetry.metrics import Meter, OtelMeter
@@ -140,7 +152,14 @@ class Governor:
         verifier = self.verifier(step, granted, policy_checks=policy_checks)
         if granted.streamed and verifier is not None and verifier.needs_whole_answer:
             granted = replace(granted, streamed=False)  # nothing is shown before it is accepted
-        return govern(step, granted, Mind(self.estimator, self.planner, verifier))
+        return govern(self._pressed(step, granted), granted, Mind(self.estimator, self.planner, verifier))
+
+    def _pressed(self, step: Step, terms: Terms) -> Step:
+        """The step with the load of the dearest rung's engine, where the caller states none and the engine tells."""
+        if "load" in step.state or not isinstance(self.backend, Pressed):
+            return step
+        load = self.backend.load(terms.ladder[-1])
+        return step if load is None else replace(step, state={**step.state, "load": load})
 
     def _cuttable(self, terms: Terms) -> Terms:
         """The terms with the rungs whose streams can be cut where a budget ends, if the step is streamed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -256,7 +256,19 @@ class Foresighted(Protocol):
     """A Backend that can tell beforehand that calls of a rung would all fail."""
 
     def ready(self, rung: Rung) -> None:
-        """Sends nothing. Raises MissingExtraError, ModelFileError or BackendError naming what is absent."""
+        """Buys nothing; a server of one's own may be asked what it honours.
+
+        Raises MissingExtraError, ModelFileError or BackendError naming what is absent.
+        """
+        ...
+
+
+@runtime_checkable
+class Pressed(Protocol):
+    """A Backend that knows how busy the engines behind it are."""
+
+    def load(self, rung: Rung) -> Callable[[], float] | None:
+        """What asks how busy the rung's engine is, 0 (idle) to 1 (full), without failing; None where nothing tells."""
         ...
 
 

@@ -7,11 +7,11 @@ stuck is never trusted.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from dataclasses import replace
 
 from governor.errors import BackendReplyError
-from governor.protocols import Backend, Counting, Delta, Foresighted, Stopping
+from governor.protocols import Backend, Counting, Delta, Foresighted, Pressed, Stopping
 from governor.records import Call, Reply, Rung
 from governor.stops.phrases import STUCK, ended_by
 from governor.stops.settings import MAX_TOP, Stops
@@ -60,6 +60,10 @@ class Watched:
         """Raises what the inner backend knows would fail."""
         if isinstance(self.inner, Foresighted):
             self.inner.ready(rung)
+
+    def load(self, rung: Rung) -> Callable[[], float] | None:
+        """What asks how busy the rung's engine is; None where the inner backend can't tell."""
+        return self.inner.load(rung) if isinstance(self.inner, Pressed) else None
 
     def stops(self, rung: Rung) -> bool:
         """Whether the rung's server runs the rules itself."""

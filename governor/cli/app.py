@@ -14,6 +14,7 @@ from governor.cli import (
     certify,
     check,
     demo,
+    doctor,
     explain,
     export,
     fit,
@@ -23,6 +24,7 @@ from governor.cli import (
     replay,
     run,
     schema,
+    serve,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ app.command("certify")(certify.certify)
 app.command("schema")(schema.schema)
 app.command("init")(init.init)
 app.command("proxy")(proxy.proxy)
+app.command("serve", context_settings=serve.SETTINGS)(serve.serve)
+app.command("doctor")(doctor.doctor)
 _models.command("pull")(models.pull)
 _models.command("list")(models.list_models)
 app.add_typer(_models, name="models")

@@ -288,7 +288,7 @@ DIALECTS: tuple[Dialect, ...] = (
     ),
     replace(_QWEN, models=("dashscope/qwen3.[5-9]*",), thinks_by_default=True),
     replace(_QWEN, models=("dashscope/qwen*",)),
-    replace(_VLLM, models=("hosted_vllm/*",)),
+    replace(_VLLM, models=("hosted_vllm/*", "vllm/*")),
     replace(_LLAMA, models=("llamafile/*",)),
     replace(_LLAMA, name="llama-cpp-plain", thinking="none", efforts=(), off=None, budget=None, min_thinking=0),
     PLAIN,

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import ConfigDict, Discriminator, Field, PrivateAttr, Tag
 
 from governor.policy.budget import Budget
+from governor.policy.engine import EngineSpec
 from governor.policy.part import Part
 from governor.policy.rewind import OnFail, ToolRule
 from governor.policy.scalars import (
@@ -76,6 +77,8 @@ class ModelSpec(Part):
     """Most tokens of one reply, thinking included."""
     wire: Text | None = Field(default=None, examples=["hosted-vllm"])
     """Dialect of the effort table, where the model's name does not tell which one its server speaks."""
+    engine: EngineSpec | None = None
+    """What is asked of the engine itself, for models named `vllm/NAME`."""
 
 
 class RungSpec(Part):

@@ -1,0 +1,182 @@
+"""HTTP to one vLLM server: JSON, server-sent events, and every failure as one BackendError."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import weakref
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import cache, cached_property
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from governor.errors import (
+    BackendAuthError,
+    BackendError,
+    BackendRateLimitError,
+    BackendReplyError,
+    BackendRequestError,
+    BackendTimeoutError,
+    BackendUnavailableError,
+    MissingExtraError,
+)
+
+if TYPE_CHECKING:
+    import httpx
+
+QUICK = 10.0
+"""Seconds for questions that generate nothing."""
+
+_CONNECT = 5.0
+_SHOWN = 300
+_KINDS: Mapping[int, type[BackendError]] = {
+    HTTPStatus.UNAUTHORIZED: BackendAuthError,
+    HTTPStatus.FORBIDDEN: BackendAuthError,
+    HTTPStatus.REQUEST_TIMEOUT: BackendTimeoutError,
+    HTTPStatus.TOO_MANY_REQUESTS: BackendRateLimitError,
+}
+
+
+def http() -> Any:
+    """The httpx module; MissingExtraError where it is not installed."""
+    try:
+        import httpx
+    except ImportError as absent:
+        raise MissingExtraError("the vLLM backend", "vllm") from absent
+    return httpx
+
+
+class Link:
+    """One server: `root` is its address, with or without the trailing `/v1`. Safe for many threads."""
+
+    def __init__(self, address: str, *, model: str = "", key_env: str | None = None) -> None:
+        self.root = address.rstrip("/").removesuffix("/v1")
+        self._model = model
+        self._key_env = key_env
+
+    def get(self, path: str, seconds: float = QUICK) -> str:
+        """The body of a GET as text. Raises BackendError."""
+        with self._told():
+            response = self._client.get(self.root + path, headers=self.headers(), timeout=_limits(seconds))
+            return str(self._good(response).text)
+
+    def post(self, path: str, body: Mapping[str, Any], seconds: float = QUICK) -> Any:
+        """The JSON that answers a POST. Raises BackendError."""
+        with self._told():
+            response = self._client.post(
+                self.root + path, json=dict(body), headers=self.headers(), timeout=_limits(seconds)
+            )
+            return self._good(response).json()
+
+    @contextmanager
+    def events(self, path: str, body: Mapping[str, Any], seconds: float) -> Generator[Generator[Any, None, None]]:
+        """The events of a stream as JSON; leaving the block hangs up, on which vLLM ends the generation."""
+        with self._told(), self._client.stream("POST", self.root + path, **self._streaming(body, seconds)) as response:
+            if response.is_error:
+                response.read()
+            self._good(response)
+            yield (event for line in response.iter_lines() if (event := self._event(line)) is not None)
+
+    @asynccontextmanager
+    async def aevents(
+        self, path: str, body: Mapping[str, Any], seconds: float
+    ) -> AsyncGenerator[AsyncGenerator[Any, None]]:
+        """The same, awaited. Its client lives as long as the stream: an event loop's sockets belong to that loop."""
+        with self._told():
+            async with (
+                http().AsyncClient(verify=_trust(), trust_env=False) as client,
+                client.stream("POST", self.root + path, **self._streaming(body, seconds)) as response,
+            ):
+                if response.is_error:
+                    await response.aread()
+                self._good(response)
+                yield (event async for line in response.aiter_lines() if (event := self._event(line)) is not None)
+
+    def headers(self) -> dict[str, str]:
+        """Raises BackendAuthError where the variable that should hold the key is not set."""
+        if self._key_env is None:
+            return {}
+        key = os.environ.get(self._key_env)
+        if not key:
+            text = f"{self._model}: the environment variable {self._key_env} (api_key_env) is not set"
+            raise BackendAuthError(text, model=self._model, sent=False)
+        return {"Authorization": f"Bearer {key}"}
+
+    def close(self) -> None:
+        if "_client" in vars(self):
+            self._client.close()
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        client: httpx.Client = http().Client(verify=_trust(), trust_env=False)
+        weakref.finalize(self, client.close)
+        return client
+
+    def _streaming(self, body: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        return {"json": dict(body), "headers": self.headers(), "timeout": _limits(seconds)}
+
+    def _good(self, response: httpx.Response) -> httpx.Response:
+        if response.is_error:
+            raise self._refusal(response.status_code, _message(response))
+        return response
+
+    def _event(self, line: str) -> Any:
+        """The JSON of one line of a stream; None for a line that holds none."""
+        data = line.removeprefix("data:").strip()
+        if not line.startswith("data:") or data == "[DONE]":
+            return None
+        event = json.loads(data)
+        if "error" in event:  # vLLM tells in the stream what went wrong after the 200
+            fault = event["error"]
+            raise self._refusal(int(fault.get("code") or 500), str(fault.get("message", fault)))
+        return event
+
+    def _refusal(self, status: int, message: str) -> BackendError:
+        server_fault = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        kind = _KINDS.get(status, BackendUnavailableError if server_fault else BackendRequestError)
+        return kind(f"{self._subject}HTTP {status}: {message}", model=self._model)
+
+    @contextmanager
+    def _told(self) -> Generator[None, None, None]:
+        """The one edge where httpx's errors become ours."""
+        httpx = http()
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as fault:
+            text = f"{self._subject}{self.root} can't be reached: {fault} (is it running, and is the address right?)"
+            raise BackendUnavailableError(text, model=self._model, sent=False) from None
+        except httpx.TimeoutException as fault:
+            text = f"{self._subject}no answer from {self.root} in time"
+            raise BackendTimeoutError(text, model=self._model) from fault
+        except httpx.HTTPError as fault:
+            text = f"{self._subject}the answer broke off ({fault})"
+            raise BackendReplyError(text, model=self._model) from fault
+        except ValueError as fault:
+            raise BackendReplyError(f"{self._subject}the answer is no JSON ({fault})", model=self._model) from fault
+
+    @property
+    def _subject(self) -> str:
+        return f"{self._model}: " if self._model else ""
+
+
+def _limits(seconds: float) -> Any:
+    return http().Timeout(seconds, connect=min(seconds, _CONNECT))
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """Made once: reading the system's certificates takes longer than a request."""
+    return ssl.create_default_context()
+
+
+def _message(response: httpx.Response) -> str:
+    """What the server says of its refusal, on one line."""
+    try:
+        body = response.json()
+        fault = body.get("error", body)
+        said = str(fault.get("message", fault)) if isinstance(fault, Mapping) else str(fault)
+    except (ValueError, AttributeError):
+        said = response.text
+    return " ".join(said.split())[:_SHOWN]

@@ -1,0 +1,114 @@
+"""What a server does is what its canaries say, whatever it answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from governor.errors import BackendReplyError, BackendRequestError, BackendUnavailableError
+from governor_vllm.canaries import examine
+from governor_vllm.served import Budget, Served, Verdict
+from tests.governor_vllm.dialect import END, START, DialectServer
+
+
+def verdicts(served: Served) -> dict[str, Verdict]:
+    return {name: found.verdict for name, found in served.findings.items()}
+
+
+def test_a_server_that_keeps_its_word_is_believed(server: DialectServer) -> None:
+    server.now(processor=True, words=True, priority=True)
+    served = examine(server.url)
+    assert set(verdicts(served).values()) == {"honoured"}
+    assert (served.model, served.window, served.version, served.parses, served.opens) == (
+        "q",
+        2048,
+        "0.32.0",
+        True,
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("manner", "canary", "verdict"),
+    [
+        ({"budget": "ignored"}, "budget", "ignored"),
+        ({"budget": "refused"}, "budget", "refused"),
+        ({}, "xargs", "ignored"),
+        ({}, "priority", "refused"),
+        ({"repetition": False}, "repetition", "ignored"),
+        ({"counts": False}, "counts", "ignored"),
+        ({"prefill": False}, "prefill", "ignored"),
+        ({"switch": False}, "switch", "ignored"),
+        ({"words": False}, "effort", "ignored"),
+        ({"parser": False}, "reasoning", "ignored"),
+        ({"metrics": "up 1\n"}, "metrics", "ignored"),
+        ({"opening": "", "parser": False}, "reasoning", "unproved"),
+    ],
+)
+def test_a_yes_that_nothing_comes_of_is_seen(
+    server: DialectServer, manner: dict[str, Any], canary: str, verdict: Verdict
+) -> None:
+    server.now(**manner)
+    found = examine(server.url).findings[canary]
+    assert found.verdict == verdict
+    assert found.seen
+    assert found.change or canary in {"repetition", "reasoning"}
+
+
+# The traps of vLLM's budgets: what the prompt's template puts behind <think> counts, a start mark of several tokens
+# runs over, and the forced end comes on top. `extra` is what each of them comes to.
+@pytest.mark.parametrize(
+    ("manner", "behind", "extra"),
+    [
+        ({"forced": END}, 1, 1),
+        ({"forced": f"\n{END}"}, 1, 2),
+        ({"forced": f"\n I must answer now.{END}"}, 1, 7),
+        ({"opening": f"{START}\nLet me think about this step by step.\n", "forced": END}, 11, 1),
+        ({"overrun": 3, "forced": END}, 1, 3 + 1),
+    ],
+)
+def test_what_a_budget_counts_otherwise_is_measured(
+    server: DialectServer, manner: dict[str, Any], behind: int, extra: int
+) -> None:
+    server.now(**manner, processor=True)
+    served = examine(server.url)
+    assert served.engine == Budget(extra - behind, prompt=True, least=extra)
+    assert served.processor == Budget(extra, prompt=False, least=1 + extra)
+
+
+def test_a_model_that_always_thinks_briefly_proves_nothing(server: DialectServer) -> None:
+    server.now(thought=7)  # by itself it is done before the second budget is used up
+    served = examine(server.url)
+    assert served.engine is None
+    assert served.findings["budget"].verdict == "unproved"
+    assert "by itself" in served.findings["budget"].seen
+
+
+def test_a_model_that_thinks_briefly_is_tried_in_a_thought_that_is_begun_for_it(server: DialectServer) -> None:
+    begun = examine(server.url).engine
+    server.now(thought=7, begun=60)
+    briefly = examine(server.url)
+    assert briefly.engine == begun
+
+
+def test_a_server_that_is_not_there_or_not_one(server: DialectServer) -> None:
+    with pytest.raises(BackendUnavailableError, match="can't be reached"):
+        examine("http://127.0.0.1:9/v1")
+    with pytest.raises(BackendRequestError, match=r"serves no model 'p' \(it serves q\)"):
+        examine(server.url, "p")
+    with pytest.raises(BackendRequestError, match="HTTP 404"):
+        examine(server.url + "/elsewhere")
+
+
+def test_a_server_of_another_kind(server: DialectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("governor_vllm.link.Link.get", lambda *_: "<html>")
+    with pytest.raises(BackendReplyError, match="is it an OpenAI-compatible server"):
+        examine(server.url)
+
+
+def test_a_server_without_a_tokenizer_is_told_of_and_not_an_error(server: DialectServer) -> None:
+    server.now(tokenizes=False)
+    found = verdicts(examine(server.url))
+    assert found["budget"] == found["resume"] == found["switch"] == "refused"
+    assert found["counts"] == found["metrics"] == "honoured"

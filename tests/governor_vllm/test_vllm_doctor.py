@@ -1,0 +1,139 @@
+"""`governor doctor` and `governor serve` as a person meets them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from governor.cli.app import app
+from governor_vllm.families import family_of
+from governor_vllm.launch import PROCESSOR, launch
+from tests.governor_vllm.dialect import DialectServer
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_the_doctor_prints_what_is_honoured_and_what_to_change(
+    server: DialectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    server.now(budget="ignored", priority=True)
+    shown = run("doctor", server.url)
+    assert shown.exit_code == 1
+    lines = {line.split()[0]: line for line in shown.stdout.splitlines() if line.split()}
+    assert lines["budget"].split()[1] == "ignored"
+    assert "--reasoning-config" in shown.stdout
+    assert lines["xargs"].split()[1] == "ignored"
+    assert "--logits-processors" in shown.stdout
+    assert lines["counts"].split()[1] == "honoured"
+    assert shown.stdout.startswith(f"{server.url}: q, version 0.32.0, window 2048")
+
+
+def test_nothing_lost_in_silence_is_exit_code_0(server: DialectServer) -> None:
+    server.now(processor=True, words=True, budget="refused")
+    shown = run("doctor", server.url, "--json", "--model", "q")
+    assert shown.exit_code == 0
+    report = json.loads(shown.stdout)
+    assert (report["model"], report["context_window"]) == ("q", 2048)
+    budget = next(one for one in report["findings"] if one["canary"] == "budget")
+    assert budget["verdict"] == "refused"
+    assert budget["change"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["http://127.0.0.1:9/v1"], "http://127.0.0.1:9 can't be reached"),
+        (["not an address"], "can't be reached"),
+        (["http://127.0.0.1:9/v1", "--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY"),
+    ],
+)
+def test_a_server_that_can_not_be_asked_is_one_line_and_exit_code_2(arguments: list[str], told: str) -> None:
+    shown = run("doctor", *arguments)
+    assert shown.exit_code == 2
+    assert told in shown.stderr
+    assert shown.stderr.count("\n") == 1
+    assert shown.stdout == ""
+
+
+def test_the_command_has_the_processor_and_the_familys_parsers() -> None:
+    command = launch("Qwen/Qwen3-8B", ["--port", "8001"]).command
+    assert command[:3] == ("vllm", "serve", "Qwen/Qwen3-8B")
+    assert command[-2:] == ("--port", "8001")
+    pairs = dict(itertools.pairwise(command))
+    assert pairs["--logits-processors"] == PROCESSOR
+    assert pairs["--reasoning-parser"] == "qwen3"
+    assert pairs["--tool-call-parser"] == "hermes"
+    assert pairs["--scheduling-policy"] == "priority"
+    assert "--enable-auto-tool-choice" in command
+
+
+def test_what_is_stated_is_not_stated_again() -> None:
+    stated = ["--reasoning-parser", "deepseek_r1", "--scheduling_policy=fcfs"]
+    command = launch("Qwen/Qwen3-8B", stated).command
+    assert command.count("--reasoning-parser") == 1
+    assert "--scheduling-policy" not in command
+
+
+def test_an_unknown_family_is_said_and_served_without_parsers() -> None:
+    started = launch("acme/thinker-1")
+    assert not any(word.endswith("-parser") for word in started.command)
+    assert "no family is known for 'acme/thinker-1'" in started.notes[0]
+    assert launch("acme/thinker-1", ["--reasoning-config={}"]).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("model", "reasoning"),
+    [
+        ("/models/DeepSeek-R1-Distill-Qwen-7B/", "deepseek_r1"),
+        ("openai/gpt-oss-20b", "openai_gptoss"),
+        ("Qwen/Qwen3-4B-Instruct-2507", ""),
+        ("zai-org/GLM-4.6", "glm45"),
+    ],
+)
+def test_families_are_known_by_name(model: str, reasoning: str) -> None:
+    family = family_of(model)
+    assert family is not None
+    assert family.reasoning == reasoning
+
+
+def test_a_dry_run_prints_a_line_that_a_shell_takes() -> None:
+    shown = run("serve", "Qwen/Qwen3-8B", "--dry-run", "--max-model-len", "4096", "--chat-template", "a b.jinja")
+    assert shown.exit_code == 0
+    words = shlex.split(shown.stdout)
+    assert words[:3] == ["vllm", "serve", "Qwen/Qwen3-8B"]
+    assert words[-4:] == ["--max-model-len", "4096", "--chat-template", "a b.jinja"]
+
+
+def test_serving_becomes_vllm_with_its_exit_code_and_finds_the_processor(tmp_path: Path) -> None:
+    program = tmp_path / "vllm"
+    program.write_text('#!/bin/sh\necho "asked: $*"\necho "path: $PYTHONPATH"\nexit 7\n', encoding="utf-8")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    done = subprocess.run(
+        [sys.executable, "-m", "governor", "serve", "Qwen/Qwen3-8B", "--port", "8001"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    said = done.stdout.splitlines()
+    assert done.returncode == 7, done.stderr
+    assert said[0].endswith(said[1].removeprefix("asked: "))
+    assert str(Path(__file__).parents[2] / "adapters") in said[2]
+
+
+def test_without_vllm_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    shown = run("serve", "Qwen/Qwen3-8B")
+    assert shown.exit_code == 2
+    assert "pip install" in shown.stderr
+    assert shown.stderr.count("\n") == 1
