@@ -44,7 +44,7 @@ $(VENV)/.base:
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.base pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[langgraph,local,maths,sandbox]'
+	$(BIN)/pip install --quiet --editable '.[langgraph,local,maths]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml
