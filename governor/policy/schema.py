@@ -342,10 +342,12 @@ class Policy(Part):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of the merged content: key order (but of `tools`), comments, inheritance make no difference."""
+        """SHA-256 (hex) of the merged content: key order (but that of globs), comments, inheritance don't matter."""
         content = self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"extends"})
-        if "tools" in content:
-            content["tools"] = [*content["tools"].items()]  # the first glob that matches holds
+        budgets = [part.get("budget") or {} for part in (content, *content.get("steps", ()))]
+        for holder, key in ((content, "tools"), *((budget, "model") for budget in budgets)):
+            if key in holder:
+                holder[key] = [*holder[key].items()]  # the first glob that matches holds
         return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @cached_property

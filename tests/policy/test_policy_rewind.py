@@ -19,6 +19,7 @@ from governor.policy import (
     load_policy,
     on_fail_for,
     policy_from,
+    terms_for,
     tool_rule,
 )
 from governor.records import Step
@@ -126,6 +127,15 @@ def test_the_order_of_globs_is_part_of_what_a_policy_says() -> None:
     assert one != other
     assert one.digest != other.digest
     assert (one, hash(one)) == (policy(tools=rules), hash(policy(tools=rules)))
+
+
+@pytest.mark.parametrize("where", ["policy", "rule"])
+def test_so_is_that_of_models_with_budgets(where: str) -> None:
+    globs = {"m*": {"per": "day", "calls": 1}, "*": {"per": "day", "calls": 2}}
+    pair = [{"budget": {"model": dict(order)}} for order in (globs.items(), reversed(globs.items()))]
+    one, other = (policy(**keys) if where == "policy" else policy(steps=[{"match": {}, **keys}]) for keys in pair)
+    assert one.digest != other.digest
+    assert [terms_for(each, step("ask"), 0.0).models[0][1][0].calls for each in (one, other)] == [1, 2]
 
 
 def test_the_digest_of_a_policy_that_uses_none_of_it_is_that_of_before_these_keys() -> None:
