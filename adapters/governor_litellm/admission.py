@@ -98,7 +98,7 @@ class Arrival:
             kept=self._kept(),
             bucket={key: value for key, value in self.bucket.items() if key.startswith(BOOKED_BY)},
             stream=stream,
-            checked=not (stream and settings.stream == "pass"),
+            checked=not (stream and (served.policy.stream or settings.stream) == "pass"),
         )
 
     @property
