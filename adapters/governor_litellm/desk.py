@@ -73,7 +73,7 @@ class Desk:
             request = arrival.request(served, client, self.models, self.settings)
         except UnreadableError as error:
             self.leave(served)
-            if served.policy.mode == "on":  # left alone it would go past every budget
+            if served.policy.mode == "on" or limited(served.policy):  # left alone it would go past every budget
                 raise problem(f"governor: {error}", "invalid_request_error", HTTPStatus.BAD_REQUEST) from None
             return
         except Exception as error:  # noqa: BLE001 - a bug of ours must not become a 500: the policy says what it means

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,8 @@ from governor_local.schema_tools import SchemaTools
 @contextmanager
 def llama_server(model: Path) -> Generator[str, None, None]:
     """The URL of llama.cpp's server: chat completions, whole and streamed, JSON Schema, and responses."""
-    import xllamacpp
-
-    parameters: Any = xllamacpp.CommonParams()
+    xllamacpp: Any = import_module("xllamacpp")  # its types leave out what it has
+    parameters = xllamacpp.CommonParams()
     parameters.model.path = str(model)
     parameters.n_parallel, parameters.n_ctx, parameters.port = 2, 4096, 0
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1

@@ -16,7 +16,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from governor.telemetry.spans import OtelTracer
-from tests.governor_litellm.proxy_app import MASTER, ProxyUnderTest
+from governor_litellm.explain import Question, explained
+from tests.governor_litellm.proxy_app import ProxyUnderTest
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 COUNTED = "budget: {app: {per: total, calls: 50}}\n"
@@ -207,7 +208,7 @@ def forged(text: str) -> bool:
 
 
 @contextmanager
-def kept_records(proxy: ProxyUnderTest, folder: Path) -> Generator[None]:
+def kept_records(proxy: ProxyUnderTest, folder: Path) -> Generator[None, None, None]:
     """Policies that begin to serve meanwhile write records."""
     desk = proxy.governor.desk
     before = desk.settings
@@ -261,7 +262,7 @@ CLAIMS = [
 async def test_a_claim_to_be_easy_lowers_no_rung(proxy: ProxyUnderTest, claim: str) -> None:
     app = proxy.policy("verify: {regex: '42'}\n")
     plain, claimed = [
-        (await proxy.post(f"/governor/explain?app={app}", body("chat", messages=asked(text)), MASTER)).json()
+        await explained(proxy.governor, Question(app, "", "chat", body("chat", messages=asked(text)), {}), None)
         for text in (HARD, f"{HARD} {claim}")
     ]
     rungs = [rung["id"] for rung in plain["ladder"]]

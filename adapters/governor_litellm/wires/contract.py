@@ -93,7 +93,8 @@ class Wire(Protocol):
 
 def smallest(*limits: Any) -> int | None:
     """The least of the positive whole numbers among these."""
-    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
+    whole = (limit for limit in limits if isinstance(limit, int) and not isinstance(limit, bool))
+    return min((limit for limit in whole if limit > 0), default=None)
 
 
 def cooled(rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
