@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from governor.records import Amount
 from tests.governor_litellm.proxy_app import ASK, LADDER, MASTER, ProxyUnderTest
 from tests.governor_litellm.upstream import STRONG, WEAK
 
@@ -118,6 +119,17 @@ async def test_the_clients_smaller_limits_are_kept(proxy: ProxyUnderTest) -> Non
         assert (await proxy.post(path, body(path) | {name: 33})).status_code == 200
         limits = [seen.get("max_tokens", seen.get("max_output_tokens")) for seen in proxy.upstream.seen]
         assert limits == [33, 33]
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+async def test_what_litellm_asks_for_at_least_is_held(proxy: ProxyUnderTest, path: str) -> None:
+    tiny = "ladder: [{id: a, model: small, answer_tokens: 3, price: {input: 1, output: 2}}]\n"
+    app = proxy.policy("budget: {app: {per: total, usd: 1}}\n", ladder=tiny)
+    proxy.default(app)
+    answered = await proxy.post(path, body(path))
+    assert (answered.status_code, totals(answered.json())[1]) == (200, 10)
+    assert proxy.upstream.seen[-1]["max_output_tokens"] == 16, "LiteLLM's own least"
+    assert proxy.balance(f"app:{app}").overshoot == Amount()
 
 
 async def test_an_instruction_joins_the_system_message(proxy: ProxyUnderTest) -> None:
