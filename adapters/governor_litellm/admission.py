@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from governor.plan.dialects import Dialect
 from governor.protocols import Terms
 from governor.records import Rung, Step
 from governor_litellm.applications import ALIAS, Wishes, application, own_applications
-from governor_litellm.caps import capped
+from governor_litellm.caps import capped, held
 from governor_litellm.flight import Request
 from governor_litellm.models import ProxyModels
 from governor_litellm.policies import Served
@@ -89,7 +90,7 @@ class Arrival:
             return None
         governor, stream = served.governor, self.data.get("stream") is True
         step = self._step(asking, client, served)
-        terms = _fitting(governor.terms(step, **({"streamed": True} if stream else {})), asking, models, served)
+        terms = self._fitting(governor.terms(step, **({"streamed": True} if stream else {})), asking, models, served)
         return Request(
             wire=self.wire,
             step=step,
@@ -97,7 +98,7 @@ class Arrival:
             kept=self._kept(),
             bucket={key: value for key, value in self.bucket.items() if key.startswith(BOOKED_BY)},
             stream=stream,
-            checked=not (stream and settings.stream == "pass"),
+            checked=not (stream and (served.policy.stream or settings.stream) == "pass"),
         )
 
     @property
@@ -118,6 +119,14 @@ class Arrival:
             response_schema=asking.schema,
             baseline=_baseline(served.policy.rungs.values(), str(self.data.get("model") or "")),
         )
+
+    def _fitting(self, terms: Terms, asking: Asking, models: ProxyModels, served: Served) -> Terms:
+        def dialect(rung: Rung) -> Dialect:
+            return models.dialect(served.policy, rung.model)
+
+        fitting = capped(terms.ladder, asking.caps, dialect)
+        ladder = tuple(held(rung, self.wire.least(dialect(rung))) for rung in fitting)
+        return terms if ladder == terms.ladder else replace(terms, ladder=ladder)
 
     def _session(self, client: Client) -> str:
         """A client's own word, kept apart from those of other tenants."""
@@ -151,11 +160,3 @@ def _sent(data: Mapping[str, Any]) -> Mapping[str, Any]:
 def _baseline(rungs: Any, model: str) -> str | None:
     """The rung that the client's own model comes nearest to: the last that has it."""
     return next((rung.id for rung in reversed(list(rungs)) if rung.model == model), None)
-
-
-def _fitting(terms: Terms, asking: Asking, models: ProxyModels, served: Served) -> Terms:
-    def dialect(rung: Rung) -> Any:
-        return models.dialect(served.policy, rung.model)
-
-    ladder = capped(terms.ladder, asking.caps, dialect)
-    return terms if ladder == terms.ladder else replace(terms, ladder=ladder)

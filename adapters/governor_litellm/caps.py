@@ -32,6 +32,11 @@ def capped(ladder: Sequence[Rung], caps: Caps, dialect: Callable[[Rung], Dialect
     return (_cut(least, caps, dialect(least)),)
 
 
+def held(rung: Rung, least: int) -> Rung:
+    """The rung with room for the output that will be asked for in any case."""
+    return replace(rung, answer_tokens=max(rung.answer_tokens, least - rung.thinking_tokens))
+
+
 def _fitted(rung: Rung, caps: Caps, dialect: Dialect) -> Rung | None:
     if caps.thinking is not None and rung.thinking_tokens > caps.thinking:
         return None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from governor.errors import BackendRequestError, PolicyError
+from governor.errors import BackendRequestError
 from governor.facade import Governor, default_ledger
 from governor.ledger import open_ledger
 from governor.policy import Policy
@@ -73,7 +73,7 @@ class Desk:
             request = arrival.request(served, client, self.models, self.settings)
         except UnreadableError as error:
             self.leave(served)
-            if served.policy.mode == "on":  # left alone it would go past every budget
+            if served.policy.mode == "on" or limited(served.policy):  # left alone it would go past every budget
                 raise problem(f"governor: {error}", "invalid_request_error", HTTPStatus.BAD_REQUEST) from None
             return
         except Exception as error:  # noqa: BLE001 - a bug of ours must not become a 500: the policy says what it means
@@ -82,6 +82,9 @@ class Desk:
             return
         if request is None:
             self.leave(served)
+            if limited(served.policy):
+                text = "governor: this kind of request has no bound: ask for one choice (n), and not in the background"
+                raise problem(text, "invalid_request_error", HTTPStatus.BAD_REQUEST)
             return
         await self._begin(arrival, served, request, mark)
 
@@ -156,7 +159,10 @@ class Desk:
             raise refused(answer, mark["headers"])
         try:
             changes = flight.changes(answer)
-        except PolicyError as error:
+        except UnreadableError as error:
+            flight.fail(BackendRequestError(str(error), model=answer.rung.model, sent=False))
+            raise problem(f"governor: {error}", "invalid_request_error", HTTPStatus.BAD_REQUEST) from None
+        except Exception as error:  # noqa: BLE001 - see `broken`
             flight.fail(BackendRequestError(str(error), model=answer.rung.model, sent=False))
             self.broken(flight.governor.policy, error)
             return
@@ -203,6 +209,12 @@ def unmark(data: Mapping[str, Any]) -> None:
         bucket = data.get(name)
         if isinstance(bucket, dict):
             bucket.pop(MARK, None)
+
+
+def limited(policy: Policy) -> bool:
+    """Whether a request that nobody books would go past a budget that outlives it."""
+    budget = policy.budget
+    return policy.mode != "shadow" and bool(budget.shared or budget.session or budget.run)
 
 
 def changed(data: dict[str, Any], fields: Mapping[str, Any]) -> None:

@@ -80,6 +80,21 @@ async def test_a_stream_that_may_pass_is_not_verified(proxy: ProxyUnderTest) -> 
     assert len(proxy.upstream.seen) == 1
 
 
+async def test_a_policy_says_so_for_its_own_streams(proxy: ProxyUnderTest) -> None:
+    proxy.default(proxy.policy(f"stream: pass\n{VERIFIED}"))
+    answered = await proxy.chat(stream=True)
+    assert [word in answered.text for word in ("41", "42")] == [True, False]
+    whole = await proxy.chat()
+    assert "42" in whole.text, "what is no stream is verified all the same"
+    desk = proxy.governor.desk
+    before = desk.settings
+    proxy.default(proxy.policy(f"stream: buffer\n{VERIFIED}"))
+    desk.settings = replace(desk.settings, stream="pass")
+    answered = await proxy.chat(stream=True)
+    desk.settings = before
+    assert [word in answered.text for word in ("41", "42")] == [False, True]
+
+
 async def test_records_hold_decisions_and_no_text_or_key(proxy: ProxyUnderTest, tmp_path: Path) -> None:
     desk = proxy.governor.desk
     before = desk.settings

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from governor.records import Amount
 from tests.governor_litellm.proxy_app import ASK, LADDER, MASTER, ProxyUnderTest
 from tests.governor_litellm.upstream import STRONG, WEAK
 
@@ -120,6 +121,17 @@ async def test_the_clients_smaller_limits_are_kept(proxy: ProxyUnderTest) -> Non
         assert limits == [33, 33]
 
 
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+async def test_what_litellm_asks_for_at_least_is_held(proxy: ProxyUnderTest, path: str) -> None:
+    tiny = "ladder: [{id: a, model: small, answer_tokens: 3, price: {input: 1, output: 2}}]\n"
+    app = proxy.policy("budget: {app: {per: total, usd: 1}}\n", ladder=tiny)
+    proxy.default(app)
+    answered = await proxy.post(path, body(path))
+    assert (answered.status_code, totals(answered.json())[1]) == (200, 10)
+    assert proxy.upstream.seen[-1]["max_output_tokens"] == 16, "LiteLLM's own least"
+    assert proxy.balance(f"app:{app}").overshoot == Amount()
+
+
 async def test_an_instruction_joins_the_system_message(proxy: ProxyUnderTest) -> None:
     rungs = LADDER.replace("model: small,", "model: small, instruction: Be brief.,")
     rungs = rungs.replace("model: large,", "model: large, instruction: Be slow.,")
@@ -142,7 +154,7 @@ async def test_tools_pass_through(proxy: ProxyUnderTest) -> None:
 
 
 async def test_what_can_not_be_governed_is_left_alone(proxy: ProxyUnderTest) -> None:
-    proxy.default(proxy.policy(VERIFIED))
+    proxy.default(proxy.policy("verify: {regex: '42'}\n"))
     assert len((await proxy.chat(n=2)).json()["choices"]) == 2
     assert proxy.upstream.seen == [{"model": "small", "messages": ASK, "n": 2}]
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from governor.plan.dialects import EFFORTS, Dialect, dialect_for
 from governor.records import Rung
-from governor_litellm.caps import Caps, capped
+from governor_litellm.caps import Caps, capped, held
 
 LADDER = (
     Rung(id="low", model="m", effort="low", thinking_tokens=1000, answer_tokens=500),
@@ -73,3 +73,9 @@ def test_no_rung_ever_passes_what_the_client_allows(
         assert thinking is None or rung.thinking_tokens <= thinking
         assert rung.max_tokens <= known[rung.id].max_tokens
         assert effort is None or rung.effort is None or EFFORTS.index(rung.effort) <= EFFORTS.index(effort)
+
+
+def test_what_is_asked_for_in_any_case_is_held() -> None:
+    assert held(Rung(id="a", model="m", answer_tokens=3), 16).max_tokens == 16
+    assert held(Rung(id="a", model="m", thinking_tokens=10, answer_tokens=3), 16).max_tokens == 16
+    assert held(Rung(id="a", model="m", answer_tokens=40), 16).max_tokens == 40

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +13,12 @@ import httpx
 import pytest
 
 from tests.governor_litellm.proxy_app import CONFIG, LADDER, MASTER
+from tests.governor_litellm.proxy_process import command, environment, proxy_process, ready
 from tests.governor_litellm.upstream import STRONG, Upstream
 
-ROOT = Path(__file__).parents[2]
 POLICY = f"version: 1\napp: default\nledger: memory://\n{LADDER}verify: {{regex: '42|Oslo|answer'}}\n"
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 ASK: Any = [{"role": "user", "content": "What is it?"}]
-
-
-def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LITELLM", "GOVERNOR"))}
-    path = os.pathsep.join([str(ROOT), str(ROOT / "adapters")])
-    return {**kept, "PYTHONPATH": path, "LITELLM_LOG": "ERROR", **more}
-
-
-def command(folder: Path, *more: str) -> list[str]:
-    base = [sys.executable, "-m", "governor", "proxy"]
-    return [*base, "--policies", str(folder / "policies"), "--config", str(folder / "litellm.yaml"), *more]
 
 
 def laid_out(folder: Path, url: str) -> Path:
@@ -69,34 +54,11 @@ def test_a_missing_key_folder_or_policy_is_said_in_one_line(tmp_path: Path) -> N
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Upstream]]:
     pytest.importorskip("litellm_enterprise", reason="the proxy needs the extra 'proxy'")
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with Upstream() as upstream:
         folder = laid_out(tmp_path_factory.mktemp("served"), upstream.url)
-        log = (folder / "log").open("wb")
-        process = subprocess.Popen(
-            command(folder, "--port", str(port)), env=environment(LITELLM_MASTER_KEY=MASTER), stdout=log, stderr=log
-        )
-        try:
-            _ready(f"http://127.0.0.1:{port}", process, folder / "log")
-            yield f"http://127.0.0.1:{port}", upstream
-        finally:
-            process.terminate()
-            process.wait(20)
-            log.close()
-
-
-def _ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    ends = time.monotonic() + 90
-    while time.monotonic() < ends:
-        assert process.poll() is None, log.read_text()
-        try:
-            if httpx.get(f"{url}/health/liveliness", timeout=2).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.3)
-    raise AssertionError(log.read_text())
+        with proxy_process(folder, folder / "log", LITELLM_MASTER_KEY=MASTER) as url:
+            ready(url, folder / "log")
+            yield url, upstream
 
 
 @pytest.mark.slow

@@ -10,7 +10,16 @@ from governor.plan.effort import merged, wire
 from governor.records import Call, Message, Reply, Rung, Usage
 from governor_litellm.caps import Caps
 from governor_litellm.reply import Assembly, Evidence, reply_of
-from governor_litellm.wires.contract import Asking, Fields, conversation, cooled, extended, offered, smallest
+from governor_litellm.wires.contract import (
+    Asking,
+    Fields,
+    conversation,
+    cooled,
+    extended,
+    extra_body,
+    offered,
+    smallest,
+)
 
 ROLES = frozenset({"system", "developer"})
 _OWN = ("max_completion_tokens", "max_tokens", "reasoning_effort", "thinking")
@@ -28,9 +37,13 @@ class ChatWire:
         messages, tools = conversation(data.get("messages")), offered(data.get("tools"))
         return Asking(messages, tools, data.get("tool_choice"), _schema(data.get("response_format")), _caps(data))
 
+    def least(self, dialect: Dialect) -> int:
+        del dialect
+        return 1
+
     def fields(self, rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
         params = dict(wire(rung, dialect))
-        extra = merged(data.get("extra_body") or {}, params.pop("extra_body", {}))
+        extra = merged(extra_body(data), params.pop("extra_body", {}))
         return {
             **dict.fromkeys(_OWN),
             **cooled(rung, dialect, data),

@@ -17,6 +17,9 @@ Fields = Mapping[str, Any]
 
 SAMPLING = ("temperature", "top_p")
 
+LEAST_OUTPUT = 16
+"""LiteLLM raises every smaller limit on its way to OpenAI's Responses API, which would refuse it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asking:
@@ -53,6 +56,10 @@ class Wire(Protocol):
         """None where the request is of a kind that is not governed. UnreadableError where it is none at all."""
         ...
 
+    def least(self, dialect: Dialect) -> int:
+        """The output tokens that LiteLLM asks for at least, whatever a request says; they must be held as well."""
+        ...
+
     def fields(self, rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
         """The fields that make a request ask this rung. PolicyError for what the dialect can't express."""
         ...
@@ -86,7 +93,8 @@ class Wire(Protocol):
 
 def smallest(*limits: Any) -> int | None:
     """The least of the positive whole numbers among these."""
-    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
+    whole = (limit for limit in limits if isinstance(limit, int) and not isinstance(limit, bool))
+    return min((limit for limit in whole if limit > 0), default=None)
 
 
 def cooled(rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
@@ -122,6 +130,14 @@ def offered(tools: Any) -> tuple[Mapping[str, Any], ...]:
     if found is None or isinstance(tools, str):
         raise UnreadableError("tools must be a list of tools")
     return found
+
+
+def extra_body(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields that a client adds for its server alone. UnreadableError where they are none."""
+    extra = data.get("extra_body") or {}
+    if not isinstance(extra, Mapping):
+        raise UnreadableError("extra_body must be an object")
+    return extra
 
 
 def _parts(content: list[Any]) -> bool:

@@ -12,7 +12,18 @@ from governor.plan.effort import merged, wire
 from governor.records import Call, Message, Reply, Rung, ToolCall, Usage
 from governor_litellm.caps import Caps
 from governor_litellm.wires.chat import budget
-from governor_litellm.wires.contract import Asking, Fields, conversation, cooled, extended, mappings, offered, smallest
+from governor_litellm.wires.contract import (
+    LEAST_OUTPUT,
+    Asking,
+    Fields,
+    conversation,
+    cooled,
+    extended,
+    extra_body,
+    mappings,
+    offered,
+    smallest,
+)
 from governor_litellm.wires.sse import Events, blocks, data_of, written
 
 _FINISH = {
@@ -37,6 +48,10 @@ class MessagesWire:
         functions = tuple(_function(tool) for tool in tools)
         return Asking((*system, *said), functions, _choice(data.get("tool_choice")), _schema(data), _caps(data))
 
+    def least(self, dialect: Dialect) -> int:
+        """LiteLLM may carry a message to another provider's model over the Responses API."""
+        return 1 if dialect.name.startswith("anthropic") else LEAST_OUTPUT
+
     def fields(self, rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
         params = dict(wire(rung, dialect))
         word, extra = params.pop("reasoning_effort", None), params.pop("extra_body", {})
@@ -48,11 +63,12 @@ class MessagesWire:
             thinking = {"type": "disabled"}
         elif word:
             thinking, config["effort"] = {"type": "adaptive"}, word
-        extra = merged(data.get("extra_body") or {}, extra)
+        extra = merged(extra_body(data), extra)
         return {
             **cooled(rung, dialect, data),
             "thinking": thinking,
             **params,
+            "max_tokens": smallest(params["max_tokens"], data.get("max_tokens")),
             "output_config": config or None,
             "model": rung.model,
             **({"extra_body": extra} if extra else {}),

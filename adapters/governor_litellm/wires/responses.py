@@ -10,7 +10,17 @@ from governor.plan.dialects import Dialect
 from governor.plan.effort import merged, wire
 from governor.records import Call, Message, Reply, Rung, ToolCall, Usage
 from governor_litellm.caps import Caps
-from governor_litellm.wires.contract import Asking, Fields, conversation, cooled, mappings, offered, smallest
+from governor_litellm.wires.contract import (
+    LEAST_OUTPUT,
+    Asking,
+    Fields,
+    conversation,
+    cooled,
+    extra_body,
+    mappings,
+    offered,
+    smallest,
+)
 
 _OWN = ("max_output_tokens", "reasoning_effort", "thinking")
 _ENDS = {"response.completed", "response.incomplete", "response.failed"}
@@ -31,17 +41,21 @@ class ResponsesWire:
         functions = tuple(_function(tool) for tool in tools)
         return Asking((*system, *_messages(items)), functions, data.get("tool_choice"), _schema(data), _caps(data))
 
+    def least(self, dialect: Dialect) -> int:
+        del dialect
+        return LEAST_OUTPUT
+
     def fields(self, rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
         params = dict(wire(rung, dialect))
         word, extra = params.pop("reasoning_effort", None), params.pop("extra_body", {})
         own = data.get("reasoning")
         kept = {key: value for key, value in (own if isinstance(own, Mapping) else {}).items() if key != "effort"}
         reasoning = {**kept, **({"effort": word} if word else {})}
-        extra = merged(data.get("extra_body") or {}, extra)
+        extra = merged(extra_body(data), extra)
         return {
             **dict.fromkeys(_OWN),
             **cooled(rung, dialect, data),
-            "max_output_tokens": params.pop("max_tokens"),
+            "max_output_tokens": smallest(params.pop("max_tokens"), data.get("max_output_tokens")),
             **params,
             "reasoning": reasoning or None,
             "model": rung.model,
