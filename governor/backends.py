@@ -86,10 +86,10 @@ class Backends:
         if isinstance(backend, Foresighted):
             backend.ready(rung)
 
-    def load(self, rung: Rung) -> Callable[[], float] | None:
+    def pressure(self, rung: Rung) -> Callable[[], float] | None:
         """What asks how busy the rung's engine is; None where its backend can't tell."""
         backend = self.serving(rung.model)
-        return backend.load(rung) if isinstance(backend, Pressed) else None
+        return backend.pressure(rung) if isinstance(backend, Pressed) else None
 
     def close(self) -> None:
         """Close every backend that was made; later calls raise BackendRequestError."""

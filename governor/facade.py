@@ -158,7 +158,7 @@ class Governor:
         """The step with the load of the dearest rung's engine, where the caller states none and the engine tells."""
         if "load" in step.state or not isinstance(self.backend, Pressed):
             return step
-        load = self.backend.load(terms.ladder[-1])
+        load = self.backend.pressure(terms.ladder[-1])
         return step if load is None else replace(step, state={**step.state, "load": load})
 
     def _cuttable(self, terms: Terms) -> Terms:

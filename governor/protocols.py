@@ -267,7 +267,7 @@ class Foresighted(Protocol):
 class Pressed(Protocol):
     """A Backend that knows how busy the engines behind it are."""
 
-    def load(self, rung: Rung) -> Callable[[], float] | None:
+    def pressure(self, rung: Rung) -> Callable[[], float] | None:
         """What asks how busy the rung's engine is, 0 (idle) to 1 (full), without failing; None where nothing tells."""
         ...
 

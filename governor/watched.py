@@ -61,9 +61,9 @@ class Watched:
         if isinstance(self.inner, Foresighted):
             self.inner.ready(rung)
 
-    def load(self, rung: Rung) -> Callable[[], float] | None:
+    def pressure(self, rung: Rung) -> Callable[[], float] | None:
         """What asks how busy the rung's engine is; None where the inner backend can't tell."""
-        return self.inner.load(rung) if isinstance(self.inner, Pressed) else None
+        return self.inner.pressure(rung) if isinstance(self.inner, Pressed) else None
 
     def stops(self, rung: Rung) -> bool:
         """Whether the rung's server runs the rules itself."""

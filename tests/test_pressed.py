@@ -29,7 +29,7 @@ class Busy(ScriptedBackend):
         self.tells = load
         self.asked: list[str] = []
 
-    def load(self, rung: Rung) -> Callable[[], float] | None:
+    def pressure(self, rung: Rung) -> Callable[[], float] | None:
         tells = self.tells
         if tells is None:
             return None
@@ -84,10 +84,10 @@ def test_a_backend_is_handed_its_own_models_alone(monkeypatch: pytest.MonkeyPatc
     policy = policy_from({"version": 1, "models": models, "ladder": [{"id": "a", "model": "vllm/q"}]})
     options = model_options(policy)
     both = Backends(options)
-    load = both.load(Rung(id="a", model="vllm/q"))
+    load = both.pressure(Rung(id="a", model="vllm/q"))
     assert load is not None
     assert load() == 0.5
-    assert both.load(Rung(id="b", model="openai/x")) is None
+    assert both.pressure(Rung(id="b", model="openai/x")) is None
     assert handed["litellm"] == {"openai/x": {"api_key_env": "KEY"}}
     assert handed["vllm"]["vllm/q"]["engine"] == {
         "fallback": "error",

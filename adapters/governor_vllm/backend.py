@@ -120,7 +120,7 @@ class VllmBackend:
         http()
         self._engine(rung.model).target().check(rung)
 
-    def load(self, rung: Rung) -> Callable[[], float]:
+    def pressure(self, rung: Rung) -> Callable[[], float]:
         """What asks how busy the rung's engine is: 0 idle to 1 full, as its application's priority feels it."""
         engine = self._engine(rung.model)
         return lambda: pressed(engine.gauge.read(), engine.options.engine.priority)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from governor.errors import (
 )
 from governor.ledger import open_ledger
 from governor.policy import policy_from
-from governor.protocols import Backend, Delta
+from governor.protocols import Backend, Delta, Pressed
 from governor.records import Amount, Reply
 from governor_local import LocalBackend
 from governor_local.engine import Engine, Options, available_threads
@@ -391,3 +391,8 @@ def test_threads_come_from_the_environment_and_must_be_a_number(monkeypatch: pyt
         available_threads()
     monkeypatch.delenv("GOVERNOR_THREADS")
     assert 1 <= available_threads() <= 8
+
+
+def test_loading_a_model_is_not_taken_for_telling_how_busy_it_is() -> None:
+    with closing(LocalBackend()) as backend:
+        assert not isinstance(backend, Pressed)
