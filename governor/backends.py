@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from governor.errors import BackendRequestError
-from governor.protocols import Backend, Counting, Delta, Foresighted, Pressed, Stopping
+from governor.protocols import Backend, Counting, Delta, Foresighted, Stopping
 from governor.records import Call, Reply, Rung
 
 if TYPE_CHECKING:
@@ -88,8 +88,9 @@ class Backends:
 
     def pressure(self, rung: Rung) -> Callable[[], float] | None:
         """What asks how busy the rung's engine is; None where its backend can't tell."""
-        backend = self.serving(rung.model)
-        return backend.pressure(rung) if isinstance(backend, Pressed) else None
+        # Asked at every step: a test against the protocol would take longer than the answer.
+        tell: Callable[[Rung], Callable[[], float] | None] | None = getattr(self.serving(rung.model), "pressure", None)
+        return None if tell is None else tell(rung)
 
     def close(self) -> None:
         """Close every backend that was made; later calls raise BackendRequestError."""

@@ -111,6 +111,7 @@ class Governor:
         self.backend: Backend = backend or Backends(model_options(policy))
         if has_stops(policy):
             self.backend = Watched(self.backend)
+        self._pressure = self.backend.pressure if isinstance(self.backend, Pressed) else None
         self._ledger = ledger
         self._owns_ledger = owns_ledger
         self._sinks = tuple(sinks)
@@ -156,9 +157,9 @@ class Governor:
 
     def _pressed(self, step: Step, terms: Terms) -> Step:
         """The step with the load of the dearest rung's engine, where the caller states none and the engine tells."""
-        if "load" in step.state or not isinstance(self.backend, Pressed):
+        if "load" in step.state or self._pressure is None:
             return step
-        load = self.backend.pressure(terms.ladder[-1])
+        load = self._pressure(terms.ladder[-1])
         return step if load is None else replace(step, state={**step.state, "load": load})
 
     def _cuttable(self, terms: Terms) -> Terms:
