@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from tests.governor_litellm.proxy_app import ProxyUnderTest
-from tests.governor_litellm.upstream import WEAK
+from tests.governor_litellm.shown import said
+from tests.governor_litellm.upstream import STRONG, WEAK
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+CHAT = "/v1/chat/completions"
 VERIFIED = "verify: {regex: '42'}\nbudget: {app: {per: total, usd: 1}}\n"
 
 
@@ -76,23 +78,24 @@ async def test_a_stream_that_may_pass_is_not_verified(proxy: ProxyUnderTest) -> 
     desk.settings = replace(before, stream="pass")
     answered = await proxy.chat(stream=True)
     desk.settings = before
-    assert [word in answered.text for word in ("41", "42")] == [True, False]
+    assert said(CHAT, answered.text) == WEAK
     assert len(proxy.upstream.seen) == 1
 
 
 async def test_a_policy_says_so_for_its_own_streams(proxy: ProxyUnderTest) -> None:
     proxy.default(proxy.policy(f"stream: pass\n{VERIFIED}"))
     answered = await proxy.chat(stream=True)
-    assert [word in answered.text for word in ("41", "42")] == [True, False]
+    assert said(CHAT, answered.text) == WEAK
     whole = await proxy.chat()
-    assert "42" in whole.text, "what is no stream is verified all the same"
+    shown = whole.json()["choices"][0]["message"]["content"]
+    assert shown == STRONG, "what is no stream is verified all the same"
     desk = proxy.governor.desk
     before = desk.settings
     proxy.default(proxy.policy(f"stream: buffer\n{VERIFIED}"))
     desk.settings = replace(desk.settings, stream="pass")
     answered = await proxy.chat(stream=True)
     desk.settings = before
-    assert [word in answered.text for word in ("41", "42")] == [False, True]
+    assert said(CHAT, answered.text) == STRONG
 
 
 async def test_records_hold_decisions_and_no_text_or_key(proxy: ProxyUnderTest, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import aclosing
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 
 from governor_litellm.proxy import serving_router
 from tests.governor_litellm.proxy_app import ASK, ProxyUnderTest
+from tests.governor_litellm.shown import events, said
 from tests.governor_litellm.upstream import STRONG, WEAK
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -24,20 +24,6 @@ def body(path: str, text: str = "What is it?", **more: Any) -> dict[str, Any]:
     if path.endswith("messages"):
         asked = {"max_tokens": 4000, "model": "claude", **asked} | {"model": more.get("model", "claude")}
     return {**asked, "messages": [{"role": "user", "content": text}]}
-
-
-def events(text: str) -> list[dict[str, Any]]:
-    lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
-    return [json.loads(line) for line in lines if line != "[DONE]"]
-
-
-def said(path: str, text: str) -> str:
-    found = events(text)
-    if path.endswith("responses"):
-        return "".join(one["delta"] for one in found if one["type"] == "response.output_text.delta").strip()
-    if path.endswith("messages"):
-        return "".join(one["delta"].get("text", "") for one in found if one["type"] == "content_block_delta").strip()
-    return "".join(one["choices"][0]["delta"].get("content") or "" for one in found if one["choices"]).strip()
 
 
 LADDERS = {
