@@ -6,11 +6,12 @@ At each look at a growing thought its answer is asked for, and the thought ends 
 probability of the answer) or `p_margin` (its lead over the next) reaches a threshold. It costs the tokens of that look
 and one for each look before; a fixed budget pays for no look. For each fixed budget, every fold of questions is stopped
 at the threshold whose mean cost on the other folds came closest to the budget's there. `from` a least budget on: looks
-before it are left out; of the pairs (least, threshold) that cost as much within 5 % on the other folds, the one that was
-right most often there is taken. The held-out outcomes, pooled, are held against fixed budgets at exactly the cost that they had: the two neighbouring budgets mixed (`fixed`), and the best
-random mixture of any (`mixing`: the hull, drawn on the questions that it is judged on, which favours it). Intervals are
-paired bootstraps over questions, each with all its samples; thresholds are not chosen anew in them. Records:
-thinking_budgets_dev in ../shared/data (or GOVERNOR_DATA).
+before it are left out; of the pairs (least, threshold) that cost as much within 5 % on the other folds, the one that
+was right most often there is taken. The held-out outcomes, pooled, are held against fixed budgets at exactly the cost
+that they had: the two neighbouring budgets mixed (`fixed`), and the best random mixture of any (`mixing`: the hull,
+drawn on the questions that it is judged on, which favours it). Intervals are paired bootstraps over questions, each with
+all its samples; thresholds are not chosen anew in them. Records: thinking_budgets_dev in ../shared/data (or
+GOVERNOR_DATA).
 """
 
 from __future__ import annotations
@@ -128,7 +129,9 @@ def measure(looks: Looks, seed: int = 0, resamples: int = RESAMPLES) -> list[Row
     fixed = fixed_figures(looks)
     names = np.unique(np.array(looks.groups)).tolist()
     fold = folds(names, FOLDS, seed)
-    weights = np.vstack([np.full((1, len(names)), 1.0 / len(names)), Resamples.draw(len(names), resamples, seed).weights])
+    weights = np.vstack(
+        [np.full((1, len(names)), 1.0 / len(names)), Resamples.draw(len(names), resamples, seed).weights]
+    )
     rows: list[Row] = []
     for signal in SIGNALS:
         for name, least, within in ((signal, range(1), 0.0), (f"{signal} from", range(len(looks.rungs) - 1), WITHIN)):

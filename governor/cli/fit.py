@@ -50,7 +50,12 @@ def fit(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Where to write; .npz is added [default: calibration.npz, or stops.yaml].", show_default=False),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Where to write; .npz is added [default: calibration.npz, or stops.yaml].",
+            show_default=False,
+        ),
     ] = None,
     ladder: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A ladder file (else all rungs found).")

@@ -74,7 +74,7 @@ def block_of(found: Sequence[Fitted], asked: Asked, digest: str) -> str:
         lines.append(f"  {one.name}: {_plain(one)}")
         if one.name == "group":
             lines.append(f"  group_window: {asked.window}")
-    proofs = (json.dumps(_proof(one, digest)) for one in keys)
+    proofs = (json.dumps(_proof(one, asked, digest)) for one in keys)
     return "\n".join([*lines, "  certified:", *(f"    - {proof}" for proof in proofs)]) + "\n"
 
 
@@ -108,10 +108,11 @@ def _tested(one: Fitted) -> list[dict[str, Any]]:
     return [{"at": at, "ended": ended} | asdict(trial) for at, ended, trial in each]
 
 
-def _proof(one: Fitted, digest: str) -> dict[str, Any]:
+def _proof(one: Fitted, asked: Asked, digest: str) -> dict[str, Any]:
     test, trials = one.shown, one.trials
     claim = {"rule": one.name, "at": _plain(one), "risk": trials.risk, "delta": trials.delta}
-    return claim | {"n": test.n, "failures": test.failures, "bound": test.bound, "records": digest}
+    window = {"window": asked.window} if one.name == "group" else {}
+    return claim | {"n": test.n, "failures": test.failures, "bound": test.bound, "records": digest} | window
 
 
 def _plain(one: Fitted) -> int | float:

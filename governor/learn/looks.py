@@ -103,7 +103,9 @@ def _refuse(ladder: Ladder, names: tuple[str, ...]) -> None:
 
 def _signal(rows: list[Row], table: Table, name: str) -> Floats:
     """(Q, K, S) of one field."""
-    qids, rungs, samples = ({key: at for at, key in enumerate(keys)} for keys in (table.qids, table.rungs, table.samples))
+    qids, rungs, samples = (
+        {key: at for at, key in enumerate(keys)} for keys in (table.qids, table.rungs, table.samples)
+    )
     found = np.full(table.correct.shape, np.nan)
     for row in rows:
         value = row.fields.get(name)

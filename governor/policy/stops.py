@@ -34,6 +34,8 @@ class Shown(Part):
     """The exact upper bound on the risk."""
     records: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """SHA-256 of the records."""
+    window: Annotated[int, Field(ge=MIN_WINDOW, le=MAX_WINDOW)] | None = None
+    """The group rule's window."""
 
 
 class StopsSpec(Part):
@@ -90,8 +92,10 @@ class StopsSpec(Part):
         if self.preset is not None and not found.acts:
             raise ValueError(f"preset: '{self.preset}' has no threshold of its own; give one beside it, such as group")
         for one in self.certified:
-            if getattr(found, one.rule, None) != one.at:
+            if getattr(found, one.rule, None) != one.at or one.window not in (None, found.group_window):
                 raise ValueError(f"certified: {one.rule} was certified at {one.at:g}, and that is not what stands here")
+            if one.failures > one.n or one.bound > one.risk:
+                raise ValueError(f"certified: {one.failures} of {one.n} do not show a risk of {one.risk:g}")
         return self
 
     @property
