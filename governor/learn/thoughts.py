@@ -58,19 +58,23 @@ def read_thoughts(rows: Iterable[Row], rung: str | None = None) -> tuple[Thought
 def repeats(thought: Thought) -> int:
     """The most repetitions of REPEATS at which `repeat` would have ended this; 0 where none would.
 
-    Repetitions are told sooner the fewer must be there, so that the place is found by halving.
+    What ends a thought at many repetitions ends it at fewer, too: most are done with after one reading, and of the rest
+    the place is found by halving.
     """
-    low, high = 0, len(REPEATS)
+    if not _ends(thought, Stops(repeat=REPEATS[-1])):
+        return 0
+    low, high = 0, len(REPEATS) - 1
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if _ends(thought, Stops(repeat=REPEATS[middle])) else (middle + 1, high)
-    return REPEATS[low] if low < len(REPEATS) else 0
+    return REPEATS[low]
 
 
 def lowest_group(thought: Thought, window: int, top: int) -> float | None:
     """The least mean confidence of a full window; None where no window was full or no log-probability is known.
 
-    A rule that holds back inside code or tool calls can only end fewer thoughts than this says.
+    Thought and answer count alike, as on the client; the engine judges the thought alone, and inside code or a tool call
+    the rule holds back, so that it can only end fewer thoughts than this says.
     """
     watch = Watch(Stops(group=0.0, group_window=window, group_top=top))
     _read(watch, thought)
@@ -107,7 +111,7 @@ def _tokens(row: Row) -> tuple[Token, ...]:
         return ()
     try:
         return tuple(map(_token, content))
-    except (KeyError, TypeError, ValueError) as fault:
+    except (AttributeError, KeyError, TypeError, ValueError) as fault:
         said = "must be a list of {token, logprob, top_logprobs}"
         raise RecordError(f"{row.place}: {TRACE}: {said}, as chat completions give it") from fault
 

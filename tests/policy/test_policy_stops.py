@@ -56,9 +56,18 @@ def test_the_file_has_exactly_the_keys_of_the_engine_with_their_defaults() -> No
         ("{budget: 5, least: 6}", "policy.yaml:3:1: stops: least: 6 is more than the budget of 5"),
         ("{preset: qwen4}", "policy.yaml:3:17: stops.preset: must be"),
         ("{preset: gpt-oss}", "stops: preset: 'gpt-oss' has no threshold of its own; give one beside it"),
-        (f"{{repeat: 5, certified: [{{{PROOF}}}]}}", "certified: repeat was certified at 4, and that is not what stands"),
-        ("{repeat: 4, certified: [{" + PROOF.replace("bound: 0.03", "bound: 0.2") + "}]}", "1 of 200 do not show a risk"),
-        ("{repeat: 4, certified: [{" + PROOF.replace("failures: 1", "failures: 9") + "}]}", "9 of 200 do not show a risk of"),
+        (
+            f"{{repeat: 5, certified: [{{{PROOF}}}]}}",
+            "certified: repeat was certified at 4, and that is not what stands",
+        ),
+        (
+            "{repeat: 4, certified: [{" + PROOF.replace("bound: 0.03", "bound: 0.2") + "}]}",
+            "1 of 200 do not show a risk",
+        ),
+        (
+            "{repeat: 4, certified: [{" + PROOF.replace("failures: 1", "failures: 9") + "}]}",
+            "9 of 200 do not show a risk of",
+        ),
         (f"{{group: 9, certified: [{{{GROUP}}}]}}", "certified: group was certified at 9, and that is not what stands"),
     ],
 )
