@@ -9,8 +9,8 @@ at the threshold whose mean cost on the other folds came closest to the budget's
 before it are left out; of the pairs (least, threshold) that cost as much within 5 % on the other folds, the one that
 was right most often there is taken. The held-out outcomes, pooled, are held against fixed budgets at exactly the cost
 that they had: the two neighbouring budgets mixed (`fixed`), and the best random mixture of any (`mixing`: the hull,
-drawn on the questions that it is judged on, which favours it). Intervals are paired bootstraps over questions, each with
-all its samples; thresholds are not chosen anew in them. Records: thinking_budgets_dev in ../shared/data (or
+drawn on the questions that it is judged on, which favours it). Intervals are paired bootstraps over questions, each
+with all its samples; thresholds are not chosen anew in them. Records: thinking_budgets_dev in ../shared/data (or
 GOVERNOR_DATA).
 """
 

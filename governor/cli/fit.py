@@ -75,9 +75,10 @@ def fit(
     window: Annotated[int, typer.Option(help="With --stops: tokens of the group rule's window.")] = 2048,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Learn forecasts of every rung from records; or, with --stops, when a thought may be ended.
+    """Learn forecasts of every rung from records.
 
-    Forecasts need the extra 'learn'. Prints what those of held-out questions were worth, and where they know nothing.
+    Needs the extra 'learn'. Prints what forecasts of held-out questions were worth, and where they know nothing. With
+    --stops it finds when a thought may be ended instead, and needs no extra.
 
     Example: governor fit records.jsonl -o calibration
     """

@@ -73,8 +73,8 @@ def repeats(thought: Thought) -> int:
 def lowest_group(thought: Thought, window: int, top: int) -> float | None:
     """The least mean confidence of a full window; None where no window was full or no log-probability is known.
 
-    Thought and answer count alike, as on the client; the engine judges the thought alone, and inside code or a tool call
-    the rule holds back, so that it can only end fewer thoughts than this says.
+    Thought and answer count alike, as on the client; the engine judges the thought alone, and inside code or a tool
+    call the rule holds back, so that it can only end fewer thoughts than this says.
     """
     watch = Watch(Stops(group=0.0, group_window=window, group_top=top))
     _read(watch, thought)

@@ -47,10 +47,11 @@ def budgets(questions: int) -> list[dict[str, Any]]:
 
 
 def thoughts(questions: int, looping: int, right: bool = False) -> list[dict[str, Any]]:
+    said = [LOOP * 9] * looping + ["so"] * (questions - looping)
     return [
-        {"qid": f"q{at}", "rung": "r", "correct": float(right or at >= looping), "thinking": LOOP * 9 if at < looping else "so"}
-        for at in range(questions)
-    ]  # fmt: skip
+        {"qid": f"q{at}", "rung": "r", "correct": float(right or at >= looping), "thinking": text}
+        for at, text in enumerate(said)
+    ]
 
 
 def policy_of(block: str) -> Stops | None:

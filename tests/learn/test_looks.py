@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +80,7 @@ def test_questions_of_equal_text_are_one_group(tmp_path: Path) -> None:
         ({"p_top": -1}, "p_top", "p_top: must be a number from 0, is -1"),
     ],
 )
-def test_what_tells_nothing_is_refused(tmp_path: Path, change: Mapping[str, Any], field: str, told: str) -> None:
+def test_what_tells_nothing_is_refused(tmp_path: Path, change: dict[str, Any], field: str, told: str) -> None:
     with pytest.raises(GovernorError, match=told):
         looks(tmp_path, [ROWS[0] | change, *ROWS[1:]], field)
 

@@ -19,7 +19,8 @@ LOOP = "wait, but then it is not so, or is it? "
 
 
 def row(**keys: Any) -> Row:
-    return Row(**({"qid": "a", "rung": "r", "correct": 1.0, "thinking": "so"} | keys))
+    told: dict[str, Any] = {"qid": "a", "rung": "r", "correct": 1.0, "thinking": "so"} | keys
+    return Row(**told)
 
 
 def entry(text: str, *likeliest: float) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def test_counts_that_do_not_show_a_claim_are_found_wherever_it_stands(place: str
     rung = {"id": "a", "model": "m"} | (stops if place == "rung" else {})
     rule = {"match": {"node": "solve"}} | (stops if place == "step" else {"deadline": 9})
     raw = {"version": 1, "ladder": [rung], "steps": [rule]} | (stops if place == "policy" else {})
-    with pytest.raises(PolicyError, match="9 of 200 do not show a risk of 0.05 at delta 0.05"):
+    with pytest.raises(PolicyError, match=r"9 of 200 do not show a risk of 0\.05 at delta 0\.05"):
         policy_from(raw, checks=nameless_checks())
 
 
