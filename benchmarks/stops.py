@@ -32,6 +32,7 @@ from governor.learn.frontier import hull, value_at
 from governor.learn.intervals import Interval, Resamples
 from governor.learn.ladder import load_ladder
 from governor.learn.looks import Looks, Places, read_looks
+from governor.learn.rows import read_rows
 from governor.learn.table import folds
 
 DATA = Path(os.environ.get("GOVERNOR_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -176,7 +177,7 @@ def main() -> int:
     options = parser.parse_args()
     if not RECORDS.is_file():
         raise SystemExit(f"{RECORDS} is not here: say where the recorded outcomes are (GOVERNOR_DATA)")
-    looks = read_looks([RECORDS], load_ladder(LADDER), SIGNALS, seed=options.seed)
+    looks = read_looks(read_rows(RECORDS), load_ladder(LADDER), SIGNALS, seed=options.seed)
     rows = measure(looks, options.seed)
     if options.json:
         nan = {"cost": None, "accuracy": None}

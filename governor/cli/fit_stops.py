@@ -6,7 +6,7 @@ Exit codes: 0 a threshold was certified, 1 none could be (nothing is written), 2
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from governor.errors import RecordError
 
 if TYPE_CHECKING:
     from governor.learn.ladder import Ladder
+    from governor.learn.schema import Row
     from governor.learn.stopping import Fitted, Rule
 
 NOTHING_CERTIFIED = 1
@@ -122,12 +123,13 @@ def _plain(one: Fitted) -> int | float:
 
 
 def _rules(asked: Asked, bad: BadRows, *, quiet: bool) -> list[Rule]:
+    from governor.learn.rows import read_rows
+
     names = asked.rules or _told(asked)
-    looked = [name for name in names if name not in STUCK]
-    rules = _looked(asked, looked) if looked else []
-    if stuck := [name for name in names if name in STUCK]:
-        rules += _stuck(asked, stuck, bad, quiet=quiet)
-    return rules
+    with progress(quiet=quiet) as counted:
+        rows = list(counted(read_rows(asked.records, strict=asked.strict, on_bad=bad.tell)))
+    looked, stuck = ([name for name in names if (name in STUCK) is given_up] for given_up in (False, True))
+    return [*(_looked(asked, looked, rows) if looked else []), *(_stuck(asked, stuck, rows) if stuck else [])]
 
 
 def _told(asked: Asked) -> tuple[str, ...]:
@@ -138,26 +140,28 @@ def _told(asked: Asked) -> tuple[str, ...]:
     return ("budget", *([field] if field else []))
 
 
-def _looked(asked: Asked, names: Sequence[str]) -> list[Rule]:
+def _looked(asked: Asked, names: Sequence[str], rows: Sequence[Row]) -> list[Rule]:
     from governor.learn.looks import read_looks
     from governor.learn.stopping import budget_rule, margin_rule, score_rule
 
     if asked.ladder is None:
         raise RecordError(f"{names[0]}: needs --ladder, whose rungs are budgets of one thought (continues: true)")
-    looks = read_looks(asked.records, _ladder(asked), [name for name in names if name != "budget"], seed=asked.seed)
-    made = {"budget": lambda: budget_rule(looks), "margin": lambda: margin_rule(looks, seed=asked.seed)}
-    return [made[name]() if name in made else score_rule(looks, name, seed=asked.seed) for name in names]
+    looks = read_looks(rows, _ladder(asked), [name for name in names if name != "budget"], seed=asked.seed)
+
+    def made(name: str) -> Rule:
+        if name == "budget":
+            return budget_rule(looks)
+        return margin_rule(looks, seed=asked.seed) if name == "margin" else score_rule(looks, name, seed=asked.seed)
+
+    return [made(name) for name in names]
 
 
-def _stuck(asked: Asked, names: Sequence[str], bad: BadRows, *, quiet: bool) -> list[Rule]:
-    from governor.learn.rows import read_rows
+def _stuck(asked: Asked, names: Sequence[str], rows: Sequence[Row]) -> list[Rule]:
     from governor.learn.stopping import group_rule, repeat_rule
     from governor.learn.thoughts import read_thoughts
     from governor.stops.settings import MAX_TOP
 
-    with progress(quiet=quiet) as counted:
-        rows: Iterator[Any] = counted(read_rows(asked.records, strict=asked.strict, on_bad=bad.tell))
-        thoughts = read_thoughts(rows, asked.rung)
+    thoughts = read_thoughts(rows, asked.rung)
     return [
         repeat_rule(thoughts) if name == "repeat" else group_rule(thoughts, asked.window, MAX_TOP, seed=asked.seed)
         for name in names

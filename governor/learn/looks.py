@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -14,7 +13,6 @@ from governor.errors import LadderError, Problem, RecordError
 from governor.estimate.curves import Floats
 from governor.learn.certify import Bools
 from governor.learn.ladder import HIDDEN, Ladder
-from governor.learn.rows import read_rows
 from governor.learn.schema import Row
 from governor.learn.table import Table, draw
 from governor.learn.tabulate import tabulate
@@ -64,7 +62,7 @@ class Looks:
         return lost
 
 
-def read_looks(records: Iterable[Path], ladder: Ladder, fields: Iterable[str], *, seed: int = 0) -> Looks:
+def read_looks(rows: Iterable[Row], ladder: Ladder, fields: Iterable[str], *, seed: int = 0) -> Looks:
     """The thoughts of a ladder whose rungs are budgets of one thought, with the fields that are signals.
 
     A mean over hidden samples becomes one outcome, drawn by `seed`. LadderError where the ladder does not say that it
@@ -72,8 +70,8 @@ def read_looks(records: Iterable[Path], ladder: Ladder, fields: Iterable[str], *
     """
     names = tuple(dict.fromkeys(fields))
     _refuse(ladder, names)
-    rows = list(read_rows(records))
-    table = draw(tabulate(iter(rows), ladder), seed)
+    held = list(rows)
+    table = draw(tabulate(iter(held), ladder), seed)
     usable = ~np.isnan(table.correct) & ~np.isnan(table.output_tokens)
     longest = np.where(usable, table.output_tokens, 0.0).max(axis=(0, 2), initial=0.0)
     order = np.argsort(longest, kind="stable")
@@ -85,12 +83,19 @@ def read_looks(records: Iterable[Path], ladder: Ladder, fields: Iterable[str], *
     return Looks(
         groups=tuple(table.groups[q] for q in np.nonzero(thought)[0].tolist()),
         rungs=tuple(table.rungs[k] for k in order.tolist()),
-        budgets=np.maximum(tokens.max(axis=0, initial=0.0) - 1.0, 0.0),  # the one token beside it is the answer's
+        budgets=_budgets(tokens),
         tokens=tokens,
         known=known,
         right=known & (_thoughts(table.correct, order, thought) >= STRICT),
-        signals={name: _thoughts(_signal(rows, table, name), order, thought) for name in names},
+        signals={name: _thoughts(_signal(held, table, name), order, thought) for name in names},
     )
+
+
+def _budgets(tokens: Floats) -> Floats:
+    """(K,): the longest length, less the answer's one token where several thoughts were cut there."""
+    longest = tokens.max(axis=0)
+    budgets: Floats = longest - ((tokens == longest).sum(axis=0) > 1)
+    return budgets
 
 
 def _refuse(ladder: Ladder, names: tuple[str, ...]) -> None:

@@ -28,6 +28,9 @@ class Preset:
     values: Mapping[str, Any]
     sources: tuple[tuple[str, str], ...]
 
+    def __str__(self) -> str:
+        return "; ".join(f"{keys}: {source}" for keys, source in self.sources) + f" ({MEASURED})"
+
 
 def _edges(low: float, high: float, narrow: float, wide: float) -> dict[str, float]:
     """Quartiles of step confidence and of its variance over two steps."""

@@ -13,7 +13,9 @@ from typer.testing import CliRunner, Result
 from governor.checks import nameless_checks
 from governor.cli.app import app
 from governor.policy import load_policy
+from governor.records import Attempt, Reply, Rung, Step, Usage, Verdict
 from governor.stops.settings import Stops
+from governor.telemetry.records import RecordShape, record_of, to_line
 
 Run = Callable[..., Result]
 LADDER = {"records": "r", "rungs": ["b0", "b100", "full"], "cost": {"unit": "tokens"}, "continues": True}
@@ -77,6 +79,33 @@ def test_a_loop_that_was_right_in_the_end_holds_the_threshold_back(run: Run) -> 
     repeat = policy_of("stops.yaml")
     assert repeat is not None
     assert repeat.repeat == 12, "nine rounds were right"
+
+
+def test_governors_own_records_tell_of_repetition_with_their_verdicts_as_labels(run: Run) -> None:
+    lines = []
+    for at in range(100):
+        looping = at < 10
+        verdict = Verdict(decision="reject" if looping else "accept", verifier="v")
+        reply = Reply(text="4", thinking=LOOP * 9 if looping else "so", stopped="repeat" if at == 99 else "")
+        attempt = Attempt(
+            number=1, rung=Rung(id="r", model="m"), mode="first", reply=reply, verdict=verdict, usage=Usage(1, 1)
+        )
+        step = Step(id=f"s{at}", messages=({"role": "user", "content": f"question {at}"},))
+        lines.append(to_line(record_of(step, attempt, RecordShape(prompts=True, answers=True), 1.7e9)))
+    Path("own.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    result = run("own.jsonl")
+    assert result.exit_code == 0, result.output
+    assert "99 independent thoughts: 0 lost" in result.output, "what a rule ended is no whole thought"
+    assert policy_of("stops.yaml") == Stops(repeat=2)
+
+
+def test_bad_rows_are_told_and_skipped(run: Run) -> None:
+    path = Path(written(budgets(100)))
+    path.write_text(path.read_text(encoding="utf-8") + '{"qid": 1}\n', encoding="utf-8")
+    result = run(str(path), "--ladder", "ladder.json", "--rule", "budget", "--risk", "0.3")
+    assert result.exit_code == 0
+    assert "records.jsonl:301: qid: must be text" in result.stderr
+    assert run(str(path), "--ladder", "ladder.json", "--strict").exit_code == 2
 
 
 def test_a_budget_is_certified_and_a_score_is_told(run: Run) -> None:

@@ -12,6 +12,7 @@ import pytest
 from governor.errors import GovernorError
 from governor.learn.ladder import Ladder
 from governor.learn.looks import Looks, read_looks
+from governor.learn.rows import read_rows
 
 RUNGS = ("full", "b0", "b100")
 LADDER = Ladder(name="budgets", records=Path("x"), rungs=RUNGS, unit="tokens", continues=True)
@@ -38,13 +39,13 @@ ROWS = [
 
 
 def looks(folder: Path, rows: list[dict[str, Any]] = ROWS, *fields: str) -> Looks:
-    return read_looks([written(folder, rows)], LADDER, fields or ("p_top",))
+    return read_looks(read_rows(written(folder, rows)), LADDER, fields or ("p_top",))
 
 
 def test_looks_stand_in_the_order_of_their_budgets(tmp_path: Path) -> None:
     found = looks(tmp_path)
     assert found.rungs == ("b0", "b100", "full")
-    assert found.budgets.tolist() == [0, 100, 499]
+    assert found.budgets.tolist() == [0, 100, 500]
     assert found.right.tolist() == [[False, True, True], [True, False, False]], "one label makes no thought"
     assert found.known.tolist() == [[True, True, True], [True, True, False]]
     np.testing.assert_array_equal(found.signals["p_top"], [[0.4, 0.7, 0.9], [0.8, np.nan, np.nan]])
@@ -88,7 +89,7 @@ def test_what_tells_nothing_is_refused(tmp_path: Path, change: dict[str, Any], f
 def test_rungs_that_are_no_budgets_of_one_thought_are_refused(tmp_path: Path) -> None:
     other = Ladder(name="efforts", records=Path("x"), rungs=RUNGS, unit="tokens")
     with pytest.raises(GovernorError, match="efforts: its rungs are not budgets of one thought"):
-        read_looks([written(tmp_path, ROWS)], other, ())
+        read_looks(read_rows(written(tmp_path, ROWS)), other, ())
 
 
 def test_one_look_a_thought_is_refused(tmp_path: Path) -> None:

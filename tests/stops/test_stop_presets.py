@@ -25,6 +25,7 @@ def test_it_is_a_setting_with_a_source_for_every_key(name: Name) -> None:
     told = ", ".join(keys for keys, _ in preset.sources).replace("the four edges", ", ".join(EDGES))
     assert set(told.split(", ")) == set(preset.values)
     assert all("arXiv" in source for _, source in preset.sources)
+    assert str(preset).endswith(f"({MEASURED})")
 
 
 @pytest.mark.parametrize("name", PRESETS)
