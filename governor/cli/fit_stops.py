@@ -1,6 +1,7 @@
 """`governor fit --stops RECORDS...`: the most eager thresholds of stop rules that surely lose few right answers.
 
-Exit codes: 0 a threshold was certified, 1 none could be (nothing is written), 2 records that tell nothing.
+Exit codes: 0 a threshold was certified, 1 none could be (nothing is written), 2 wrong usage, records that tell nothing,
+or a file that can't be written.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def block_of(found: Sequence[Fitted], asked: Asked, digest: str) -> str:
     keys = [one for one in found if one.threshold is not None and one.name in (*LOOKED, *STUCK)]
     if not keys:
         return ""
-    lines = [f"# governor fit --stops, of {', '.join(path.name for path in asked.records)}", "stops:"]
+    lines = [f"# governor fit --stops, of {', '.join(repr(path.name) for path in asked.records)}", "stops:"]
     for one in keys:
         lines.append(f"  {one.name}: {_plain(one)}")
         if one.name == "group":
@@ -125,7 +126,7 @@ def _plain(one: Fitted) -> int | float:
 def _rules(asked: Asked, bad: BadRows, *, quiet: bool) -> list[Rule]:
     from governor.learn.rows import read_rows
 
-    names = asked.rules or _told(asked)
+    names = tuple(dict.fromkeys(asked.rules)) or _told(asked)
     with progress(quiet=quiet) as counted:
         rows = list(counted(read_rows(asked.records, strict=asked.strict, on_bad=bad.tell)))
     looked, stuck = ([name for name in names if (name in STUCK) is given_up] for given_up in (False, True))

@@ -142,6 +142,12 @@ def test_groups_are_written_with_their_window(run: Run) -> None:
     assert 0.5 < found.group < 0.9
 
 
+def test_a_rule_named_twice_is_one_rule(run: Run) -> None:
+    result = run(written(thoughts(100, 10)), "--rule", "repeat", "--rule", "repeat", "--json")
+    assert [one["risk"] for one in json.loads(result.output)["rules"]] == [0.05]
+    assert policy_of("stops.yaml") == Stops(repeat=2)
+
+
 def test_where_nothing_can_be_certified_nothing_is_written(run: Run) -> None:
     result = run(written(budgets(20)), "--ladder", "ladder.json", "--rule", "budget")
     assert result.exit_code == 1
