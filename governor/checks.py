@@ -17,6 +17,7 @@ from governor.plan.dialects import Dialect, dialect_for
 from governor.plan.effort import hardness, problems, same_wire
 from governor.policy import Check, Finding, Policy, verify_check
 from governor.policy.schema import RungSpec
+from governor.policy.stops import StopsSpec
 from governor.verify import known_verifiers, problems_of
 
 Path = tuple[str | int, ...]
@@ -29,7 +30,7 @@ def policy_checks() -> tuple[Check, ...]:
 
 def nameless_checks() -> tuple[Check, ...]:
     """Those that ask nothing of the models' names, for a part that reaches models by names of its own."""
-    return (verify_check(known_verifiers(), _leaf), learned_files)
+    return (verify_check(known_verifiers(), _leaf), learned_files, _shown_stops)
 
 
 def readiness(policy: Policy) -> Iterator[Finding]:
@@ -66,6 +67,29 @@ def _effort(policy: Policy) -> Iterator[Finding]:
             context_window=model.context_window if model else None,
         ):
             yield Finding((*path, issue.field), issue.message, issue.hint, issue.severity)
+
+
+def _shown_stops(policy: Policy) -> Iterator[Finding]:
+    """Claims about stop thresholds, computed anew: their counts must show them."""
+    for path, spec in _stops(policy):
+        for at, one in enumerate(spec.certified):
+            from governor.learn.binomial import at_most  # numpy: only for policies that claim something
+
+            if at_most(one.failures, one.n, one.risk) > one.delta:
+                said = f"{one.failures} of {one.n} do not show a risk of {one.risk:g} at delta {one.delta:g}"
+                yield Finding((*path, "certified", at), said, "fit again: governor fit --stops")
+
+
+def _stops(policy: Policy) -> Iterator[tuple[Path, StopsSpec]]:
+    """Every `stops` of the policy and where it stands."""
+    if policy.stops is not None:
+        yield ("stops",), policy.stops
+    for at, rule in enumerate(policy.steps):
+        if rule.stops is not None:
+            yield ("steps", at, "stops"), rule.stops
+    for path, rung in rungs_of(policy):
+        if rung.stops is not None:
+            yield (*path, "stops"), rung.stops
 
 
 def _soft(policy: Policy) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """`governor fit RECORDS... -o FILE`: forecasts learned from recorded outcomes, and what they are worth.
 
-Exit codes: 0 written, 1 the file could not be written, 2 wrong usage, or records that allow no forecast.
+With `--stops`, thresholds of stop rules instead (`governor.cli.fit_stops`). Exit codes: 0 written, 1 the file could not
+be written, or no threshold be certified, 2 wrong usage, or records that tell nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from governor.cli.bar import bar_console
+from governor.cli.fit_stops import Asked, fit_stops
 from governor.cli.reading import BadRows, progress, refusals
 
 if TYPE_CHECKING:
@@ -46,7 +48,15 @@ def fit(
         list[Path],
         typer.Argument(exists=True, dir_okay=False, help="Recorded outcomes or decision records; JSONL or Parquet."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write; .npz is added.")] = Path("calibration.npz"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Where to write; .npz is added [default: calibration.npz, or stops.yaml].",
+            show_default=False,
+        ),
+    ] = None,
     ladder: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A ladder file (else all rungs found).")
     ] = None,
@@ -55,17 +65,32 @@ def fit(
     seed: Annotated[int, typer.Option(help="Draws the folds.")] = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse a bad row instead of skipping it.")] = False,
     deciles: Annotated[bool, typer.Option("--deciles", help="Print every decile's forecast and outcome.")] = False,
+    stops: Annotated[bool, typer.Option("--stops", help="Fit thresholds of stop rules instead.")] = False,
+    rule: Annotated[
+        list[str] | None, typer.Option(help="With --stops: budget, margin, group, repeat, or a score's field.")
+    ] = None,
+    risk: Annotated[float, typer.Option(help="With --stops: how often a right answer may be lost.")] = 0.05,
+    delta: Annotated[float, typer.Option(help="With --stops: how often that may be wrong.")] = 0.05,
+    rung: Annotated[str | None, typer.Option(help="With --stops: whose replies, where several are recorded.")] = None,
+    window: Annotated[int, typer.Option(help="With --stops: tokens of the group rule's window.")] = 2048,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Learn forecasts of every rung from records.
 
-    Needs the extra 'learn'. Prints what forecasts of held-out questions were worth, and where they know nothing.
+    Needs the extra 'learn'. Prints what forecasts of held-out questions were worth, and where they know nothing. With
+    --stops it finds when a thought may be ended instead, and needs no extra.
 
     Example: governor fit records.jsonl -o calibration
     """
     if seed < 0:
         raise typer.BadParameter(f"--seed must be 0 or more, is {seed}")
-    target = _target(out)
+    if stops:
+        asked = Asked(tuple(records), ladder, tuple(rule or ()), risk, delta, rung, window, seed, strict)
+        if unfit := [name for name, given in (("--node-field", node_field), ("--group-by", group_by)) if given]:
+            raise typer.BadParameter(f"{unfit[0]} says nothing to --stops")
+        fit_stops(asked, out or Path("stops.yaml"), as_json=as_json)
+        return
+    target = _target(out or Path("calibration.npz"))
     begun = time.monotonic()
     bad = BadRows()
     with refusals():

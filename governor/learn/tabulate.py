@@ -284,12 +284,17 @@ def _finished(output: Floats, cut: Flags, continues: bool) -> Flags:
     return finished
 
 
-def _group(qid: str, question: _Question, group_of: _Of | None) -> str:
-    if group_of is not None:
+def _group(qid: str, question: _Question, asked: _Of | None) -> str:
+    if asked is not None:
         return f"qid {qid}" if question.group is None else question.group
-    if not question.text:
+    return group_of(qid, question.text)
+
+
+def group_of(qid: str, text: str | None) -> str:
+    """What a question may not be parted from, where nobody says otherwise: all of equal text."""
+    if not text:
         return f"qid {qid}"
-    return blake2b(normalised(question.text).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+    return blake2b(normalised(text).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def _check_names(columns: _Columns, ladder: Ladder, node_field: str | None, group_by: str | None) -> None:

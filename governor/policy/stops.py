@@ -7,15 +7,42 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from governor.policy.part import Part
-from governor.policy.scalars import Share, Tokens
+from governor.policy.scalars import Share, Text, Tokens
+from governor.stops.presets import PRESETS, Name
 from governor.stops.settings import MAX_PERIOD, MAX_PHRASE, MAX_STEPS, MAX_TOP, MAX_WINDOW, MIN_WINDOW, Stops
 
 _Phrase = Annotated[str, Field(min_length=1, max_length=MAX_PHRASE)]
 _Margin = Annotated[float, Field(ge=0, le=1000)]
 
 
+class Shown(Part):
+    """What `governor fit --stops` showed of one threshold, on which records."""
+
+    rule: Annotated[Text, Field(examples=["repeat"])]
+    """The key that this speaks of."""
+    at: Annotated[float, Field(ge=0, strict=False)]
+    """The threshold that was certified."""
+    risk: Share
+    """P(the stopped answer is wrong and the whole thought's right) is at most this ..."""
+    delta: Share
+    """... but for so large a share of such claims."""
+    n: Annotated[int, Field(ge=1)]
+    """Independent thoughts that were counted."""
+    failures: Annotated[int, Field(ge=0)]
+    """Those of them whose right answer the threshold would have lost."""
+    bound: Share
+    """The exact upper bound on the risk."""
+    records: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of the records."""
+    window: Annotated[int, Field(ge=MIN_WINDOW, le=MAX_WINDOW)] | None = None
+    """The group rule's window."""
+
+
 class StopsSpec(Part):
     """Rules that end a thought, or a reply that is stuck. Off by default; their benefit is not measured."""
+
+    preset: Name | None = Field(default=None, examples=["qwen3"])
+    """Thresholds that others published for a model family, not measured here; keys that stand beside it win."""
 
     budget: Tokens | None = Field(default=None, examples=[4000])
     """Most tokens of thought, what ends it included."""
@@ -56,12 +83,23 @@ class StopsSpec(Part):
     repeat_tokens: Annotated[int, Field(ge=1, le=10_000)] = 24
     """Fewest tokens that the repetitions must have together."""
 
+    certified: Annotated[tuple[Shown, ...], Field(strict=False)] = ()
+    """What `governor fit --stops` showed of these thresholds; a changed threshold has no claim to it."""
+
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        _ = self.stops  # ValueError where keys contradict each other
+        found = self.stops  # ValueError where keys contradict each other
+        if self.preset is not None and not found.acts:
+            raise ValueError(f"preset: '{self.preset}' has no threshold of its own; give one beside it, such as group")
+        for one in self.certified:
+            if getattr(found, one.rule, None) != one.at or one.window not in (None, found.group_window):
+                raise ValueError(f"certified: {one.rule} was certified at {one.at:g}, and that is not what stands here")
+            if one.failures > one.n or one.bound > one.risk:
+                raise ValueError(f"certified: {one.failures} of {one.n} do not show a risk of {one.risk:g}")
         return self
 
     @property
     def stops(self) -> Stops:
-        """As the record that the rules read."""
-        return Stops(**self.model_dump())
+        """As the record that the rules read: the keys given, over the preset's, over the defaults."""
+        given = {key: getattr(self, key) for key in self.model_fields_set - {"preset", "certified"}}
+        return Stops(**{**(PRESETS[self.preset].values if self.preset else {}), **given})

@@ -9,11 +9,17 @@ from typing import Any
 import pytest
 
 from governor import Step
+from governor.checks import nameless_checks
 from governor.errors import PolicyError
 from governor.policy import has_stops, load_policy, policy_from, terms_for
 from governor.policy.stops import StopsSpec
 from governor.stops.settings import Stops
 
+CLAIM: dict[str, Any] = {
+    "rule": "repeat", "at": 4, "risk": 0.05, "delta": 0.05, "n": 200, "failures": 1, "bound": 0.03, "records": "a" * 64
+}  # fmt: skip
+PROOF = ", ".join(f"{key}: {value}" for key, value in CLAIM.items())
+GROUP = PROOF.replace("repeat", "group").replace("at: 4", "at: 9") + ", window: 512"
 STEP = Step(id="s", messages=({"role": "user", "content": "why"},), node="solve")
 
 
@@ -36,7 +42,8 @@ def test_rules_are_off_by_default() -> None:
 
 
 def test_the_file_has_exactly_the_keys_of_the_engine_with_their_defaults() -> None:
-    assert list(StopsSpec.model_fields) == [one.name for one in fields(Stops)]
+    of_files = {"preset", "certified"}
+    assert [key for key in StopsSpec.model_fields if key not in of_files] == [one.name for one in fields(Stops)]
     assert StopsSpec().stops == Stops()
 
 
@@ -47,11 +54,51 @@ def test_the_file_has_exactly_the_keys_of_the_engine_with_their_defaults() -> No
         ("{budgte: 1}", "policy.yaml:3:9: stops.budgte: unknown key 'budgte'"),
         ("{wide_margin: 1}", "policy.yaml:3:1: stops: wide_margin: must come with a margin that is no wider"),
         ("{budget: 5, least: 6}", "policy.yaml:3:1: stops: least: 6 is more than the budget of 5"),
+        ("{preset: qwen4}", "policy.yaml:3:17: stops.preset: must be"),
+        ("{preset: gpt-oss}", "stops: preset: 'gpt-oss' has no threshold of its own; give one beside it"),
+        (
+            f"{{repeat: 5, certified: [{{{PROOF}}}]}}",
+            "certified: repeat was certified at 4, and that is not what stands",
+        ),
+        (
+            "{repeat: 4, certified: [{" + PROOF.replace("bound: 0.03", "bound: 0.2") + "}]}",
+            "1 of 200 do not show a risk",
+        ),
+        (
+            "{repeat: 4, certified: [{" + PROOF.replace("failures: 1", "failures: 9") + "}]}",
+            "9 of 200 do not show a risk of",
+        ),
+        (f"{{group: 9, certified: [{{{GROUP}}}]}}", "certified: group was certified at 9, and that is not what stands"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(tmp_path: Path, stops: str, told: str) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(f"version: 1\nladder: [{{id: a, model: m}}]\nstops: {stops}\n")
     with pytest.raises(PolicyError) as caught:
-        load_policy(file)
+        load_policy(file, checks=nameless_checks())
     assert told in str(caught.value)
+
+
+def test_a_certified_threshold_that_stands_as_it_was_fitted_is_taken() -> None:
+    policy = policy_from(
+        {"version": 1, "ladder": [{"id": "a", "model": "m", "stops": {"repeat": 4, "certified": [CLAIM]}}]},
+        checks=nameless_checks(),
+    )
+    (rung,) = terms_for(policy, STEP, 0.0).ladder
+    assert rung.stops == Stops(repeat=4)
+
+
+@pytest.mark.parametrize("place", ["policy", "step", "rung"])
+def test_counts_that_do_not_show_a_claim_are_found_wherever_it_stands(place: str) -> None:
+    stops = {"stops": {"repeat": 4, "certified": [CLAIM | {"failures": 9}]}}
+    rung = {"id": "a", "model": "m"} | (stops if place == "rung" else {})
+    rule = {"match": {"node": "solve"}} | (stops if place == "step" else {"deadline": 9})
+    raw = {"version": 1, "ladder": [rung], "steps": [rule]} | (stops if place == "policy" else {})
+    with pytest.raises(PolicyError, match=r"9 of 200 do not show a risk of 0\.05 at delta 0\.05"):
+        policy_from(raw, checks=nameless_checks())
+
+
+def test_what_stands_beside_a_preset_wins() -> None:
+    assert granted(stops={"preset": "qwen3"})[1] == Stops(margin=0.1)
+    assert granted(stops={"preset": "qwen3", "margin": 0.5, "repeat": 4})[1] == Stops(margin=0.5, repeat=4)
+    assert granted(stops={"preset": "gpt-oss", "group": 9.0})[1] == Stops(group=9.0)
