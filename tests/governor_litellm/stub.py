@@ -193,6 +193,7 @@ class StubServer:
                     return
                 self.close_connection = True
                 self.send_response(answer.status)
+                self.send_header("connection", "close")  # else a client may send its next request into a closed one
                 for name, value in answer.headers.items():
                     self.send_header(name.replace("_", "-"), value)
                 self.send_header("content-length", str(len(answer.body) + 100 * answer.cut))
