@@ -323,8 +323,7 @@ def default_ledger(policy: Policy) -> str:
     A limit per application, tenant or node must hold across processes, so it needs a file: SQLite in the user's state
     folder (XDG_STATE_HOME). Limits of steps and sessions alone end with the process, and stay in memory.
     """
-    budgets = [policy.budget, *(rule.budget for rule in policy.steps if rule.budget is not None)]
-    if not any(budget.shared for budget in budgets):
+    if not any(budget.shared for budget in policy.budgets):
         return "memory://"
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "compute-governor"
     home.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,8 @@ from typing import Any, Final, TypeAlias
 
 from governor.drivers import Performer, adrive, stepped
 from governor.effects import CallModel, Cut, Effect, Paused, Process, Resume
-from governor.errors import BackendError, BackendReplyError, BackendStreamError
+from governor.errors import BackendError, BackendStreamError
+from governor.pieces import endless
 from governor.protocols import Backend, Delta
 from governor.records import Call, Outcome, Reply, Usage
 
@@ -93,7 +94,7 @@ class Reading:
         if isinstance(piece, Paused):
             return piece
         if piece is None:
-            raise BackendReplyError("the stream ended without a final reply", model=self.call.rung.model)
+            raise endless(self.call.rung.model)
         usage = self._after(piece)
         if upto is not None and usage.output_tokens > upto:
             self._waiting = piece

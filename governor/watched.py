@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from dataclasses import replace
 
-from governor.errors import BackendReplyError
+from governor.pieces import awhole, whole
 from governor.protocols import Backend, Counting, Delta, Foresighted, Pressed, Stopping
 from governor.records import Call, Reply, Rung
 from governor.stops.phrases import STUCK, ended_by
@@ -28,18 +28,12 @@ class Watched:
     def call(self, call: Call) -> Reply:
         if call.rung.stops is None:
             return self.inner.call(call)
-        for piece in self.stream(call):
-            if isinstance(piece, Reply):
-                return piece
-        raise BackendReplyError("the stream ended without a final reply", model=call.rung.model)
+        return whole(self.stream(call), call.rung.model)
 
     async def acall(self, call: Call) -> Reply:
         if call.rung.stops is None:
             return await self.inner.acall(call)
-        async for piece in self.astream(call):
-            if isinstance(piece, Reply):
-                return piece
-        raise BackendReplyError("the stream ended without a final reply", model=call.rung.model)
+        return await awhole(self.astream(call), call.rung.model)
 
     def stream(self, call: Call) -> Iterator[Delta | Reply]:
         stops = call.rung.stops

@@ -82,9 +82,7 @@ class Desk:
             return
         if request is None:
             self.leave(served)
-            if limited(served.policy):
-                text = "governor: this kind of request has no bound: ask for one choice (n), and not in the background"
-                raise problem(text, "invalid_request_error", HTTPStatus.BAD_REQUEST)
+            let_alone(served.policy)
             return
         await self._begin(arrival, served, request, mark)
 
@@ -213,8 +211,14 @@ def unmark(data: Mapping[str, Any]) -> None:
 
 def limited(policy: Policy) -> bool:
     """Whether a request that nobody books would go past a budget that outlives it."""
-    budget = policy.budget
-    return policy.mode != "shadow" and bool(budget.shared or budget.session or budget.run)
+    return policy.mode != "shadow" and any(one.shared or one.session or one.run for one in policy.budgets)
+
+
+def let_alone(policy: Policy) -> None:
+    """Of a kind of request that is not governed: raises the proxy's error where that would go past a budget."""
+    if limited(policy):
+        text = "governor: this kind of request has no bound: ask for one choice (n), and not in the background"
+        raise problem(text, "invalid_request_error", HTTPStatus.BAD_REQUEST)
 
 
 def changed(data: dict[str, Any], fields: Mapping[str, Any]) -> None:

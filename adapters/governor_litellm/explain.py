@@ -12,6 +12,7 @@ from governor.errors import LedgerError
 from governor.protocols import Ledger
 from governor.records import Limit, Rung
 from governor_litellm.admission import Arrival, Client
+from governor_litellm.desk import let_alone
 from governor_litellm.told import problem
 from governor_litellm.wires import WIRES, UnreadableError, Wire
 
@@ -63,6 +64,7 @@ async def explained(governor: ProxyGovernor, question: Question, user: Any) -> d
     try:
         request = _asked(question, wire).request(served, _client(question, user), governor.models, desk.settings)
         if request is None:
+            let_alone(served.policy)
             return {"app": served.policy.app, "governed": False}
         found = await asyncio.to_thread(served.governor.explain, request.step, granted=request.terms)
         budgets = await asyncio.to_thread(_budgets, served.governor.ledger, request)

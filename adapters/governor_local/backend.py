@@ -7,12 +7,13 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from governor.errors import BackendError, BackendRequestError, BackendTimeoutError, BackendUnavailableError
+from governor.pieces import awhole, whole
 from governor.protocols import Delta
 from governor.records import Call, Reply, Rung
 from governor_local.catalog import PREFIX
@@ -53,17 +54,10 @@ class LocalBackend:
         return self._engines.load(model.removeprefix(PREFIX))
 
     def call(self, call: Call) -> Reply:
-        for item in self.stream(call):
-            if isinstance(item, Reply):
-                return item
-        raise AssertionError("a stream ends with its reply")
+        return whole(self.stream(call), call.rung.model)
 
     async def acall(self, call: Call) -> Reply:
-        async with aclosing(self._astream(call)) as items:
-            async for item in items:
-                if isinstance(item, Reply):
-                    return item
-        raise AssertionError("a stream ends with its reply")
+        return await awhole(self._astream(call), call.rung.model)
 
     def stream(self, call: Call) -> Iterator[Delta | Reply]:
         run = _Run(call)

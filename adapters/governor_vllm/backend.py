@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from governor.errors import BackendError, BackendTimeoutError, BackendUnavailableError
+from governor.pieces import awhole, whole
 from governor.plan.dialects import dialect_for
 from governor.plan.effort import can_continue
 from governor.protocols import Delta
@@ -51,17 +52,10 @@ class VllmBackend:
         self._clock = clock
 
     def call(self, call: Call) -> Reply:
-        for item in self.stream(call):
-            if isinstance(item, Reply):
-                return item
-        raise AssertionError("a stream ends with its reply")
+        return whole(self.stream(call), call.rung.model)
 
     async def acall(self, call: Call) -> Reply:
-        async with aclosing(self._astream(call)) as items:
-            async for item in items:
-                if isinstance(item, Reply):
-                    return item
-        raise AssertionError("a stream ends with its reply")
+        return await awhole(self._astream(call), call.rung.model)
 
     def stream(self, call: Call) -> Iterator[Delta | Reply]:
         run = _Run(call, self._engine(call.rung.model), self._clock)

@@ -24,8 +24,9 @@ def doctor(
 ) -> None:
     """Try what a model server honours, and print what to change.
 
-    Sends a dozen small requests whose answers show whether a setting acts: a thinking budget must cut, arguments must
-    reach Governor's processor. Exit code 1 where something is accepted and ignored, 2 where the server can't be asked.
+    Sends some twenty small requests whose answers show whether a setting acts: a thinking budget must cut, arguments
+    must reach Governor's processor. Exit code 1 where something is accepted and ignored, 2 where the server can't be
+    asked.
 
     Example: governor doctor http://localhost:8000/v1
     """

@@ -51,7 +51,8 @@ class Dialect:
     `limit` is the name under which the provider receives the output limit. `temperature` and `logprobs` say when they
     are accepted (a temperature of exactly 1 always is). `cautious` warns of temperatures under 1. `template_words`:
     effort words act only where the served chat template reads them. `counts`: the server tells the usage with every
-    piece of a stream where it is asked to. Limits are tokens, None where not stated.
+    piece of a stream where it is asked to. `messages`: the provider speaks Anthropic's Messages API itself. Limits are
+    tokens, None where not stated.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Dialect:
     logprobs: When = "never"
     seed: bool = True
     counts: bool = False
+    messages: bool = False
     max_output_tokens: int | None = None
     context_window: int | None = None
     continuation: Continuation | None = None
@@ -146,6 +148,7 @@ _CLAUDE = Dialect(
     min_thinking=1024,
     temperature="when_off",
     seed=False,
+    messages=True,
     max_output_tokens=64_000,
     context_window=200_000,
     continuation=PREFILL,

@@ -108,8 +108,7 @@ def _has_price(rung: RungSpec, models: Mapping[str, ModelSpec]) -> bool:
 
 
 def _limits_money(policy: Policy) -> bool:
-    budgets = [policy.budget, *(rule.budget for rule in policy.steps if rule.budget)]
-    return any(part.usd is not None for budget in budgets for _, part in budget.parts())
+    return any(part.usd is not None for budget in policy.budgets for _, part in budget.parts())
 
 
 def _too_big_for_a_call(policy: Policy) -> Iterator[Finding]:

@@ -353,6 +353,11 @@ class Policy(Part):
                 holder[key] = [*holder[key].items()]  # the first glob that matches holds
         return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """Every budget that it states: its own, and those of rules."""
+        return (self.budget, *(rule.budget for rule in self.steps if rule.budget is not None))
+
     @cached_property
     def rungs(self) -> Mapping[str, Rung]:
         """Every rung by id: the ladder's in order, then those that rules bring themselves."""

@@ -84,3 +84,10 @@ async def test_what_is_left_alone_is_said_to_be(proxy: ProxyUnderTest) -> None:
     app = proxy.policy("")
     told = (await proxy.post(f"{ROUTE}?app={app}", {**BODIES["chat"], "n": 2}, MASTER)).json()
     assert told == {"app": app, "governed": False}
+
+
+async def test_what_would_be_refused_for_having_no_bound_is_refused_here_too(proxy: ProxyUnderTest) -> None:
+    app = proxy.policy("budget: {app: {per: total, calls: 5}}\n")
+    asked = await proxy.post(f"{ROUTE}?app={app}", {**BODIES["chat"], "n": 2}, MASTER)
+    assert asked.status_code == 400
+    assert "ask for one choice" in asked.json()["error"]["message"]

@@ -123,8 +123,10 @@ async def test_a_body_of_megabytes(proxy: ProxyUnderTest, wire: str) -> None:
 async def test_what_has_no_bound_is_refused_where_there_is_a_budget(
     proxy: ProxyUnderTest, wire: str, more: dict[str, Any]
 ) -> None:
-    for budget in ("app: {per: total, calls: 5}", "session: {calls: 5}", "model: {small: {per: day, calls: 5}}"):
-        proxy.default(proxy.policy(f"budget: {{{budget}}}\n"))
+    limits = ("app: {per: total, calls: 5}", "session: {calls: 5}", "model: {small: {per: day, calls: 5}}")
+    own = [f"budget: {{{limit}}}\n" for limit in limits]
+    for stated in [*own, f"steps: [{{match: {{}}, budget: {{{limits[0]}}}}}]\n"]:
+        proxy.default(proxy.policy(stated))
         answered = await send(proxy, wire, json.dumps(body(wire, **more)))
         assert (answered.status_code, proxy.upstream.seen) == (400, []), answered.text
         assert "ask for one choice" in answered.json()["error"]["message"]

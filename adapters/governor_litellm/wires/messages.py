@@ -50,7 +50,7 @@ class MessagesWire:
 
     def least(self, dialect: Dialect) -> int:
         """LiteLLM may carry a message to another provider's model over the Responses API."""
-        return 1 if dialect.name.startswith("anthropic") else LEAST_OUTPUT
+        return 1 if dialect.messages else LEAST_OUTPUT
 
     def fields(self, rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
         params = dict(wire(rung, dialect))
