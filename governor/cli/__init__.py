@@ -23,14 +23,14 @@ def main() -> None:
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001 - the last place where an error becomes a line for a person
-        code = report(error)
+        code = told(error)
     else:
         if code == INTERRUPTED:  # typer made an exit of the KeyboardInterrupt
             sys.stderr.write("interrupted\n")
     sys.exit(code)
 
 
-def report(error: BaseException) -> int:
+def told(error: BaseException) -> int:
     """Print an error as a person should see it; gives the exit code. Unknown errors are raised again."""
     import typer
 

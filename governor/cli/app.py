@@ -22,6 +22,7 @@ from governor.cli import (
     models,
     proxy,
     replay,
+    report,
     run,
     schema,
     serve,
@@ -74,6 +75,7 @@ app.command("bench")(bench.bench)
 app.command("replay")(replay.replay)
 app.command("fit")(fit.fit)
 app.command("certify")(certify.certify)
+app.command("report")(report.report)
 app.command("schema")(schema.schema)
 app.command("init")(init.init)
 app.command("proxy")(proxy.proxy)
