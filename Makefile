@@ -28,9 +28,11 @@ unit: $(VENV)/.dev
 slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow --timeout 900
 
-# LangGraph and LangChain at the lowest versions that pyproject.toml allows; `make unit` has the newest that resolve.
-matrix: $(LOWEST)/.matrix
+# LangGraph, LangChain and the LiteLLM proxy at the lowest versions that pyproject.toml allows; `make unit` has the newest
+# that resolve. Two environments: what the old ones allow of their own needs does not go together.
+matrix: $(LOWEST)/.matrix $(LOWEST)-proxy/.matrix
 	$(LOWEST)/bin/pytest tests/governor_langgraph
+	$(LOWEST)-proxy/bin/pytest tests/governor_litellm/test_proxy_*.py
 
 # A real vLLM on the CPU, in an environment of its own (3.5 GB): says so and passes where there is none to be had.
 engine:
@@ -58,5 +60,12 @@ $(LOWEST)/.matrix: pyproject.toml .ci/lowest.py
 	$(LOWEST)/bin/pip install --quiet --constraint $(LOWEST)/lowest.txt --editable '.[langgraph,langchain,postgres,redis]' --group test
 	touch $@
 
+$(LOWEST)-proxy/.matrix: pyproject.toml .ci/lowest.py
+	$(PYTHON) -m venv $(LOWEST)-proxy
+	$(LOWEST)-proxy/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(LOWEST)-proxy/bin/python .ci/lowest.py proxy > $(LOWEST)-proxy/lowest.txt
+	$(LOWEST)-proxy/bin/pip install --quiet --constraint $(LOWEST)-proxy/lowest.txt --editable '.[proxy,redis]' --group test anthropic
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(LOWEST) $(ENGINE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(LOWEST)-proxy $(ENGINE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

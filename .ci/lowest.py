@@ -12,5 +12,6 @@ PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_t
 
 for extra in sys.argv[1:]:
     for wanted in PROJECT["optional-dependencies"][extra]:
-        name, lowest = re.fullmatch(r"([\w-]+)(?:\[[\w,-]+\])?>=([\w.]+)(?:,.*)?", wanted).groups()
-        sys.stdout.write(f"{name}=={lowest}\n")
+        found = re.fullmatch(r"([\w-]+)(?:\[[\w,-]+\])?>=([\w.]+)(?:,.*)?", wanted)
+        if found:  # an extra of this package has no version
+            sys.stdout.write("{}=={}\n".format(*found.groups()))
