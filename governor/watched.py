@@ -155,6 +155,17 @@ class Judge:
         return ""
 
 
+def doubted(reply: Reply, stops: Stops, temperature: float | None = None) -> Reply:
+    """A whole reply that nobody watched as it came: stuck where it goes round in circles, else as it is.
+
+    Only `repeat` is judged: what the other rules would have ended early is paid for, and no worse for it.
+    """
+    if stops.repeat is None:
+        return reply
+    alone = Stops(repeat=stops.repeat, repeat_period=stops.repeat_period, repeat_tokens=stops.repeat_tokens)
+    return marked(reply, Judge(alone, temperature).rule(Delta(reply.text, reply.thinking)))
+
+
 def asked(call: Call) -> Call:
     """The call with the log-probabilities that its rung's rules read, if they read any."""
     stops = call.rung.stops

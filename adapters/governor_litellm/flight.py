@@ -23,7 +23,7 @@ from governor.facade import Governor
 from governor.plan.dialects import Dialect
 from governor.protocols import Terms
 from governor.records import Call, Outcome, Reply, Step
-from governor.watched import asked
+from governor.watched import asked, doubted
 from governor_litellm.faults import fault
 from governor_litellm.models import Ask, ProxyModels, RouterBackend
 from governor_litellm.watching import Watching, shown_at_most
@@ -222,7 +222,10 @@ class Flight:
 
     def shipped(self, outcome: Outcome) -> Any:
         """What LiteLLM gave in the attempt that ships; None where none does."""
-        return next((raw for reply, raw in self._raws if reply is outcome.reply), None)
+        return self._raw_of(outcome.reply)
+
+    def _raw_of(self, wanted: Reply | None) -> Any:
+        return next((raw for reply, raw in self._raws if reply is wanted), None)
 
     async def _run(self) -> Outcome:
         request = self.request
@@ -233,10 +236,19 @@ class Flight:
         if call.purpose == "judge":
             return await self._judged(call)
         if not self.first.done():
-            return await self._by_proxy(call)
+            return await self._doubted(call, await self._by_proxy(call))
         if self.closed:
             raise BackendStreamError(self.closed, model=call.rung.model, sent=False)
-        return await self._by_router(call)
+        return await self._doubted(call, await self._by_router(call))
+
+    async def _doubted(self, call: Call, reply: Reply) -> Reply:
+        """The reply, as stuck where it was not streamed, so that no rule could end it, and goes round in circles."""
+        rung = call.rung
+        if self.request.stream or not self.governed or rung.stops is None:
+            return reply
+        judged = await asyncio.to_thread(doubted, reply, rung.stops, rung.temperature)  # .1 s for 1000 words
+        self._raws.append((judged, self._raw_of(reply)))
+        return judged
 
     async def _by_proxy(self, call: Call) -> Reply:
         self._asked = time.monotonic()

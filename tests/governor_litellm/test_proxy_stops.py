@@ -205,6 +205,17 @@ async def test_formats_without_log_probabilities_are_not_asked_for_any(proxy: Pr
     assert "logprobs" not in proxy.upstream.seen[0]
 
 
+async def test_what_is_not_streamed_can_be_stuck_but_not_ended(proxy: ProxyUnderTest, outcomes: list[Outcome]) -> None:
+    app = proxy.policy(COUNTED + "stops: {repeat: 4, budget: 1}\ndial: 0.9\n", ladder=ladder("small", "large"))
+    proxy.default(app)
+    answered = await proxy.chat(messages=[{"role": "user", "content": "loops"}])
+    assert answered.json()["choices"][0]["message"]["content"] == STRONG
+    first, second = (attempt for attempt in outcomes[0].attempts if attempt.reply is not None)
+    assert (first.reply.stopped, first.failure, second.reply.stopped) == ("repeat", "stuck", "")
+    assert first.reply.text == LOOP * 40, "whole, and paid for"
+    assert proxy.balance(f"app:{app}").spent.calls == 2
+
+
 async def test_a_rung_without_rules_is_left_alone(proxy: ProxyUnderTest) -> None:
     proxy.default(proxy.policy(COUNTED, ladder=ladder("thinker", thinking_tokens=300)))
     answered = await proxy.chat(stream=True, model="thinker", messages=[{"role": "user", "content": "loops"}])
