@@ -51,7 +51,7 @@ class Request:
     bucket: Mapping[str, Any]
     stream: bool = False
     usage: bool = False
-    """Whether a stream of its format that tells its usage only if it is asked to is asked."""
+    """Whether the usage of its stream is asked for, where a format tells it only then."""
     checked: bool = True
     """Whether the policy's verifiers have their say."""
 
@@ -247,7 +247,8 @@ class Flight:
         if self.request.stream or not self.governed or rung.stops is None:
             return reply
         judged = await asyncio.to_thread(doubted, reply, rung.stops, rung.temperature)  # .1 s for 1000 words
-        self._raws.append((judged, self._raw_of(reply)))
+        if judged is not reply:
+            self._raws.append((judged, self._raw_of(reply)))
         return judged
 
     async def _by_proxy(self, call: Call) -> Reply:

@@ -58,12 +58,16 @@ class Watching:
         cut = self._reading.cut()
         most = shown_at_most(self._call, self._dialect, self.shown)
         if not cut.usage_known and most is not None:
-            cut = replace(cut, usage=most, usage_known=True)
+            cut = replace(cut, usage=most, usage_known=True)  # not told, but bounded
         return marked(cut, self.rule)
 
     def ending(self, usage: Usage, *, told: bool) -> Sequence[Any]:
         """The chunks that follow the last one; none after a stream that ended by itself."""
-        return self._reading.ending(usage, told=told) if self.rule else ()
+        try:
+            return self._reading.ending(usage, told=told) if self.rule else ()
+        except Exception:
+            log.exception("a stream that a rule ended could not be ended as its format wants it")
+            return ()
 
     async def close(self) -> None:
         """End the upstream's work where a rule ended the stream. Not all of LiteLLM's streams end it themselves."""

@@ -132,8 +132,8 @@ async def test_a_stuck_stream_that_is_held_is_never_seen(
 async def test_further_calls_are_watched_too(proxy: ProxyUnderTest, outcomes: list[Outcome]) -> None:
     app = proxy.policy(VERIFIED + STOPS + "dial: 0.9\n", ladder=ladder("small", "thinker"))
     proxy.default(app)
-    asked = {"messages": [{"role": "user", "content": "loops slow"}], "stream_options": {"include_usage": True}}
-    answered = await proxy.chat(stream=True, **asked)
+    loops = [{"role": "user", "content": "loops slow"}]
+    answered = await proxy.chat(stream=True, messages=loops, stream_options={"include_usage": True})
     (outcome,) = outcomes
     replies = [(one.rung.model, one.reply.stopped, one.failure) for one in outcome.attempts if one.reply is not None]
     assert replies == [("small", "repeat", "stuck"), ("thinker", "repeat", "stuck")]
@@ -185,8 +185,7 @@ async def test_a_server_that_counts_is_booked_to_the_token(proxy: ProxyUnderTest
 async def test_log_probabilities_are_asked_for_and_shown_to_nobody_else(proxy: ProxyUnderTest, asked: int) -> None:
     proxy.default(proxy.policy(COUNTED + "stops: {margin: 0.1}\n", ladder=ladder("thinker", thinking_tokens=300)))
     own = {"logprobs": True, "top_logprobs": asked} if asked else {}
-    ponder = [{"role": "user", "content": "ponders"}]
-    answered = await proxy.chat(stream=True, model="thinker", messages=ponder, **own)
+    answered = await proxy.post(CHAT, body(CHAT, "ponders", model="thinker", **own))
     (sent,) = proxy.upstream.seen
     assert (sent["logprobs"], sent["top_logprobs"]) == (True, 20)
     choices = [choice for one in events(answered.text) for choice in one["choices"]]
@@ -210,9 +209,11 @@ async def test_what_is_not_streamed_can_be_stuck_but_not_ended(proxy: ProxyUnder
     proxy.default(app)
     answered = await proxy.chat(messages=[{"role": "user", "content": "loops"}])
     assert answered.json()["choices"][0]["message"]["content"] == STRONG
-    first, second = (attempt for attempt in outcomes[0].attempts if attempt.reply is not None)
-    assert (first.reply.stopped, first.failure, second.reply.stopped) == ("repeat", "stuck", "")
-    assert first.reply.text == LOOP * 40, "whole, and paid for"
+    first, second = (attempt.reply for attempt in outcomes[0].attempts)
+    assert first is not None
+    assert second is not None
+    assert (first.stopped, first.finish_reason, second.stopped) == ("repeat", "stuck", "")
+    assert first.text == LOOP * 40, "whole, and paid for"
     assert proxy.balance(f"app:{app}").spent.calls == 2
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,8 +23,11 @@ STREAM = "".join(pieces("/v1/messages", {"model": "claude", "messages": "ponders
 CLAUDE = dialect_for("claude-sonnet-4-5", None)
 
 
-def call(**more: Any) -> Call:
-    rung = Rung(id="r", model="claude", answer_tokens=400, **{"stops": Stops(repeat=4), **more})
+RULES = Stops(repeat=4)
+
+
+def call(stops: Stops | None = RULES, thinking_tokens: int = 0) -> Call:
+    rung = Rung(id="r", model="claude", answer_tokens=400, thinking_tokens=thinking_tokens, stops=stops)
     return Call(step_id="s", rung=rung, messages=({"role": "user", "content": "Why?"},))
 
 
@@ -41,7 +44,7 @@ def seen(parts: list[bytes], watching: Watching) -> bytes:
 @given(st.lists(st.integers(1, len(STREAM) - 1), unique=True, max_size=60))
 def test_a_message_that_is_ended_is_whole_wherever_its_bytes_are_cut(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
-    parts = [STREAM[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    parts = [STREAM[start:end] for start, end in pairwise(edges)]
     watching = Watching(MessagesWire(), call(), CLAUDE, None)
     feed = Events()
     found = list(feed.feed(seen(parts, watching)))

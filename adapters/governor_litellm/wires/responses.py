@@ -27,12 +27,7 @@ from governor_litellm.wires.items import Items
 _OWN = ("max_output_tokens", "reasoning_effort", "thinking")
 _ENDS = {"response.completed", "response.incomplete", "response.failed"}
 _INCOMPLETE: Mapping[str, Any] = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
-_DELTAS = {
-    "response.output_text.delta": "text",
-    "response.reasoning_text.delta": "thinking",
-    "response.reasoning_summary_text.delta": "thinking",
-}
-"""What a piece of these events is a piece of."""
+_THOUGHT = {"response.reasoning_text.delta", "response.reasoning_summary_text.delta"}
 _TEXTS = {"input_text", "output_text", "text", "summary_text"}
 
 
@@ -157,8 +152,9 @@ class ResponsesChunks:
         if not isinstance(delta, str):
             return ()
         self.shown += len(delta.encode("utf-8", "surrogatepass"))
-        made = _DELTAS.get(kind)
-        return () if made is None else (Delta(**{made: delta}),)
+        if kind in _THOUGHT:
+            return (Delta(thinking=delta),)
+        return (Delta(delta),) if kind == "response.output_text.delta" else ()
 
     def reply(self) -> Reply:
         if self._whole is None:
@@ -183,9 +179,8 @@ class ResponsesChunks:
 
         closing = [GenericEvent(**event) for event in self._items.closing()]
         held = {**_plain(self._begun), **_INCOMPLETE, "output": self._items.output, "usage": _counts(usage)}
-        response, number = type(self._begun)(**held), self._items.next_number()
-        end = ResponseIncompleteEvent(type="response.incomplete", response=response, sequence_number=number)
-        return [*closing, end]
+        end = {"type": "response.incomplete", "response": held, "sequence_number": self._items.next_number()}
+        return [*closing, ResponseIncompleteEvent.model_validate(end)]
 
 
 def _kind(chunk: Any) -> Any:
