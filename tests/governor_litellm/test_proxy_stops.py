@@ -151,7 +151,7 @@ async def test_further_calls_are_watched_too(proxy: ProxyUnderTest, outcomes: li
 @pytest.mark.parametrize("path", WIRES)
 async def test_a_thought_over_its_budget_is_ended(proxy: ProxyUnderTest, outcomes: list[Outcome], path: str) -> None:
     model = LADDERS[path][0]
-    proxy.default(proxy.policy(COUNTED + "stops: {budget: 20}\n", ladder=ladder(model)))
+    proxy.default(proxy.policy(COUNTED + "stops: {budget: 20}\ndial: 0.9\n", ladder=ladder(*LADDERS[path])))
     answered = await proxy.post(path, body(path, "ponders slow", model=model))
     found = events(answered.text)
     assert reason(path, found) == LIMITS[path]

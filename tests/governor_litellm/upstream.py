@@ -229,7 +229,7 @@ def _response_events(body: Mapping[str, Any]) -> Iterator[str]:
         at, place = 1, {"output_index": 0, "item_id": "rs_1", "summary_index": 0}
         item: dict[str, Any] = {"type": "reasoning", "id": "rs_1", "summary": []}
         yield _named("response.output_item.added", output_index=0, item=item)
-        part = {"type": "summary_text", "text": ""}
+        part: dict[str, Any] = {"type": "summary_text", "text": ""}
         yield _named("response.reasoning_summary_part.added", **place, part=part)
         for word in _words(thinking):
             yield _named("response.reasoning_summary_text.delta", **place, delta=word)

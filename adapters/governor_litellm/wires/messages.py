@@ -167,13 +167,13 @@ class MessagesChunks:
         del told
         if self._stopped:
             return ()
-        stops = [{"type": "content_block_stop", "index": index} for index in sorted(self._open)]
-        end = {
+        stops = ({"type": "content_block_stop", "index": index} for index in sorted(self._open))
+        end: Mapping[str, Any] = {
             "type": "message_delta",
             "delta": {"stop_reason": "max_tokens", "stop_sequence": None},
             "usage": {"output_tokens": usage.output_tokens},
         }
-        return [written(event) for event in (*stops, end, {"type": "message_stop"})]
+        return [*map(written, stops), written(end), written({"type": "message_stop"})]
 
     def _made(self, message: Mapping[str, Any]) -> Reply:
         whole = {**message, "content": [self._content[index] for index in sorted(self._content)]}
