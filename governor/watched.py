@@ -14,7 +14,7 @@ from governor.pieces import awhole, whole
 from governor.protocols import Backend, Counting, Delta, Foresighted, Pressed, Stopping
 from governor.records import Call, Reply, Rung
 from governor.stops.phrases import STUCK, ended_by
-from governor.stops.settings import MAX_TOP, Stops
+from governor.stops.settings import Stops
 from governor.stops.watch import Watch
 from governor.streaming import Reading
 
@@ -37,11 +37,11 @@ class Watched:
 
     def stream(self, call: Call) -> Iterator[Delta | Reply]:
         stops = call.rung.stops
-        return self.inner.stream(call) if stops is None else self._watched(call, self._asked(call, stops))
+        return self.inner.stream(call) if stops is None else self._watched(call, self._asked(call))
 
     def astream(self, call: Call) -> AsyncIterator[Delta | Reply]:
         stops = call.rung.stops
-        return self.inner.astream(call) if stops is None else self._awatched(call, self._asked(call, stops))
+        return self.inner.astream(call) if stops is None else self._awatched(call, self._asked(call))
 
     def continues(self, rung: Rung) -> bool:
         return self.inner.continues(rung)
@@ -66,11 +66,8 @@ class Watched:
     def close(self) -> None:
         self.inner.close()
 
-    def _asked(self, call: Call, stops: Stops) -> Call:
-        """The call with the log-probabilities that the rules read, where it is us who run them."""
-        if self.stops(call.rung) or not stops.reads_confidence:
-            return call
-        return replace(call, logprobs=True, top_logprobs=MAX_TOP if stops.group is None else stops.group_top)
+    def _asked(self, call: Call) -> Call:
+        return call if self.stops(call.rung) else asked(call)
 
     def _watching(self, call: Call) -> _Watching:
         return _Watching(call, judged=not self.stops(call.rung))
@@ -107,9 +104,8 @@ class _Watching:
         assert call.rung.stops is not None
         self._call = call
         self._reading = Reading(call)
-        self._watch = Watch(call.rung.stops, temperature=call.rung.temperature) if judged else None
+        self._judge = Judge(call.rung.stops, call.rung.temperature) if judged else None
         self._logprobs: list[float] = []
-        self._made = 0
 
     def told(self, piece: Delta | Reply) -> Delta | Reply:
         """The piece as it is handed on: a whole reply says which rule ended its thought, if the engine's did."""
@@ -124,16 +120,30 @@ class _Watching:
             return None
         self._reading.take(piece, None)
         self._logprobs += [token.logprob for token in piece.tokens]
-        rule = self._judged(piece)
+        rule = self._judge.rule(piece) if self._judge is not None else ""
         if not rule:
             return None
         logprobs = tuple(self._logprobs) if self._call.logprobs and self._logprobs else None
         cut = replace(self._reading.cut(), logprobs=logprobs, usage_known=piece.usage is not None)
         return marked(cut, rule)
 
-    def _judged(self, piece: Delta) -> str:
-        if self._watch is None:
-            return ""
+
+def marked(reply: Reply, rule: str) -> Reply:
+    """The reply with the rule that ended it; one that is stuck says so as its finish reason."""
+    if not rule:
+        return reply
+    return replace(reply, stopped=rule, finish_reason="stuck" if rule in STUCK else reply.finish_reason)
+
+
+class Judge:
+    """What the rules say of one reply's pieces, one after the other. Mutable; `temperature` is the sampling's."""
+
+    def __init__(self, stops: Stops, temperature: float | None = None) -> None:
+        self._watch = Watch(stops, temperature=temperature)
+        self._made = 0
+
+    def rule(self, piece: Delta) -> str:
+        """The name of the rule that ends the reply with this piece; empty to go on."""
         made = None
         if piece.usage is not None:
             made, self._made = piece.usage.output_tokens - self._made, piece.usage.output_tokens
@@ -145,8 +155,20 @@ class _Watching:
         return ""
 
 
-def marked(reply: Reply, rule: str) -> Reply:
-    """The reply with the rule that ended it; one that is stuck says so as its finish reason."""
-    if not rule:
+def doubted(reply: Reply, stops: Stops, temperature: float | None = None) -> Reply:
+    """A whole reply that nobody watched as it came: stuck where it goes round in circles, else as it is.
+
+    Only `repeat` is judged: what the other rules would have ended early is paid for, and no worse for it.
+    """
+    if stops.repeat is None:
         return reply
-    return replace(reply, stopped=rule, finish_reason="stuck" if rule in STUCK else reply.finish_reason)
+    alone = Stops(repeat=stops.repeat, repeat_period=stops.repeat_period, repeat_tokens=stops.repeat_tokens)
+    return marked(reply, Judge(alone, temperature).rule(Delta(reply.text, reply.thinking)))
+
+
+def asked(call: Call) -> Call:
+    """The call with the log-probabilities that its rung's rules read, if they read any."""
+    stops = call.rung.stops
+    if stops is None or not stops.reads_confidence:
+        return call
+    return replace(call, logprobs=True, top_logprobs=stops.alternatives)

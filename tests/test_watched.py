@@ -20,7 +20,7 @@ from governor.stops.settings import Stops
 from governor.stops.tokens import Token
 from governor.telemetry.metrics import OtelMeter
 from governor.testing import ScriptedBackend
-from governor.watched import Watched
+from governor.watched import Watched, doubted
 
 LADDER = [
     {"id": "low", "model": "m/small", "thinking_tokens": 400, "answer_tokens": 100, "price": {"output": 1}},
@@ -145,6 +145,14 @@ def test_rungs_without_rules_are_called_as_ever() -> None:
     assert Watched(backend).call(call) == looping()
     assert list(Watched(backend).stream(call))[-1] == looping()
     assert not isinstance(governed([WHOLE])[0].backend, Watched)
+
+
+def test_a_whole_reply_is_doubted_by_its_repetitions_alone() -> None:
+    reply = Reply(text=LOOP * 20, finish_reason="stop", usage=Usage(20, 90))
+    judged = doubted(reply, Stops(repeat=4, budget=1))
+    assert (judged.stopped, judged.finish_reason, judged.text) == ("repeat", "stuck", reply.text)
+    assert doubted(reply, Stops(budget=1)) is reply
+    assert doubted(WHOLE, Stops(repeat=4)) is WHOLE
 
 
 class Engine(Thinking):

@@ -98,6 +98,7 @@ class Arrival:
             kept=self._kept(),
             bucket={key: value for key, value in self.bucket.items() if key.startswith(BOOKED_BY)},
             stream=stream,
+            usage=self._usage,
             checked=not (stream and (served.policy.stream or settings.stream) == "pass"),
         )
 
@@ -105,6 +106,12 @@ class Arrival:
     def by_alias(self) -> bool:
         """Whether the model's name is only a word for an application."""
         return str(self.data.get("model") or "").startswith(ALIAS)
+
+    @property
+    def _usage(self) -> bool:
+        """Whether the proxy asks for the usage of a stream; what the client did not ask for it takes out again."""
+        options = self.data.get("stream_options")
+        return isinstance(options, Mapping) and options.get("include_usage") is True
 
     def _step(self, asking: Asking, client: Client, served: Served) -> Step:
         return Step(

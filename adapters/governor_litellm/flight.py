@@ -20,13 +20,14 @@ from governor.arm import arm_of
 from governor.drivers import adrive
 from governor.errors import BackendError, BackendRequestError, BackendStreamError, PolicyError
 from governor.facade import Governor
-from governor.plan.bounds import bound
 from governor.plan.dialects import Dialect
 from governor.protocols import Terms
-from governor.records import Call, Outcome, Reply, Step, Usage
+from governor.records import Call, Outcome, Reply, Step
+from governor.watched import asked, doubted
 from governor_litellm.faults import fault
 from governor_litellm.models import Ask, ProxyModels, RouterBackend
-from governor_litellm.wires import Chunks, Wire
+from governor_litellm.watching import Watching, shown_at_most
+from governor_litellm.wires import Wire
 
 PATIENCE = 900.0
 """Seconds that a call of the proxy may take, at least, before it counts as lost: longer than any that is alive."""
@@ -49,6 +50,8 @@ class Request:
     kept: Mapping[str, Any]
     bucket: Mapping[str, Any]
     stream: bool = False
+    usage: bool = False
+    """Whether the usage of its stream is asked for, where a format tells it only then."""
     checked: bool = True
     """Whether the policy's verifiers have their say."""
 
@@ -113,18 +116,34 @@ class Flight:
 
     def changes(self, call: Call) -> Mapping[str, Any]:
         """The fields of the client's request that a call changes. PolicyError for what can't be expressed."""
-        request = self.request
+        request, dialect = self.request, self.dialect(call)
         more = call.messages[len(request.step.messages) :]
         return {
             **request.wire.following(request.kept, more, call.rung.instruction),
-            **request.wire.fields(call.rung, self.dialect(call), request.kept),
+            **request.wire.fields(call.rung, dialect, request.kept),
+            **self._listening(call, dialect),
             "timeout": smaller(call.timeout, request.kept.get("timeout")),
         }
 
-    def reading(self) -> Chunks | None:
-        """A reader for the stream of the proxy's call."""
+    def watching(self, source: Any) -> Watching | None:
+        """A reader for the stream of the proxy's call. In shadow, and in the control part, no rule acts."""
         call = self.call
-        return None if call is None else self.request.wire.chunks(call, self.dialect(call))
+        if call is None:
+            return None
+        heard = asked(call) if self.governed else call
+        return Watching(self.request.wire, heard, self.dialect(call), source, judged=self.governed)
+
+    @property
+    def veils(self) -> bool:
+        """Whether chunks may hold what only stop rules read."""
+        read = (rung.stops is not None and rung.stops.reads_confidence for rung in self.request.terms.ladder)
+        return self.governed and any(read)
+
+    def _listening(self, call: Call, dialect: Dialect) -> Mapping[str, Any]:
+        request = self.request
+        if not request.stream or call.rung.stops is None:
+            return {}
+        return request.wire.listening(asked(call), dialect, request.kept, told=request.usage)
 
     def give(self, raw: Any) -> None:
         """Hand in the response of the proxy's call."""
@@ -179,7 +198,7 @@ class Flight:
         if call is None or self._answer.done():
             self.task.cancel()
             return
-        usage = None if shown is None else self._at_most(call, shown)
+        usage = shown_at_most(call, self.dialect(call), shown)
         seconds = time.monotonic() - self._asked
         self._fail(BackendStreamError(why, model=call.rung.model, sent=self.sent, usage=usage, seconds=seconds))
 
@@ -203,7 +222,10 @@ class Flight:
 
     def shipped(self, outcome: Outcome) -> Any:
         """What LiteLLM gave in the attempt that ships; None where none does."""
-        return next((raw for reply, raw in self._raws if reply is outcome.reply), None)
+        return self._raw_of(outcome.reply)
+
+    def _raw_of(self, wanted: Reply | None) -> Any:
+        return next((raw for reply, raw in self._raws if reply is wanted), None)
 
     async def _run(self) -> Outcome:
         request = self.request
@@ -214,10 +236,20 @@ class Flight:
         if call.purpose == "judge":
             return await self._judged(call)
         if not self.first.done():
-            return await self._by_proxy(call)
+            return await self._doubted(call, await self._by_proxy(call))
         if self.closed:
             raise BackendStreamError(self.closed, model=call.rung.model, sent=False)
-        return await self._by_router(call)
+        return await self._doubted(call, await self._by_router(call))
+
+    async def _doubted(self, call: Call, reply: Reply) -> Reply:
+        """The reply, as stuck where it was not streamed, so that no rule could end it, and goes round in circles."""
+        rung = call.rung
+        if self.request.stream or not self.governed or rung.stops is None:
+            return reply
+        judged = await asyncio.to_thread(doubted, reply, rung.stops, rung.temperature)  # .1 s for 1000 words
+        if judged is not reply:
+            self._raws.append((judged, self._raw_of(reply)))
+        return judged
 
     async def _by_proxy(self, call: Call) -> Reply:
         self._asked = time.monotonic()
@@ -236,7 +268,7 @@ class Flight:
         except PolicyError as refused:
             raise BackendRequestError(f"{model}: {refused}", model=model, sent=False) from refused
         whole = {key: value for key, value in fields.items() if value is not None}
-        ask = Ask(request.wire, call, self.dialect(call), whole, request.bucket)
+        ask = Ask(request.wire, asked(call), self.dialect(call), whole, request.bucket, told=request.usage)
         reply, raw = await ask.answer(self.models.router())
         self._raws.append((reply, raw))
         return reply
@@ -248,13 +280,6 @@ class Flight:
     def _fail(self, error: BackendError) -> None:
         if not self._answer.done():
             self._answer.set_exception(error)
-
-    def _at_most(self, call: Call, shown: int) -> Usage | None:
-        rung = call.rung
-        if rung.effort not in (None, "none") or rung.thinking_tokens or self.dialect(call).thinks_by_default:
-            return None
-        most = bound(call)
-        return Usage(most.input, min(shown, most.answer))
 
     def _ended(self, task: asyncio.Task[Outcome]) -> None:
         if not task.cancelled():

@@ -17,6 +17,7 @@ from governor.policy import Check, Finding
 from governor.protocols import Delta
 from governor.records import Call, Reply, Rung
 from governor_litellm.faults import fault
+from governor_litellm.watching import Watching
 from governor_litellm.wires import Wire
 from governor_litellm.wires.chat import ChatWire
 
@@ -74,6 +75,8 @@ class Ask:
     dialect: Dialect
     fields: Mapping[str, Any]
     bucket: Mapping[str, Any]
+    told: bool = False
+    """Whether the client wants the usage of a stream, where that is asked for."""
 
     async def answer(self, router: Any) -> tuple[Reply, Any]:
         """The reply, and what LiteLLM gave: a response, or the list of a stream's chunks. Raises BackendError."""
@@ -95,11 +98,15 @@ class Ask:
     async def _read(self, raw: Any) -> tuple[Reply, Any]:
         if not self.fields.get("stream"):
             return self.wire.reply(raw, self.call, self.dialect), raw
-        read, chunks = self.wire.chunks(self.call, self.dialect), []
+        watching = Watching(self.wire, self.call, self.dialect, raw)
+        chunks: list[Any] = []
         async for chunk in raw:
-            chunks.append(chunk)
-            read.add(chunk)
-        return read.reply(), chunks
+            chunks.append(watching.take(chunk))
+            if watching.rule:
+                break
+        await watching.close()
+        reply = watching.reply()
+        return reply, [*chunks, *watching.ending(reply.usage, told=self.told)]
 
 
 class RouterBackend:

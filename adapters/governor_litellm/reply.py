@@ -128,11 +128,15 @@ class Assembly:
         if not evidence.finished:
             text = f"{self.call.rung.model}: the stream broke off before the reply was finished"
             raise BackendReplyError(text, model=self.call.rung.model, usage=usage)
+        return self.so_far(self.finish or "stop", usage)
+
+    def so_far(self, finish: str, usage: Usage | None) -> Reply:
+        """What was read, as a reply that ended here; `usage` None where nobody has counted it."""
         return Reply(
             text="".join(self.text),
             thinking="".join(self.thinking),
             tool_calls=tuple(ToolCall(id=i, name=n, arguments=a) for i, n, a in self.tools.values()),
-            finish_reason=self.finish or "stop",
+            finish_reason=finish,
             usage=usage or Usage(),
             usage_known=usage is not None,
             logprobs=tuple(self.logprobs) or None,

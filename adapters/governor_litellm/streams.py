@@ -8,58 +8,68 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from governor.errors import BackendError
-from governor.records import Outcome
+from governor.records import Outcome, Usage
 from governor_litellm.desk import Desk
 from governor_litellm.flight import Flight
 from governor_litellm.told import ended, paid, refused
-from governor_litellm.wires import Chunks
+from governor_litellm.watching import Watching
 
 log = logging.getLogger("governor.proxy")
+
+
+SHOWN = "the stream was shown, which can't be taken back"
 
 
 async def streamed(desk: Desk, flight: Flight, response: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
     """The chunks that the client gets."""
     await flight.heard()
-    reading = flight.reading()
-    if reading is None:  # nothing is booked: the ledger was down, and this part of the traffic is not governed
+    watching = flight.watching(response)
+    if watching is None:  # nothing is booked: the ledger was down, and this part of the traffic is not governed
         async for chunk in response:
             yield chunk
         return
-    source = held(desk, flight, response, reading) if flight.holds else passed(flight, response, reading)
+    source = held(desk, flight, response, watching) if flight.holds else passed(flight, response, watching)
+    request, veils = flight.request, flight.veils
     try:
         async for chunk in source:
-            yield chunk
+            yield request.wire.veiled(chunk, request.kept) if veils else chunk
     finally:
         await source.aclose()
 
 
-async def passed(flight: Flight, response: AsyncIterator[Any], reading: Chunks) -> AsyncGenerator[Any, None]:
+async def passed(flight: Flight, response: AsyncIterator[Any], watching: Watching) -> AsyncGenerator[Any, None]:
     """Every chunk at once; what it came to is booked at the end."""
     try:
         async for chunk in response:
-            _read(reading, chunk)
-            yield chunk
+            yield watching.take(chunk)
+            if watching.rule:
+                break
+        await watching.close()
     except (GeneratorExit, asyncio.CancelledError):
-        flight.leave("the client went away", reading.shown)
+        flight.leave("the client went away", watching.shown)
         raise
     except Exception as error:
         flight.fail(error)
         raise
-    _finish(flight, reading, None)
-    try:
-        await flight.outcome()
-    except Exception:  # the client has its answer; the desk has told it
-        log.debug("a stream ended in an error of the loop", exc_info=True)
+    flight.closed = flight.closed or SHOWN
+    _finish(flight, watching, None)
+    usage = await _paid(flight)
+    for chunk in watching.ending(usage, told=flight.request.usage):
+        yield chunk
 
 
-async def held(desk: Desk, flight: Flight, response: AsyncIterator[Any], reading: Chunks) -> AsyncGenerator[Any, None]:
+async def held(
+    desk: Desk, flight: Flight, response: AsyncIterator[Any], watching: Watching
+) -> AsyncGenerator[Any, None]:
     """Nothing before acceptance; then the chunks of the attempt that ships, with the usage of all."""
     chunks: list[Any] = []
     lost: Exception | None = None
     try:
         async for chunk in response:
-            chunks.append(chunk)
-            _read(reading, chunk)
+            chunks.append(watching.take(chunk))
+            if watching.rule:
+                break
+        await watching.close()
     except asyncio.CancelledError:
         flight.leave("the client went away")
         raise
@@ -67,10 +77,19 @@ async def held(desk: Desk, flight: Flight, response: AsyncIterator[Any], reading
         lost = error
         flight.fail(error, final=False)
     else:
-        _finish(flight, reading, chunks)
+        _finish(flight, watching, chunks)
     outcome = await desk.settled(flight)
     for chunk in _released(flight, outcome, chunks, lost):
         yield chunk
+
+
+async def _paid(flight: Flight) -> Usage:
+    """What the client pays for, once it is settled."""
+    try:
+        return paid(await flight.outcome())
+    except Exception:  # the client has its answer; the desk has told it
+        log.debug("a stream ended in an error of the loop", exc_info=True)
+        return Usage()
 
 
 def _released(flight: Flight, outcome: Outcome | None, first: list[Any], lost: Exception | None) -> list[Any]:
@@ -86,17 +105,12 @@ def _released(flight: Flight, outcome: Outcome | None, first: list[Any], lost: E
     return [flight.request.wire.charged_chunk(chunk, paid(outcome)) for chunk in shipped]
 
 
-def _read(reading: Chunks, chunk: Any) -> None:
-    """Reading must never break what is streamed."""
+def _finish(flight: Flight, watching: Watching, chunks: list[Any] | None) -> None:
+    """Hand in what a stream came to; `chunks` are those that may still be shown, None where all were."""
     try:
-        reading.add(chunk)
-    except Exception:
-        log.exception("a chunk could not be read")
-
-
-def _finish(flight: Flight, reading: Chunks, chunks: list[Any] | None) -> None:
-    try:
-        reply = reading.reply()
+        reply = watching.reply()
+        if chunks is not None:
+            chunks += watching.ending(reply.usage, told=flight.request.usage)
     except BackendError as error:
         flight.fail(error, final=chunks is None)
     except Exception as error:

@@ -92,6 +92,11 @@ class Stops:
         return self.margin is not None or self.group is not None or self.steps
 
     @property
+    def alternatives(self) -> int:
+        """How many of the likeliest tokens in each place the confidence rules read."""
+        return MAX_TOP if self.group is None else self.group_top
+
+    @property
     def steps(self) -> bool:
         """Whether steps are diagnosed."""
         return self.low_confidence is not None

@@ -130,13 +130,13 @@ async def test_a_reader_that_goes_away_is_booked_for_what_it_saw(proxy: ProxyUnd
     """Through the router and the hook itself: an ASGI transport gives a response only once it is whole."""
     app = proxy.policy(COUNTED)
     proxy.default(app)
-    data = _arrived("slow")
+    data = arrived("slow")
     hook = proxy.governor
-    await hook.async_pre_call_hook(_Nobody(), None, data, "acompletion")
+    await hook.async_pre_call_hook(Nobody(), None, data, "acompletion")
     kwargs = {key: data[key] for key in ("model", "messages", "max_tokens", "metadata")}
     response = await serving_router().acompletion(**kwargs, stream=True, stream_options={"include_usage": True})
     seen = 0
-    async with aclosing(hook.async_post_call_streaming_iterator_hook(_Nobody(), response, data)) as stream:
+    async with aclosing(hook.async_post_call_streaming_iterator_hook(Nobody(), response, data)) as stream:
         async for _ in stream:
             seen += 1
             if seen == 8:
@@ -157,9 +157,9 @@ async def test_a_reader_that_goes_away_is_booked_for_what_it_saw(proxy: ProxyUnd
 async def test_a_request_that_gets_lost_is_settled_and_said(proxy: ProxyUnderTest) -> None:
     app = proxy.policy(COUNTED)
     proxy.default(app)
-    data = _arrived("x") | {"litellm_logging_obj": _Nobody()}
+    data = arrived("x") | {"litellm_logging_obj": Nobody()}
     before = proxy.governor.watch.missed["async_post_call_success_hook"]
-    await proxy.governor.async_pre_call_hook(_Nobody(), None, data, "acompletion")
+    await proxy.governor.async_pre_call_hook(Nobody(), None, data, "acompletion")
     assert proxy.balance(f"app:{app}").reserved.calls == 1
     data.clear()
     await proxy.idle()
@@ -180,12 +180,12 @@ async def test_concurrent_requests_never_pass_a_limit(proxy: ProxyUnderTest) -> 
         assert answer.status_code != 429 or int(answer.headers["retry-after"]) > 0
 
 
-def _arrived(text: str) -> dict[str, Any]:
+def arrived(text: str) -> dict[str, Any]:
     """What the proxy hands to its hooks."""
     asked = {"model": "small", "messages": [{"role": "user", "content": text}], "stream": True}
     url = "http://proxy/v1/chat/completions"
     return {**asked, "metadata": {}, "proxy_server_request": {"url": url, "headers": {}, "body": dict(asked)}}
 
 
-class _Nobody:
+class Nobody:
     """A key that is bound to nothing."""

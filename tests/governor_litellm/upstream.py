@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 WEAK, STRONG = "41 is it", "42 is it"
+LOOP = "so it goes round "
 
 
 def texts(body: Mapping[str, Any]) -> str:
@@ -21,7 +22,13 @@ def answer(body: Mapping[str, Any]) -> str:
     """A large model, or a small one that thinks hard, is right; what is asked to is repeated."""
     effort = str(body.get("reasoning_effort") or (body.get("reasoning") or {}).get("effort"))
     strong = "large" in str(body.get("model")) or "opus" in str(body.get("model")) or effort == "high"
-    return STRONG if strong else WEAK
+    return STRONG if strong else LOOP * 40 if "loops" in texts(body) else WEAK
+
+
+def thought(body: Mapping[str, Any]) -> str:
+    """What is thought before the answer, by a model that ponders."""
+    weak = not any(name in str(body.get("model")) for name in ("large", "opus"))
+    return " ".join(f"t{number}." for number in range(60)) if weak and "ponders" in texts(body) else ""
 
 
 def usage(body: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -35,7 +42,10 @@ class _Server(ThreadingHTTPServer):
 
 
 class Upstream:
-    """Words in the request make it misbehave: fail500, fail400, fail429, hang, cut, slow, usetool, nousage."""
+    """Words in the request make it misbehave: fail500, fail400, fail429, hang, cut, slow, usetool, nousage.
+
+    Of the weak models alone: loops (the answer has no end to speak of), ponders (it thinks first).
+    """
 
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
@@ -174,12 +184,21 @@ def _chat_events(body: Mapping[str, Any]) -> Iterator[str]:
     held = _chat(body)
     base = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body.get("model")}
     choice = held["choices"][0]
+    counts, made = bool((body.get("stream_options") or {}).get("continuous_usage_stats")), 0
 
     def event(delta: Mapping[str, Any], finish: str | None = None) -> str:
-        told = {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
-        return f"data: {json.dumps(told)}\n\n"
+        nonlocal made
+        word = delta.get("content") or delta.get("reasoning_content")
+        made += bool(word)
+        told: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": finish}
+        if word and body.get("logprobs"):
+            told["logprobs"] = {"content": [_told(word, body)]}
+        usage = {"prompt_tokens": 20, "completion_tokens": made, "total_tokens": 20 + made}
+        return f"data: {json.dumps({**base, 'choices': [told], **({'usage': usage} if counts else {})})}\n\n"
 
     yield event({"role": "assistant", "content": ""})
+    for word in _words(thought(body)):
+        yield event({"reasoning_content": word})
     for call in choice["message"].get("tool_calls") or ():
         yield event({"tool_calls": [{"index": 0, **call}]})
     for word in _words(choice["message"]["content"] or ""):
@@ -192,6 +211,12 @@ def _chat_events(body: Mapping[str, Any]) -> Iterator[str]:
     yield "data: [DONE]\n\n"
 
 
+def _told(word: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A token's log-probability, and a thought's end among the likeliest in its place."""
+    likely = [{"token": word, "logprob": -0.1, "bytes": None}, {"token": "</think>", "logprob": -0.15, "bytes": None}]
+    return {"token": word, "logprob": -0.1, "bytes": None, "top_logprobs": likely[: body.get("top_logprobs") or 0]}
+
+
 def _named(kind: str, **fields: Any) -> str:
     return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n"
 
@@ -199,9 +224,22 @@ def _named(kind: str, **fields: Any) -> str:
 def _response_events(body: Mapping[str, Any]) -> Iterator[str]:
     held = _response(body)
     yield _named("response.created", response={**held, "status": "in_progress", "output": [], "usage": None})
+    at = 0
+    if thinking := thought(body):
+        at, place = 1, {"output_index": 0, "item_id": "rs_1", "summary_index": 0}
+        item: dict[str, Any] = {"type": "reasoning", "id": "rs_1", "summary": []}
+        yield _named("response.output_item.added", output_index=0, item=item)
+        part: dict[str, Any] = {"type": "summary_text", "text": ""}
+        yield _named("response.reasoning_summary_part.added", **place, part=part)
+        for word in _words(thinking):
+            yield _named("response.reasoning_summary_text.delta", **place, delta=word)
+        yield _named("response.reasoning_summary_text.done", **place, text=thinking)
+        yield _named("response.reasoning_summary_part.done", **place, part={**part, "text": thinking})
+        item = {**item, "summary": [{**part, "text": thinking}]}
+        yield _named("response.output_item.done", output_index=0, item=item)
     item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "in_progress", "content": []}
-    place = {"output_index": 0, "item_id": "msg_1", "content_index": 0}
-    yield _named("response.output_item.added", output_index=0, item=item)
+    place = {"output_index": at, "item_id": "msg_1", "content_index": 0}
+    yield _named("response.output_item.added", output_index=at, item=item)
     part = {"type": "output_text", "text": "", "annotations": []}
     yield _named("response.content_part.added", **place, part=part)
     for word in _words(answer(body)):
@@ -213,16 +251,22 @@ def _response_events(body: Mapping[str, Any]) -> Iterator[str]:
 def _message_events(body: Mapping[str, Any]) -> Iterator[str]:
     held = _message(body)
     yield _named("message_start", message={**held, "content": [], "stop_reason": None})
-    block = held["content"][0]
+    block, at = held["content"][0], 0
+    if thinking := thought(body):
+        yield _named("content_block_start", index=0, content_block={"type": "thinking", "thinking": ""})
+        for word in _words(thinking):
+            yield _named("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": word})
+        yield _named("content_block_stop", index=0)
+        at = 1
     if block["type"] == "tool_use":
-        yield _named("content_block_start", index=0, content_block={**block, "input": {}})
+        yield _named("content_block_start", index=at, content_block={**block, "input": {}})
         delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
-        yield _named("content_block_delta", index=0, delta=delta)
+        yield _named("content_block_delta", index=at, delta=delta)
     else:
-        yield _named("content_block_start", index=0, content_block={"type": "text", "text": ""})
+        yield _named("content_block_start", index=at, content_block={"type": "text", "text": ""})
         for word in _words(block["text"]):
-            yield _named("content_block_delta", index=0, delta={"type": "text_delta", "text": word})
-    yield _named("content_block_stop", index=0)
+            yield _named("content_block_delta", index=at, delta={"type": "text_delta", "text": word})
+    yield _named("content_block_stop", index=at)
     told = {"stop_reason": held["stop_reason"], "stop_sequence": None}
     yield _named("message_delta", delta=told, usage={"output_tokens": held["usage"]["output_tokens"]})
     yield _named("message_stop")

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from governor.plan.dialects import Dialect
-from governor.plan.effort import merged, wire
+from governor.plan.effort import allows, merged, wire
+from governor.protocols import Delta
 from governor.records import Call, Message, Reply, Rung, Usage
 from governor_litellm.caps import Caps
 from governor_litellm.reply import Assembly, Evidence, reply_of
@@ -63,10 +64,25 @@ class ChatWire:
 
     async def send(self, router: Any, fields: Mapping[str, Any], bucket: Mapping[str, Any]) -> Any:
         more = {"stream_options": {"include_usage": True}} if fields.get("stream") else {}
-        return await router.acompletion(**fields, **more, metadata=dict(bucket))
+        return await router.acompletion(**{**more, **fields}, metadata=dict(bucket))
 
-    def chunks(self, call: Call, dialect: Dialect) -> ChatChunks:
-        return ChatChunks(call, dialect)
+    def chunks(self, call: Call, dialect: Dialect, source: Any = None) -> ChatChunks:
+        return ChatChunks(call, dialect, source)
+
+    def listening(self, call: Call, dialect: Dialect, data: Mapping[str, Any], *, told: bool) -> Fields:
+        more: dict[str, Any] = {}
+        if call.top_logprobs and allows(dialect.logprobs, call.rung, dialect):
+            more |= {"logprobs": True, "top_logprobs": max(call.top_logprobs, _alternatives(data))}
+        if dialect.counts and told:
+            more["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+        return more
+
+    def veiled(self, chunk: Any, data: Mapping[str, Any]) -> Any:
+        choices = getattr(chunk, "choices", None) or ()
+        if not any(getattr(choice, "logprobs", None) for choice in choices):
+            return chunk
+        seen = [choice.model_copy(update={"logprobs": _asked_for(choice.logprobs, data)}) for choice in choices]
+        return chunk.model_copy(update={"choices": seen})
 
     def charged(self, raw: Any, usage: Usage) -> Any:
         copy = raw.model_copy()
@@ -85,20 +101,80 @@ class ChatWire:
 class ChatChunks:
     """The chunks of one chat stream."""
 
-    def __init__(self, call: Call, dialect: Dialect) -> None:
+    def __init__(self, call: Call, dialect: Dialect, source: Any = None) -> None:
         self.shown = 0
-        self.chunks: tuple[Any, ...] = ()  # what LiteLLM's own wrapper would keep: the usage is read off the last chunk
+        self._source = source
         self._assembly = Assembly(call, dialect)
         self._counted = False
+        self._last: Any = None
+        self._so_far: Usage | None = None
 
-    def add(self, chunk: Any) -> None:
+    @property
+    def ended(self) -> bool:
+        return bool(self._assembly.finish)
+
+    @property
+    def chunks(self) -> Sequence[Any]:
+        """What LiteLLM's own wrapper keeps: the usage with each chunk is read there, for it takes it out."""
+        return getattr(self._source, "chunks", None) or ()
+
+    def add(self, chunk: Any) -> Sequence[Delta]:
+        self._last = chunk
         self._counted = self._counted or getattr(chunk, "usage", None) is not None
-        for delta in self._assembly.add(chunk, self):
+        deltas = tuple(self._assembly.add(chunk, self))
+        for delta in deltas:
             self.shown += len(f"{delta.text}{delta.thinking}".encode("utf-8", "surrogatepass"))
+            self._so_far = delta.usage
+        self.shown += sum(map(_called_bytes, getattr(chunk, "choices", None) or ()))
+        return deltas
 
     def reply(self) -> Reply:
-        self.shown += sum(len(part.encode()) for _, *parts in self._assembly.tools.values() for part in parts)
         return self._assembly.whole(Evidence(bool(self._assembly.finish), self._counted))
+
+    def cut(self) -> Reply:
+        return self._assembly.so_far(self._assembly.finish or "length", self._so_far)
+
+    def trimmed(self, chunk: Any) -> Any:
+        return chunk
+
+    def ending(self, usage: Usage, *, told: bool) -> Sequence[Any]:
+        last = self._last
+        named = {name: getattr(last, name, None) for name in ("id", "created", "model")}
+        end = {"index": 0, "delta": {}, "finish_reason": "length"}
+        chunks = [] if self.ended else [type(last)(**named, choices=[end])]
+        if told:
+            chunks.append(type(last)(**named, choices=[]))
+            chunks[-1].usage = _counts(usage)
+        return chunks
+
+
+def _called_bytes(choice: Any) -> int:
+    """Bytes of the tool calls in a piece."""
+    functions = (call.function for call in choice.delta.tool_calls or () if call.function)
+    return sum(len(f"{one.name or ''}{one.arguments or ''}".encode("utf-8", "surrogatepass")) for one in functions)
+
+
+def _alternatives(data: Mapping[str, Any]) -> int:
+    """How many of the likeliest tokens the client asked for itself."""
+    return smallest(data.get("top_logprobs")) or 0 if data.get("logprobs") else 0
+
+
+def _asked_for(logprobs: Any, data: Mapping[str, Any]) -> Any:
+    """Log-probabilities as the client asked for them; None where it did not."""
+    if not data.get("logprobs"):
+        return None
+    copy, most = logprobs.model_copy(deep=True), _alternatives(data)
+    for token in copy.content or ():
+        token.top_logprobs = list(token.top_logprobs or ())[:most]
+    return copy
+
+
+def _counts(usage: Usage) -> Any:
+    from litellm import Usage as Counts
+
+    return Counts(
+        prompt_tokens=usage.input_tokens, completion_tokens=usage.output_tokens, total_tokens=usage.total_tokens
+    )
 
 
 def _caps(data: Mapping[str, Any]) -> Caps:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from governor.errors import GovernorError
 from governor.plan.dialects import Dialect
 from governor.plan.effort import allows
+from governor.protocols import Delta
 from governor.records import Call, Message, Reply, Rung, Usage
 from governor_litellm.caps import Caps
 
@@ -36,12 +37,37 @@ class Chunks(Protocol):
     """Reads one stream as it passes."""
 
     shown: int
-    """Bytes of text and thought so far: no fewer than their tokens."""
+    """Bytes of text, thought and tool calls so far: no fewer than their tokens."""
 
-    def add(self, chunk: Any) -> None: ...
+    @property
+    def ended(self) -> bool:
+        """Whether the stream has said why it ends."""
+        ...
+
+    def add(self, chunk: Any) -> Sequence[Delta]:
+        """Take in the chunk that the stream has just given; what is new in it."""
+        ...
 
     def reply(self) -> Reply:
         """What it came to. Raises BackendReplyError if it broke off."""
+        ...
+
+    def cut(self) -> Reply:
+        """What it came to so far, as a reply that reached its limit unless it has ended.
+
+        `usage_known` only where it was counted.
+        """
+        ...
+
+    def trimmed(self, chunk: Any) -> Any:
+        """The chunk that came last, as a stream may end with it: without an event's first half."""
+        ...
+
+    def ending(self, usage: Usage, *, told: bool) -> Sequence[Any]:
+        """The chunks that end the stream as one that reached its limit; only what is missing where it has ended.
+
+        `told`: the client wants the usage of a stream, where that is asked for.
+        """
         ...
 
 
@@ -76,7 +102,17 @@ class Wire(Protocol):
         """Send a request through LiteLLM's router, below the proxy's hooks."""
         ...
 
-    def chunks(self, call: Call, dialect: Dialect) -> Chunks: ...
+    def chunks(self, call: Call, dialect: Dialect, source: Any = None) -> Chunks:
+        """A reader of one stream of a call; `source` is LiteLLM's object that gives it."""
+        ...
+
+    def listening(self, call: Call, dialect: Dialect, data: Mapping[str, Any], *, told: bool) -> Fields:
+        """More fields of a streamed request: what its call's stop rules read; `told`: the usage is asked for."""
+        ...
+
+    def veiled(self, chunk: Any, data: Mapping[str, Any]) -> Any:
+        """A chunk without what is only told because the rules read it."""
+        ...
 
     def charged(self, raw: Any, usage: Usage) -> Any:
         """A copy of a response whose usage is this: LiteLLM's own books must see the original."""

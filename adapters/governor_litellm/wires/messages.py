@@ -9,6 +9,7 @@ from typing import Any
 from governor.errors import BackendReplyError
 from governor.plan.dialects import Dialect
 from governor.plan.effort import merged, wire
+from governor.protocols import Delta
 from governor.records import Call, Message, Reply, Rung, ToolCall, Usage
 from governor_litellm.caps import Caps
 from governor_litellm.wires.chat import budget
@@ -101,8 +102,18 @@ class MessagesWire:
     async def send(self, router: Any, fields: Mapping[str, Any], bucket: Mapping[str, Any]) -> Any:
         return await router.aanthropic_messages(**fields, litellm_metadata=dict(bucket))
 
-    def chunks(self, call: Call, dialect: Dialect) -> MessagesChunks:
+    def chunks(self, call: Call, dialect: Dialect, source: Any = None) -> MessagesChunks:
+        del source
         return MessagesChunks(self, call, dialect)
+
+    def listening(self, call: Call, dialect: Dialect, data: Mapping[str, Any], *, told: bool) -> Fields:
+        """Nothing: the format has no log-probabilities, and no count before the end."""
+        del call, dialect, data, told
+        return {}
+
+    def veiled(self, chunk: Any, data: Mapping[str, Any]) -> Any:
+        del data
+        return chunk
 
     def charged(self, raw: Any, usage: Usage) -> Any:
         return {**raw, "usage": _counted(raw.get("usage") or {}, usage)}
@@ -126,27 +137,59 @@ class MessagesChunks:
         self._events = Events()
         self._message: dict[str, Any] = {}
         self._content: dict[int, dict[str, Any]] = {}
+        self._open: set[int] = set()
         self._stopped = False
 
-    def add(self, chunk: Any) -> None:
-        for event in self._events.feed(chunk if isinstance(chunk, bytes) else str(chunk).encode()):
-            self._take(event)
+    @property
+    def ended(self) -> bool:
+        return self._stopped
+
+    def add(self, chunk: Any) -> Sequence[Delta]:
+        events = self._events.feed(chunk if isinstance(chunk, bytes) else str(chunk).encode())
+        return [delta for event in events if (delta := self._take(event)) is not None]
 
     def reply(self) -> Reply:
         if not self._stopped:
             model = self._call.rung.model
             raise BackendReplyError(f"{model}: the stream broke off before the reply was finished", model=model)
-        whole = {**self._message, "content": [self._content[index] for index in sorted(self._content)]}
+        return self._made(self._message)
+
+    def cut(self) -> Reply:
+        """The usage at a message's start is not what it comes to."""
+        if self._stopped:
+            return self._made(self._message)
+        return self._made({**self._message, "usage": None, "stop_reason": "max_tokens"})
+
+    def trimmed(self, chunk: Any) -> Any:
+        return chunk[: len(chunk) - self._events.waiting] if isinstance(chunk, bytes) else chunk
+
+    def ending(self, usage: Usage, *, told: bool) -> Sequence[Any]:
+        del told
+        if self._stopped:
+            return ()
+        stops = ({"type": "content_block_stop", "index": index} for index in sorted(self._open))
+        end: Mapping[str, Any] = {
+            "type": "message_delta",
+            "delta": {"stop_reason": "max_tokens", "stop_sequence": None},
+            "usage": {"output_tokens": usage.output_tokens},
+        }
+        return [*map(written, stops), written(end), written({"type": "message_stop"})]
+
+    def _made(self, message: Mapping[str, Any]) -> Reply:
+        whole = {**message, "content": [self._content[index] for index in sorted(self._content)]}
         return self._wire.reply(whole, self._call, self._dialect)
 
-    def _take(self, event: Mapping[str, Any]) -> None:
+    def _take(self, event: Mapping[str, Any]) -> Delta | None:
         match event.get("type"):
             case "message_start":
                 self._message = dict(event.get("message") or {})
             case "content_block_start":
                 self._content[int(event.get("index") or 0)] = dict(event.get("content_block") or {})
+                self._open.add(int(event.get("index") or 0))
             case "content_block_delta":
-                self._grow(int(event.get("index") or 0), event.get("delta") or {})
+                return self._grow(int(event.get("index") or 0), event.get("delta") or {})
+            case "content_block_stop":
+                self._open.discard(int(event.get("index") or 0))
             case "message_delta":
                 self._message |= event.get("delta") or {}
                 self._message["usage"] = {**(self._message.get("usage") or {}), **_told(event.get("usage"))}
@@ -154,8 +197,9 @@ class MessagesChunks:
                 self._stopped = True
             case _:
                 pass
+        return None
 
-    def _grow(self, index: int, delta: Mapping[str, Any]) -> None:
+    def _grow(self, index: int, delta: Mapping[str, Any]) -> Delta | None:
         block = self._content.setdefault(index, {"type": "text"})
         for name, grows in (("text", "text"), ("thinking", "thinking"), ("partial_json", "input")):
             piece = delta.get(name)
@@ -163,6 +207,8 @@ class MessagesChunks:
                 before = block.get(grows)
                 block[grows] = (before if isinstance(before, str) else "") + piece
                 self.shown += len(piece.encode("utf-8", "surrogatepass"))
+        text, thinking = delta.get("text"), delta.get("thinking")
+        return Delta(text or "", thinking or "") if text or thinking else None
 
 
 def _chat(message: Mapping[str, Any]) -> Iterator[Message]:

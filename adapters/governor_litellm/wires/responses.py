@@ -8,6 +8,7 @@ from typing import Any
 from governor.errors import BackendReplyError
 from governor.plan.dialects import Dialect
 from governor.plan.effort import merged, wire
+from governor.protocols import Delta
 from governor.records import Call, Message, Reply, Rung, ToolCall, Usage
 from governor_litellm.caps import Caps
 from governor_litellm.wires.contract import (
@@ -21,9 +22,12 @@ from governor_litellm.wires.contract import (
     offered,
     smallest,
 )
+from governor_litellm.wires.items import Items
 
 _OWN = ("max_output_tokens", "reasoning_effort", "thinking")
 _ENDS = {"response.completed", "response.incomplete", "response.failed"}
+_INCOMPLETE: Mapping[str, Any] = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+_THOUGHT = {"response.reasoning_text.delta", "response.reasoning_summary_text.delta"}
 _TEXTS = {"input_text", "output_text", "text", "summary_text"}
 
 
@@ -91,8 +95,18 @@ class ResponsesWire:
     async def send(self, router: Any, fields: Mapping[str, Any], bucket: Mapping[str, Any]) -> Any:
         return await router.aresponses(**fields, litellm_metadata=dict(bucket))
 
-    def chunks(self, call: Call, dialect: Dialect) -> ResponsesChunks:
+    def chunks(self, call: Call, dialect: Dialect, source: Any = None) -> ResponsesChunks:
+        del source
         return ResponsesChunks(self, call, dialect)
+
+    def listening(self, call: Call, dialect: Dialect, data: Mapping[str, Any], *, told: bool) -> Fields:
+        """Nothing: no row of the effort table has log-probabilities here, and nothing counts before the end."""
+        del call, dialect, data, told
+        return {}
+
+    def veiled(self, chunk: Any, data: Mapping[str, Any]) -> Any:
+        del data
+        return chunk
 
     def charged(self, raw: Any, usage: Usage) -> Any:
         copy = raw.model_copy()
@@ -117,19 +131,56 @@ class ResponsesChunks:
     def __init__(self, wire: ResponsesWire, call: Call, dialect: Dialect) -> None:
         self.shown = 0
         self._wire, self._call, self._dialect = wire, call, dialect
+        self._begun: Any = None
         self._whole: Any = None
+        self._items = Items() if call.rung.stops is not None else None
+        """Kept only where a rule may end the stream."""
 
-    def add(self, chunk: Any) -> None:
-        if str(_kind(chunk)) in _ENDS:
+    @property
+    def ended(self) -> bool:
+        return self._whole is not None
+
+    def add(self, chunk: Any) -> Sequence[Delta]:
+        kind = str(_kind(chunk))
+        if kind in _ENDS:
             self._whole = chunk.response
+        elif kind == "response.created":
+            self._begun = chunk.response
+        if self._items is not None:
+            self._items.take(kind, chunk.model_dump(exclude_none=True))
         delta = getattr(chunk, "delta", None)
-        self.shown += len(delta.encode("utf-8", "surrogatepass")) if isinstance(delta, str) else 0
+        if not isinstance(delta, str):
+            return ()
+        self.shown += len(delta.encode("utf-8", "surrogatepass"))
+        if kind in _THOUGHT:
+            return (Delta(thinking=delta),)
+        return (Delta(delta),) if kind == "response.output_text.delta" else ()
 
     def reply(self) -> Reply:
         if self._whole is None:
             model = self._call.rung.model
             raise BackendReplyError(f"{model}: the stream broke off before the reply was finished", model=model)
         return self._wire.reply(self._whole, self._call, self._dialect)
+
+    def cut(self) -> Reply:
+        if self._whole is not None:
+            return self.reply()
+        output = self._items.output if self._items is not None else []
+        return self._wire.reply({**_INCOMPLETE, "output": output}, self._call, self._dialect)
+
+    def trimmed(self, chunk: Any) -> Any:
+        return chunk
+
+    def ending(self, usage: Usage, *, told: bool) -> Sequence[Any]:
+        del told
+        if self._whole is not None or self._begun is None or self._items is None:
+            return ()
+        from litellm.types.llms.openai import GenericEvent, ResponseIncompleteEvent
+
+        closing = [GenericEvent(**event) for event in self._items.closing()]
+        held = {**_plain(self._begun), **_INCOMPLETE, "output": self._items.output, "usage": _counts(usage)}
+        end = {"type": "response.incomplete", "response": held, "sequence_number": self._items.next_number()}
+        return [*closing, ResponseIncompleteEvent.model_validate(end)]
 
 
 def _kind(chunk: Any) -> Any:
@@ -222,6 +273,16 @@ def _usage(told: Any) -> Usage | None:
         (told.get("output_tokens_details") or {}).get("reasoning_tokens") or 0,
         (told.get("input_tokens_details") or {}).get("cached_tokens") or 0,
     )
+
+
+def _counts(usage: Usage) -> Mapping[str, Any]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.thinking_tokens},
+        "total_tokens": usage.total_tokens,
+    }
 
 
 def _counted(known: Any, usage: Usage) -> Any:

@@ -17,6 +17,11 @@ class Events:
     def __init__(self) -> None:
         self._rest = b""
 
+    @property
+    def waiting(self) -> int:
+        """Bytes at the end of what was fed that are no whole event yet."""
+        return len(self._rest)
+
     def feed(self, piece: bytes) -> Iterator[Mapping[str, Any]]:
         *whole, self._rest = _BLANK.split(self._rest + piece)
         for block in whole:

@@ -1,0 +1,93 @@
+"""A stream of a call under the stop rules of its rung: read as it passes, and ended where one of them says so."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from governor.plan.bounds import bound
+from governor.plan.dialects import Dialect
+from governor.records import Call, Reply, Usage
+from governor.stops.phrases import STUCK, ended_by
+from governor.watched import Judge, marked
+from governor_litellm.wires import Chunks, Wire
+
+log = logging.getLogger("governor.proxy")
+
+
+class Watching:
+    """Mutable, made for one stream. `judged`: the rung's rules act; without any the stream is only read.
+
+    `rule` is the one that ended it, once one has. `source` is LiteLLM's object that gives the chunks.
+    """
+
+    def __init__(self, wire: Wire, call: Call, dialect: Dialect, source: Any, *, judged: bool = True) -> None:
+        self.rule = ""
+        self._call, self._dialect, self._source = call, dialect, source
+        self._reading: Chunks = wire.chunks(call, dialect, source)
+        stops = call.rung.stops if judged else None
+        self._judge = None if stops is None else Judge(stops, call.rung.temperature)
+
+    @property
+    def shown(self) -> int:
+        """Bytes read so far: no fewer than their tokens."""
+        return self._reading.shown
+
+    def take(self, chunk: Any) -> Any:
+        """Read a chunk; as much of it as is to be shown. Reading must never break what is streamed."""
+        try:
+            deltas = self._reading.add(chunk)
+            if self._judge is None:
+                return chunk
+            rule = next((rule for delta in deltas if (rule := self._judge.rule(delta))), "")
+            if rule and (rule in STUCK or not self._reading.ended):  # one that came too late to end anything did not
+                self.rule = rule
+                return self._reading.trimmed(chunk)
+            return chunk
+        except Exception:
+            log.exception("a chunk could not be read")
+            return chunk
+
+    def reply(self) -> Reply:
+        """What it came to. Raises BackendError where it broke off."""
+        if not self.rule:
+            whole = self._reading.reply()
+            return whole if self._judge is None else marked(whole, ended_by(whole.thinking))
+        cut = self._reading.cut()
+        most = shown_at_most(self._call, self._dialect, self.shown)
+        if not cut.usage_known and most is not None:
+            cut = replace(cut, usage=most, usage_known=True)  # not told, but bounded
+        return marked(cut, self.rule)
+
+    def ending(self, usage: Usage, *, told: bool) -> Sequence[Any]:
+        """The chunks that follow the last one; none after a stream that ended by itself."""
+        try:
+            return self._reading.ending(usage, told=told) if self.rule else ()
+        except Exception:
+            log.exception("a stream that a rule ended could not be ended as its format wants it")
+            return ()
+
+    async def close(self) -> None:
+        """End the upstream's work where a rule ended the stream. Not all of LiteLLM's streams end it themselves."""
+        if not self.rule:
+            return
+        held = (getattr(self._source, name, None) for name in ("response", "litellm_custom_stream_wrapper"))
+        for stream in (self._source, *held):
+            closing = getattr(stream, "aclose", None)
+            if closing is None:
+                continue
+            try:
+                await closing()
+            except Exception:
+                log.exception("a stream that a rule ended could not be closed")
+
+
+def shown_at_most(call: Call, dialect: Dialect, shown: int | None) -> Usage | None:
+    """What `shown` bytes of an answer can have cost; None where thought that is not shown may have been paid for."""
+    rung = call.rung
+    if shown is None or rung.effort not in (None, "none") or rung.thinking_tokens or dialect.thinks_by_default:
+        return None
+    most = bound(call)
+    return Usage(most.input, min(shown, most.answer))

@@ -1,0 +1,119 @@
+"""Streams under stop rules without a proxy: however a stream is cut into pieces, what a client gets of it is whole."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from governor.plan.dialects import dialect_for
+from governor.records import Call, Rung, Usage
+from governor.stops.settings import Stops
+from governor_litellm.watching import Watching, shown_at_most
+from governor_litellm.wires.items import Items
+from governor_litellm.wires.messages import MessagesWire
+from governor_litellm.wires.sse import Events
+from tests.governor_litellm.upstream import pieces
+
+STREAM = "".join(pieces("/v1/messages", {"model": "claude", "messages": "ponders loops"})).encode()
+CLAUDE = dialect_for("claude-sonnet-4-5", None)
+
+
+RULES = Stops(repeat=4)
+
+
+def call(stops: Stops | None = RULES, thinking_tokens: int = 0) -> Call:
+    rung = Rung(id="r", model="claude", answer_tokens=400, thinking_tokens=thinking_tokens, stops=stops)
+    return Call(step_id="s", rung=rung, messages=({"role": "user", "content": "Why?"},))
+
+
+def seen(parts: list[bytes], watching: Watching) -> bytes:
+    """What the client gets of a stream that comes in these pieces."""
+    got = b""
+    for part in parts:
+        got += watching.take(part)
+        if watching.rule:
+            break
+    return got + b"".join(watching.ending(watching.reply().usage, told=False))
+
+
+@given(st.lists(st.integers(1, len(STREAM) - 1), unique=True, max_size=60))
+def test_a_message_that_is_ended_is_whole_wherever_its_bytes_are_cut(cuts: list[int]) -> None:
+    edges = [0, *sorted(cuts), len(STREAM)]
+    parts = [STREAM[start:end] for start, end in pairwise(edges)]
+    watching = Watching(MessagesWire(), call(), CLAUDE, None)
+    feed = Events()
+    found = list(feed.feed(seen(parts, watching)))
+    assert feed.waiting == 0
+    kinds = [event["type"] for event in found]
+    assert (kinds[0], kinds[-1], kinds.count("message_stop")) == ("message_start", "message_stop", 1)
+    assert kinds.count("content_block_start") == kinds.count("content_block_stop") == 2
+    reply = watching.reply()
+    assert (reply.stopped, reply.finish_reason) == ("repeat", "stuck")
+    text = "".join(event["delta"].get("text", "") for event in found if event["type"] == "content_block_delta")
+    assert reply.text == text
+    assert reply.usage_known
+
+
+def test_without_a_rule_the_bytes_stay_as_they_came() -> None:
+    watching = Watching(MessagesWire(), call(stops=None), CLAUDE, None)
+    assert seen([STREAM[:700], STREAM[700:]], watching) == STREAM
+    assert (watching.reply().stopped, watching.reply().finish_reason) == ("", "stop")
+
+
+def test_a_thought_that_is_hidden_can_not_be_bounded_by_what_was_shown() -> None:
+    assert shown_at_most(call(), CLAUDE, 7) == Usage(len("Why?") + 16 + 64, 7)
+    assert shown_at_most(call(), CLAUDE, 9000) == Usage(len("Why?") + 16 + 64, 400)
+    assert shown_at_most(call(thinking_tokens=2000), CLAUDE, 7) is None
+    assert shown_at_most(call(), CLAUDE, None) is None
+
+
+def test_every_holder_of_an_upstream_is_closed_even_if_one_fails(caplog: pytest.LogCaptureFixture) -> None:
+    closed: list[str] = []
+
+    async def well() -> None:
+        closed.append("response")
+
+    async def badly() -> None:
+        closed.append("stream")
+        raise OSError("no")
+
+    source = SimpleNamespace(aclose=badly, response=SimpleNamespace(aclose=well))
+    watching = Watching(MessagesWire(), call(), CLAUDE, source)
+    asyncio.run(watching.close())
+    assert closed == [], "no rule has ended it"
+    watching.take(STREAM)
+    asyncio.run(watching.close())
+    assert closed == ["stream", "response"]
+    assert "could not be closed" in caplog.text
+
+
+def test_a_tool_call_that_is_open_is_closed_with_what_came_of_it() -> None:
+    items = Items()
+    item = {"type": "function_call", "id": "fc", "name": "f", "arguments": "", "status": "in_progress"}
+    items.take("response.output_item.added", {"output_index": 0, "item": item, "sequence_number": 4})
+    items.take("response.function_call_arguments.delta", {"output_index": 0, "delta": '{"a"', "sequence_number": 5})
+    arguments, done = items.closing()
+    assert (arguments["type"], arguments["arguments"]) == ("response.function_call_arguments.done", '{"a"')
+    assert (done["item"]["status"], done["item"]["arguments"]) == ("incomplete", '{"a"')
+    assert (arguments["sequence_number"], done["sequence_number"], items.next_number()) == (6, 7, 8)
+    assert [one["status"] for one in items.output] == ["incomplete"]
+
+
+def test_what_has_ended_is_not_closed_again() -> None:
+    items, place = Items(), {"output_index": 0, "content_index": 0}
+    part = {"type": "output_text", "text": "all"}
+    message = {"type": "message", "id": "m", "status": "in_progress", "content": []}
+    items.take("response.output_item.added", {"output_index": 0, "item": message})
+    items.take("response.content_part.added", {**place, "part": {**part, "text": ""}})
+    items.take("response.output_text.delta", {**place, "delta": "all"})
+    items.take("response.content_part.done", {**place, "part": part})
+    assert [one["type"] for one in items.closing()] == ["response.output_item.done"]
+    done = {**message, "status": "completed", "content": [part]}
+    items.take("response.output_item.done", {"output_index": 0, "item": done})
+    assert list(items.closing()) == []
+    assert items.output == [done]
