@@ -10,7 +10,7 @@ second, one time in seven with a file that can't be used. Every application has 
 
 What must hold then: no scope has spent more than its limit; ledger, records and the upstream's own count agree
 (`governor.telemetry.audit`); every error has a cause outside of the hook; memory is flat. Exit status 1 where one does
-not. Memory is judged from 10 minutes on, against the bare proxy's (see proxy_load_memory). Capacity is what a closed loop
+not. Memory is judged from 10 minutes on, against the bare one's (see proxy_load_memory). Capacity is what a closed loop
 reaches with the reloads and without faults; client, upstream, Redis and proxies share the machine.
 """
 
