@@ -26,6 +26,8 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
@@ -36,6 +38,7 @@ import numpy as np
 from benchmarks.ledger_report import Report, Table
 from benchmarks.proxy_load_evidence import Evidence, Load
 from benchmarks.proxy_load_judge import Judge, judged
+from benchmarks.proxy_load_memory import BLOCKS, JUDGED_FROM, Sample, grown
 from benchmarks.proxy_load_servers import BARE, GOVERNED, MASTER, TTL, Policies, Servers, reload, restart, servers
 from benchmarks.proxy_load_traffic import CLIENT_SECONDS, closed_loop, open_loop
 from benchmarks.proxy_load_upstream import Fault, Served
@@ -89,21 +92,14 @@ async def _sample(known: Servers, memory: list[tuple[float, dict[str, float]]]) 
 def _evidence(known: Servers, policies: Policies, load: Load) -> Evidence:
     left = {name: _until_idle(known.ports[name]) for name in GOVERNED}
     told = _got(f"http://127.0.0.1:{known.upstream}/tally")
-    ledger = RedisLedger(known.redis.uri)
-    late = RedisLedger(known.redis.uri, clock=lambda: time.time() + TTL + 1)
-    try:
-        open_before = tuple(one for one in ledger.reservations() if one.state == "open")
+    with closing(RedisLedger(known.redis.uri, clock=lambda: time.time() + TTL + 1)) as late:
         reservations, balances = late.reservations(), late.balances()
-    finally:
-        ledger.close()
-        late.close()
     return Evidence(
         load=load,
         served={number: Served(*one) for number, one in told.items()},
         records=tuple(record for path in known.records() for record in read_records(path, strict=True)),
         balances=balances,
         reservations=reservations,
-        unsettled=len(open_before),
         flights=left,
         logs=known.logs(),
         rewritten=policies.written,
@@ -137,7 +133,8 @@ def report(evidence: Evidence, now: float) -> Report:
     )
     head = ("proxy", "requests", "answered", "refused", "failed", "clients that left", "p50, ms", "p99, ms", "MiB")
     rows = tuple(_row(load, name) for name in (*GOVERNED, BARE))
-    return Report((Table("Proxy under load", head, rows, note), _befell(evidence)), judged(evidence, now))
+    tables = (Table("Proxy under load", head, rows, note), _befell(evidence), *_memory(load.memory))
+    return Report(tables, judged(evidence, now))
 
 
 def _row(load: Load, name: str) -> tuple[str, ...]:
@@ -161,6 +158,15 @@ def _befell(evidence: Evidence) -> Table:
     rows += [("refused: a budget", causes["budget"]), ("refused: Redis was gone", causes["redis"])]
     rows += [(f"reservations {state}", number) for state, number in sorted(states.items())]
     return Table("What befell", ("what", "times"), tuple((what, f"{number:,}") for what, number in rows), LEASES)
+
+
+def _memory(samples: Sequence[Sample]) -> Iterator[Table]:
+    if len(samples) < 4 * BLOCKS:
+        return
+    rows = [(name, grown(samples, name).told, grown(samples, name, BARE).told) for name in GOVERNED]
+    rows.append((BARE, grown(samples, BARE).told, ""))
+    note = f"Resident memory over the second half, 95 % intervals. Judged from {JUDGED_FROM / 60:g} minutes on."
+    yield Table("Memory", ("proxy", "growth", "beyond the bare proxy's"), tuple(rows), note)
 
 
 def main() -> int:

@@ -30,8 +30,8 @@ class Load:
 class Evidence:
     """The load beside what servers, records and ledger say of it, once all is quiet.
 
-    `unsettled` counts reservations that are open then; in `reservations` and `balances` their leases have run out.
-    `flights` are those that each proxy still holds, `rewritten` and `invalid` count rewritings of the policies.
+    In `reservations` and `balances` the leases of what was left open have run out. `flights` are those that each proxy
+    still holds, `rewritten` and `invalid` count rewritings of the policies.
     """
 
     load: Load
@@ -39,7 +39,6 @@ class Evidence:
     records: Sequence[Mapping[str, Any]]
     balances: Sequence[Balance]
     reservations: Sequence[Reservation]
-    unsettled: int
     flights: Mapping[str, int]
     logs: Mapping[str, str]
     rewritten: int

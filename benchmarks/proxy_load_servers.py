@@ -41,8 +41,8 @@ ledger: {ledger}
 fail: closed
 deadline: {deadline}
 ladder:
-  - {{id: small, model: small, answer_tokens: 100, timeout: 3, price: {{input: 1, output: 2}}}}
-  - {{id: large, model: large, answer_tokens: 200, timeout: 3, price: {{input: 5, output: 10}}}}
+  - {{id: small, model: small, answer_tokens: 100, timeout: 8, price: {{input: 1, output: 2}}}}
+  - {{id: large, model: large, answer_tokens: 200, timeout: 8, price: {{input: 5, output: 10}}}}
 {more}"""
 MORE: Mapping[str, str] = {
     "checked": """\
@@ -92,7 +92,7 @@ class Policies:
         broken = self.written % INVALID_EVERY == 0
         self.invalid += broken
         for app, more in MORE.items():
-            deadline = 20 + self.written / 1000
+            deadline = 30 + self.written / 1000
             text = POLICY.format(app=app, ledger=f"'{self.ledger}'", deadline=deadline, more=more)
             fresh = self.folder / f"{app}.new"
             fresh.write_text("ladder: [" if broken and app == "checked" else text)

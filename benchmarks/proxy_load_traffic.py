@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-CLIENT_SECONDS = 40.0
+CLIENT_SECONDS = 60.0
 """How long a client waits for the end of an answer: longer than any time limit of proxy and policy."""
 ABORTED = 0.04
 """Share of clients that go away: half before the answer, half in the middle of it."""

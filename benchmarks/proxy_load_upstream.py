@@ -24,7 +24,8 @@ NUMBER = re.compile(rb"request ([a-z]\d+)")
 ANSWER_SECONDS = 0.03
 """Before an answer, whole or its first piece."""
 PIECE_SECONDS = 0.01
-HANG_SECONDS = 6.0
+HANG_SECONDS = 12.0
+"""Longer than the time limit of a call (see proxy_load_servers)."""
 PIECES_BEFORE_CUT = 3
 
 Fault: TypeAlias = Literal["429", "500", "hang", "cut"]

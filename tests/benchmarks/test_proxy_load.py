@@ -28,6 +28,7 @@ from governor.ledger import open_ledger
 from governor.policy import load_policy
 from governor.records import Amount, Limit
 from governor.testing import FrozenClock
+from tests.governor_litellm.proxy_process import ROOT, environment
 
 NOW = 1_000_000.0
 OUTAGE = (NOW + 100.0, NOW + 102.0)
@@ -115,7 +116,6 @@ def evidence(**changed: Any) -> Evidence:
         "records": records,
         "balances": balances,
         "reservations": reservations,
-        "unsettled": 0,
         "flights": dict.fromkeys(GOVERNED, 0),
         "logs": dict.fromkeys(GOVERNED, ""),
         "rewritten": 3,
@@ -311,9 +311,9 @@ def test_two_minutes_of_load_keep_every_promise() -> None:
         pytest.skip("no redis-server is installed (apt-get install redis-server)")
     if importlib.util.find_spec("litellm_enterprise") is None:
         pytest.skip("the proxy needs the extra 'proxy'")
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.proxy_load", "--minutes", "1.2", "--json"], capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "benchmarks.proxy_load", "--minutes", "1.2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
+    assert done.stdout, done.stderr
     told = json.loads(done.stdout)
     always = [claim for claim in told["claims"] if not claim["machine"]]
     assert always
