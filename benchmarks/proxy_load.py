@@ -78,9 +78,17 @@ async def _loaded(known: Servers, policies: Policies, seconds: float, seed: int)
     restarting = asyncio.create_task(restart(known.redis, seconds, max(3, round(seconds / 60 * RESTARTS_A_MINUTE))))
     answers = await open_loop(known.ports, seconds, SHARE * capacity, seed)
     outages = await restarting
-    for task in (reloading, sampling):
-        task.cancel()
+    await _ended(reloading, sampling)
     return Load(capacity, SHARE * capacity, seconds, tuple(answers), tuple(outages), tuple(memory))
+
+
+async def _ended(*tasks: asyncio.Task[None]) -> None:
+    """End them; what one of them broke down of is raised."""
+    for task in tasks:
+        task.cancel()
+    for found in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(found, Exception):
+            raise found
 
 
 async def _sample(known: Servers, memory: list[tuple[float, dict[str, float]]]) -> None:
@@ -92,7 +100,7 @@ async def _sample(known: Servers, memory: list[tuple[float, dict[str, float]]]) 
 def _evidence(known: Servers, policies: Policies, load: Load) -> Evidence:
     left = {name: _until_idle(known.ports[name]) for name in GOVERNED}
     told = _got(f"http://127.0.0.1:{known.upstream}/tally")
-    with closing(RedisLedger(known.redis.uri, clock=lambda: time.time() + TTL + 1)) as late:
+    with closing(RedisLedger(f"{known.redis.uri}?timeout=10", clock=lambda: time.time() + TTL + 1)) as late:
         reservations, balances = late.reservations(), late.balances()
     return Evidence(
         load=load,
