@@ -41,7 +41,7 @@ _UPSTREAM = "import asyncio; from benchmarks.proxy_upstream import serve; asynci
 def proxies(folder: Path) -> Generator[Mapping[str, int], None, None]:
     """Ports of the proxies by name, all of them warm in memory and idle."""
     with ExitStack() as servers:
-        upstream = servers.enter_context(_process([sys.executable, "-c", _UPSTREAM], {}, None))
+        upstream = servers.enter_context(process([sys.executable, "-c", _UPSTREAM], {}, None))
         assert upstream.stdout is not None
         config = folder / "litellm.yaml"
         config.write_text(CONFIG.format(port=int(upstream.stdout.readline())))
@@ -49,19 +49,17 @@ def proxies(folder: Path) -> Generator[Mapping[str, int], None, None]:
         for name in PROXIES:
             ports[name] = _free_port()
             command, environ = _proxy(name, ports[name], config, folder)
-            servers.enter_context(_process(command, environ, folder / f"{name}.log"))
+            servers.enter_context(process(command, environ, folder / f"{name}.log"))
         for name, port in ports.items():
-            _await(port, folder / f"{name}.log")
+            await_proxy(port, folder / f"{name}.log")
         yield ports
 
 
 def _proxy(name: str, port: int, config: Path, folder: Path) -> tuple[list[str], Mapping[str, str]]:
-    """Command and environment. The bare one is what `governor proxy` starts, without the hook."""
+    """Command and environment."""
     environ = {"LITELLM_MASTER_KEY": KEY, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
     if name == BARE:
-        at = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
-        command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "litellm.proxy.proxy_server:app", *at]
-        return command, environ | {"CONFIG_FILE_PATH": str(config)}
+        return bare_command(port), environ | {"CONFIG_FILE_PATH": str(config)}
     policies = folder / name
     policies.mkdir()
     ledger = "memory://" if name == MEMORY else f"sqlite:///{folder / name}.db"
@@ -71,8 +69,14 @@ def _proxy(name: str, port: int, config: Path, folder: Path) -> tuple[list[str],
     return [*own, "--port", str(port)], environ
 
 
+def bare_command(port: int) -> list[str]:
+    """What `governor proxy` starts, without the hook."""
+    at = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+    return [sys.executable, "-W", "ignore", "-m", "uvicorn", "litellm.proxy.proxy_server:app", *at]
+
+
 @contextmanager
-def _process(
+def process(
     command: list[str], environ: Mapping[str, str], log: Path | None
 ) -> Generator[subprocess.Popen[bytes], None, None]:
     """A process until the end of the block; its output goes to `log`, else to a pipe."""
@@ -93,7 +97,7 @@ def _free_port() -> int:
         return port
 
 
-def _await(port: int, log: Path) -> None:
+def await_proxy(port: int, log: Path) -> None:
     """Wait until a proxy answers. Raises RuntimeError with its log where it does not."""
     ends = time.monotonic() + START_SECONDS
     while time.monotonic() < ends:

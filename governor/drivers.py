@@ -31,7 +31,7 @@ from governor.effects import (
     Settle,
 )
 from governor.errors import LedgerError, RecordError, VerifierError
-from governor.protocols import Backend, Ledger, Reservation, Sink, Tracer
+from governor.protocols import AwaitedLedger, Backend, Ledger, Reservation, Sink, Tracer
 from governor.records import Attempt, Call, Outcome, Reply, Step
 from governor.telemetry.metrics import Booking, Meter, NullMeter
 
@@ -49,11 +49,11 @@ class Abandoned(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The world as the loop's effects see it. `call` and `compute` may answer with awaitables under `adrive`."""
+    """The world as the loop's effects see it. Under `adrive`, `call`, `compute` and `ledger` may give awaitables."""
 
     call: Callable[[Call], Reply | Awaitable[Reply]]
     compute: Callable[[Callable[[], Any]], Any]
-    ledger: Ledger
+    ledger: Ledger | AwaitedLedger
     sinks: tuple[Sink, ...]
     tracer: Tracer
     clock: Callable[[], float] = time.monotonic

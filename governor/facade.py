@@ -26,6 +26,7 @@ from governor.pacer import Pacer
 from governor.plan.bounds import bound
 from governor.policy import has_stops, load_policy, paced_for, terms_for, verify_for
 from governor.protocols import (
+    AwaitedLedger,
     Backend,
     Counting,
     Estimator,
@@ -89,7 +90,8 @@ class Explanation:
 class Governor:
     """Runs steps under one policy. Safe for many threads and tasks; `close()` or `with` frees its backends.
 
-    `owns_ledger=False`: the ledger that is given is others' too, and `close` leaves it open.
+    `owns_ledger=False`: the ledger that is given is others' too, and `close` leaves it open. `awaited` is another way
+    to the same store, by which awaited runs book: never closed here, and left aside under `budget.emergency`.
     An `estimator` or `planner` that is given takes the place of what the policy's calibration and `online` would make.
     """
 
@@ -100,6 +102,7 @@ class Governor:
         backend: Backend | None = None,
         ledger: Ledger | None = None,
         owns_ledger: bool = True,
+        awaited: AwaitedLedger | None = None,
         sinks: Sequence[Sink] = (),
         tracer: Tracer | None = None,
         estimator: Estimator | None = None,
@@ -114,6 +117,7 @@ class Governor:
         self._pressure = self.backend.pressure if isinstance(self.backend, Pressed) else None
         self._ledger = ledger
         self._owns_ledger = owns_ledger
+        self._awaited = awaited if policy.budget.emergency is None else None
         self._sinks = tuple(sinks)
         self.tracer: Tracer = tracer or OtelTracer()
         self._meter = meter or OtelMeter(policy.app)
@@ -176,7 +180,8 @@ class Governor:
 
     def async_ports(self) -> Ports:
         """Ports for `adrive`."""
-        return self._metered(async_ports)
+        ports = self._metered(async_ports)
+        return ports if self._awaited is None else replace(ports, ledger=self._awaited)
 
     def _metered(self, ports: Callable[[Backend, Ledger, tuple[Sink, ...], Tracer], Ports]) -> Ports:
         ledger = self.ledger

@@ -344,6 +344,20 @@ class Ledger(Protocol):
     def close(self) -> None: ...
 
 
+class AwaitedLedger(Protocol):
+    """The operations of a Ledger that change it, awaited in one event loop; its contract is the same."""
+
+    async def reserve(self, key: str, amount: Amount, limits: Sequence[Limit], *, sent: bool = True) -> Reservation: ...
+
+    async def extend(self, key: str, amount: Amount, *, whole: bool = False, sent: bool = True) -> Reservation: ...
+
+    async def settle(self, key: str, spent: Amount) -> Reservation: ...
+
+    async def refund(self, key: str) -> Reservation: ...
+
+    async def close(self) -> None: ...
+
+
 @runtime_checkable
 class Auditable(Protocol):
     """A Ledger that shows all it holds, and whose sums a person may set; those that Governor brings are."""

@@ -53,6 +53,13 @@ class RedisServer:
             else:
                 return
 
+    def stop(self) -> None:
+        """SIGTERM: it writes down what it holds."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+            self.process = None
+
     def kill(self) -> None:
         """kill -9."""
         if self.process is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from governor.errors import BackendRequestError
 from governor.facade import Governor, default_ledger
-from governor.ledger import open_ledger
+from governor.ledger import open_awaited, open_ledger
 from governor.policy import Policy
 from governor.protocols import Sink
 from governor.records import Outcome
@@ -26,6 +26,8 @@ from governor_litellm.watch import HookWatch
 from governor_litellm.wires import UnreadableError, Wire
 
 log = logging.getLogger("governor.proxy")
+CLOSING_SECONDS = 10.0
+"""How long flights that are ended may take to settle."""
 BUCKETS = ("metadata", "litellm_metadata")
 
 
@@ -34,7 +36,7 @@ class Desk:
 
     def __init__(self, settings: Settings, models: ProxyModels, watch: HookWatch) -> None:
         self.settings, self.models, self.watch = settings, models, watch
-        self.ledgers = Ledgers(open_ledger)
+        self.ledgers = Ledgers(open_ledger, open_awaited)
         self.flights: dict[str, Flight] = {}
         self.folder: PolicyFolder | None = None
         if settings.policies is not None:
@@ -120,13 +122,16 @@ class Desk:
         if self.folder is not None:
             self.folder.leave(served)
 
-    def close(self) -> None:
-        """End every flight, and free governors and ledgers."""
-        for flight in list(self.flights.values()):
+    async def close(self) -> None:
+        """End every flight, await that it is settled, and free governors and ledgers."""
+        flights = list(self.flights.values())
+        for flight in flights:
             flight.leave("the proxy stops")
+        if flights:
+            await asyncio.wait([flight.task for flight in flights], timeout=CLOSING_SECONDS)
         if self.folder is not None:
             self.folder.close()
-        self.ledgers.close()
+        await self.ledgers.aclose()
 
     async def _begin(self, arrival: Arrival, served: Served, request: Request, mark: dict[str, Any]) -> None:
         flight = Flight(served.governor, self.models, request, lambda done: self._over(done, served))
@@ -176,9 +181,15 @@ class Desk:
             log.error("a step of %s ended in an error; it was settled", served.policy.app, exc_info=error)
 
     def _governor(self, policy: Policy) -> Governor:
-        ledger = self.ledgers.of(policy.ledger or default_ledger(policy))
-        backend = RouterBackend(self.models, policy)
-        return Governor(policy, backend=backend, ledger=ledger, owns_ledger=False, sinks=self._sinks(policy))
+        uri = policy.ledger or default_ledger(policy)
+        return Governor(
+            policy,
+            backend=RouterBackend(self.models, policy),
+            ledger=self.ledgers.of(uri),
+            owns_ledger=False,
+            awaited=self.ledgers.awaited(uri),
+            sinks=self._sinks(policy),
+        )
 
     def _sinks(self, policy: Policy) -> tuple[Sink, ...]:
         folder = self.settings.records

@@ -14,6 +14,7 @@ from typing import Any
 from governor.errors import GovernorError, PolicyError
 from governor.facade import Governor
 from governor.policy import Check, Policy, PolicyWatcher
+from governor.protocols import AwaitedLedger
 
 log = logging.getLogger("governor.proxy")
 
@@ -174,16 +175,24 @@ class PolicyFolder:
 
 @dataclass(slots=True)
 class Ledgers:
-    """One open ledger per URI, shared by all governors and closed by none of them."""
+    """One open ledger per URI, shared by all governors and closed by none of them; where it can be awaited, two."""
 
     open: Callable[[str], Any]
+    open_awaited: Callable[[str], AwaitedLedger | None] = lambda _: None
     _opened: dict[str, Any] = field(default_factory=dict)
+    _awaited: dict[str, AwaitedLedger | None] = field(default_factory=dict)
 
     def of(self, uri: str) -> Any:
         """The ledger of this URI. LedgerError where it can't be opened."""
         if uri not in self._opened:
             self._opened[uri] = self.open(uri)
         return self._opened[uri]
+
+    def awaited(self, uri: str) -> AwaitedLedger | None:
+        """The awaited ledger of this URI; None where it has none."""
+        if uri not in self._awaited:
+            self._awaited[uri] = self.open_awaited(uri)
+        return self._awaited[uri]
 
     @property
     def opened(self) -> Mapping[str, Any]:
@@ -193,3 +202,11 @@ class Ledgers:
         for ledger in self._opened.values():
             ledger.close()
         self._opened.clear()
+
+    async def aclose(self) -> None:
+        """Close them all."""
+        for awaited in self._awaited.values():
+            if awaited is not None:
+                await awaited.close()
+        self._awaited.clear()
+        self.close()

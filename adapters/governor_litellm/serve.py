@@ -53,7 +53,7 @@ def governed(lifespan: Any) -> Any:
             try:
                 yield state
             finally:
-                hook.desk.close()
+                await hook.desk.close()
 
     return with_hook
 

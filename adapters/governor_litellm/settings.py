@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,10 @@ class Settings:
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Settings:
-        """From GOVERNOR_POLICIES, _DEFAULT_APP, _UNKNOWN_APP, _STREAM and _RECORDS; PolicyError for a wrong word."""
+        """From GOVERNOR_POLICIES, _DEFAULT_APP, _UNKNOWN_APP, _STREAM, _RECORDS and _INTERVAL.
+
+        Raises PolicyError for a wrong word.
+        """
         policies, records = environ.get("GOVERNOR_POLICIES"), environ.get("GOVERNOR_RECORDS")
         if policies and not Path(policies).is_dir():
             problem = Problem(f"no folder '{policies}'", field="GOVERNOR_POLICIES", hint="it holds one *.yaml per app")
@@ -44,6 +48,7 @@ class Settings:
             unknown=cast("Unknown", _word(environ, "GOVERNOR_UNKNOWN_APP", get_args(Unknown), "refuse")),
             stream=cast("StreamMode", _word(environ, "GOVERNOR_STREAM", get_args(StreamMode), "buffer")),
             records=Path(records) if records else None,
+            interval=_seconds(environ, "GOVERNOR_INTERVAL", 1.0),
         )
 
 
@@ -52,3 +57,13 @@ def _word(environ: Mapping[str, str], name: str, words: tuple[W, ...], otherwise
     if word not in words:
         raise PolicyError([Problem(f"'{word}' is none of {', '.join(words)}", field=name)])
     return word
+
+
+def _seconds(environ: Mapping[str, str], name: str, otherwise: float) -> float:
+    try:
+        seconds = float(environ.get(name, otherwise))
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise PolicyError([Problem(f"'{environ[name]}' is no number of seconds", field=name, hint="such as 0.5")])
+    return seconds

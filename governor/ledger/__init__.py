@@ -29,9 +29,9 @@ from typing import cast
 
 from governor.errors import LedgerError, MissingExtraError
 from governor.ledger.book import BookLedger
-from governor.protocols import Ledger
+from governor.protocols import AwaitedLedger, Ledger
 
-__all__ = ["open_ledger"]
+__all__ = ["open_awaited", "open_ledger"]
 
 Clock = Callable[[], float]
 KEEP = {"memory": 3_600.0}
@@ -70,6 +70,18 @@ def open_ledger(uri: str, *, clock: Clock = time.time, ttl: float = 900.0, keep:
         return builtin(uri, clock, ttl, KEEP.get(scheme, KEEP_ELSEWHERE) if keep is None else keep)
     options = {} if keep is None else {"keep": keep}
     return cast("Ledger", _plugin(scheme).load()(uri, clock=clock, ttl=ttl, **options))
+
+
+def open_awaited(uri: str) -> AwaitedLedger | None:
+    """A second, awaited way to the store that `uri` names; None where it has none, or needs none: it answers at once.
+
+    `uri` is one that `open_ledger` took; both keep the same books.
+    """
+    if _BUILTIN.get(uri.partition("://")[0]) is not _open_redis:
+        return None
+    from governor.ledger.redis_store import AsyncRedisLedger
+
+    return AsyncRedisLedger(uri)
 
 
 def _plugin(scheme: str) -> EntryPoint:

@@ -149,4 +149,4 @@ async def proxy_under_test(folder: Path) -> AsyncGenerator[ProxyUnderTest, None]
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://proxy", timeout=30) as client:
                 yield ProxyUnderTest(client, upstream, policies, proxy.governor)
-                proxy.governor.desk.close()
+                await proxy.governor.desk.close()

@@ -59,6 +59,10 @@ def test_settings_are_read_once_and_told_where_they_are_wrong(tmp_path: Path) ->
     assert (read.policies, read.unknown, read.stream) == (tmp_path, "default", "buffer")
     with pytest.raises(PolicyError, match="GOVERNOR_STREAM: 'speculat' is none of buffer, pass"):
         Settings.read({"GOVERNOR_STREAM": "speculat"})
+    assert Settings.read({"GOVERNOR_INTERVAL": "0.25"}).interval == 0.25
+    for wrong in ("soon", "0", "-1", "inf", "nan"):
+        with pytest.raises(PolicyError, match=f"GOVERNOR_INTERVAL: '{wrong}' is no number of seconds"):
+            Settings.read({"GOVERNOR_INTERVAL": wrong})
     with pytest.raises(PolicyError, match="no folder"):
         Settings.read({"GOVERNOR_POLICIES": str(tmp_path / "none")})
 

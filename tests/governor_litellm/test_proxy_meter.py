@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def test_bad_files_loads_and_missed_hooks_are_counted(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").unlink()
     desk.folder.look()
     assert read(reader)["policy_errors", ""] == 0
-    desk.close()
+    asyncio.run(desk.close())
     del desk
     gc.collect()
     assert read(reader) == {}, "a desk that is gone is read no more"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from governor.facade import Governor
-from governor.ledger import open_ledger
+from governor.ledger import open_awaited, open_ledger
 from governor.policy import Policy
 from governor.records import Amount
 from governor_litellm.models import ProxyModels, RouterBackend
@@ -138,3 +138,12 @@ def test_a_store_that_can_not_be_opened_is_told(policies: PolicyFolder, caplog: 
 def test_ledgers_are_shared_by_uri(ledgers: Ledgers) -> None:
     assert ledgers.of("memory://") is ledgers.of("memory://")
     assert set(ledgers.opened) == {"memory://"}
+
+
+async def test_a_redis_ledger_is_awaited_too_and_closed_with_the_rest() -> None:
+    pytest.importorskip("redis")
+    opened = Ledgers(open_ledger, open_awaited)
+    assert opened.awaited("memory://") is None
+    assert opened.awaited("redis://h/0") is opened.awaited("redis://h/0") is not None
+    await opened.aclose()
+    assert opened.opened == {}
