@@ -36,7 +36,7 @@ TOOL = {
     "type": "function",
     "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}},
 }
-OFF = {"chat_template_kwargs": {"enable_thinking": False}}
+OFF = {"enable_thinking": False}
 SHARED = "A long beginning that many prompts share. " * 24
 WINDOW = 32
 FORCED = tuple(phrase.strip() for phrase in PHRASES.values() if phrase != PHRASES[GROUP] and len(phrase) > 10)
@@ -116,8 +116,8 @@ class Kinds:
             if choice["finish_reason"] != "length":
                 json.loads(made["function"]["arguments"])
 
-        limit = {"thinking_token_budget": 20 + number}
-        return Asked(chat(number, max_tokens=120, tools=[TOOL], tool_choice="required", **limit), check)
+        how = {"max_tokens": 120, "tools": [TOOL], "tool_choice": "required", "thinking_token_budget": 20 + number}
+        return Asked(chat(number) | how, check)
 
     def amid_tool(self, number: int) -> Asked:
         """A tool call that was begun in the thought when the budget ran out: nothing is forced into it."""
@@ -139,7 +139,7 @@ class Kinds:
             validate(json.loads(choice["message"]["content"]), SCHEMA)
 
         shape = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
-        return Asked(chat(number, max_tokens=100, response_format=shape, **OFF), check)
+        return Asked(chat(number, max_tokens=100, response_format=shape, chat_template_kwargs=OFF), check)
 
     def several(self, number: int) -> Asked:
         def check(answer: Answer) -> None:
