@@ -15,7 +15,7 @@ import pytest
 from jsonschema import validate
 
 from governor.records import Call, Reply
-from governor.stops.phrases import GROUP, PHRASES
+from governor.stops.phrases import AGAIN, GROUP, PHRASES
 from governor_vllm.backend import VllmBackend
 from governor_vllm.load import pressure_of
 from governor_vllm.marks import END
@@ -39,7 +39,8 @@ TOOL = {
 OFF = {"enable_thinking": False}
 SHARED = "A long beginning that many prompts share. " * 24
 WINDOW = 32
-FORCED = tuple(phrase.strip() for phrase in PHRASES.values() if phrase != PHRASES[GROUP] and len(phrase) > 10)
+FORCED = tuple(phrase.strip() for code, phrase in PHRASES.items() if code != AGAIN)
+ENDLESS: Mapping[str, Any] = {"ignore_eos": True, "logprobs": True}
 
 Answer = Mapping[str, Any]
 Check = Callable[[Answer], None]
@@ -90,9 +91,9 @@ class Kinds:
             assert len(said(choice)) == tokens
             text = "".join(said(choice))
             assert END not in text
-            assert not any(phrase in text for phrase in (*FORCED, PHRASES[GROUP].strip()))
+            assert not any(phrase in text for phrase in FORCED)
 
-        return Asked(chat(number, max_tokens=tokens, **self.endless()), check)
+        return Asked(chat(number, max_tokens=tokens, **ENDLESS), check)
 
     def budget(self, number: int) -> Asked:
         def check(answer: Answer) -> None:
@@ -161,7 +162,7 @@ class Kinds:
                 assert values == sorted(values, reverse=True)
                 assert one["logprob"] == values[0] <= 0.0
 
-        return Asked(chat(number, max_tokens=16, top_logprobs=5, **self.endless()), check)
+        return Asked(chat(number, max_tokens=16, top_logprobs=5, **ENDLESS), check)
 
     def cached(self, number: int) -> Asked:
         def check(answer: Answer) -> None:
@@ -176,15 +177,9 @@ class Kinds:
         return Asked({**body, "max_tokens": 300}, unanswered, leave_after=6)
 
     def thinking(self, number: int, rules: Mapping[str, Any], text: str = "") -> dict[str, Any]:
-        return chat(number, text, max_tokens=80, vllm_xargs=dict(rules), **self.unending(rules))
-
-    def endless(self) -> dict[str, Any]:
-        return {"ignore_eos": True, "logprobs": True}
-
-    def unending(self, rules: Mapping[str, Any]) -> dict[str, Any]:
-        """No end that the model itself chooses; a rule that reads confidence takes no bias beside it."""
-        free = "governor_group" in rules
-        return self.endless() | ({} if free else {"logit_bias": {self.end: -100.0}})
+        """Its end is nothing that the model itself chooses; a rule that reads confidence takes no bias beside it."""
+        bias = {} if "governor_group" in rules else {self.end: -100.0}
+        return chat(number, text, max_tokens=80, vllm_xargs=dict(rules), logit_bias=bias, **ENDLESS)
 
 
 def chat(number: int, text: str = "", **settings: Any) -> dict[str, Any]:
@@ -234,7 +229,7 @@ def test_32_mixed_requests_each_obey_their_own_parameters(backend: VllmBackend) 
         if answer is not None:
             request.check(answer)
     idle(probe)
-    # Every slot was a governed request's, some of which were left amid their thought.
+    # These come where governed requests were, some of which were left amid their thought.
     later = [kinds.ungoverned(number) for number in range(SLOTS)]
     for request, answer in zip(later, together(probe, later), strict=True):
         assert answer is not None
