@@ -71,22 +71,23 @@ class Splitter:
 class Answer:
     """An answer that follows a thought, piece by piece, without marks that leak.
 
-    In front of it that is the end of thinking, with empty lines around it; behind it, what ends a turn.
+    In front of it that is the end of thinking, with empty lines around it; behind it, what ends a turn. `begun`: the
+    text goes on with an answer.
     """
 
+    begun: bool = False
     _held: str = ""
-    _begun: bool = False
 
     def feed(self, piece: str) -> str:
         """What is surely part of the answer."""
         text, self._held = self._held + piece, ""
-        if not self._begun:
+        if not self.begun:
             text = text.lstrip("\n")
             if END.startswith(text):  # nothing yet, or what may become the mark
                 self._held = text
                 return ""
-            self._begun = not text.startswith(END)
-            if not self._begun:
+            self.begun = not text.startswith(END)
+            if not self.begun:
                 return self.feed(text.removeprefix(END))
         self._held = _ending(text)
         return text.removesuffix(self._held)
@@ -94,7 +95,7 @@ class Answer:
     def close(self) -> str:
         """The rest, once nothing more comes: all but whole marks."""
         rest, self._held = self._held, ""
-        return "" if not self._begun and rest == END else _unended(rest)
+        return "" if not self.begun and rest == END else _unended(rest)
 
 
 def _ending(text: str) -> str:

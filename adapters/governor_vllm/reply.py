@@ -22,7 +22,7 @@ class Transcript:
 
     call: Call
     splitter: Splitter
-    answer: Answer = field(default_factory=Answer)
+    answer: Answer = field(init=False)
     text: list[str] = field(default_factory=list)
     thinking: list[str] = field(default_factory=list)
     tools: dict[int, dict[str, str]] = field(default_factory=dict)
@@ -32,6 +32,13 @@ class Transcript:
     known: bool = False
     before: Usage = Usage()
     """What earlier requests of the same call came to."""
+    _thought: bool = False
+    """Whether a thought stands before the answer: in what the call goes on from, or in what came."""
+
+    def __post_init__(self) -> None:
+        begun, answered = thought.read(self.call.prefix)
+        self._thought = bool(begun)
+        self.answer = Answer(begun=bool(answered))
 
     def feed(self, event: Mapping[str, Any]) -> Delta | None:
         """Take one chunk; what it adds, if anything."""
@@ -99,16 +106,17 @@ class Transcript:
 
     def _parts(self, delta: Mapping[str, Any], content: str) -> tuple[str, str]:
         """Thought and answer of a chunk: as the server's parser says, else by their marks."""
-        parsed = delta.get("reasoning") or delta.get("reasoning_content") or ""
+        parsed = str(delta.get("reasoning") or delta.get("reasoning_content") or "")
         if parsed:
-            self.splitter.inside = False  # the server tells them apart itself
-            return str(parsed), ""
-        return self.splitter.feed(content) if content else ("", "")
+            self.splitter.inside = False  # the server tells them apart itself, and the piece in which one ends is both
+        thinking, text = self.splitter.feed(content) if content else ("", "")
+        return parsed + thinking, text
 
     def _added(self, thinking: str, text: str, *, counted: bool) -> Delta | None:
         if thinking:
             self.thinking.append(thinking)
-        if any(self.thinking):
+            self._thought = True
+        if self._thought:
             text = self.answer.feed(text) + (self.answer.close() if self.finish else "")
         self.text.append(text)
         return Delta(text, thinking, self.usage) if thinking or text or counted else None

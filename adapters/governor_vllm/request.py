@@ -26,7 +26,8 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 _WORDS_PER_TOKEN = 0.75  # of English prose
 _CLOSED = f"\n{END}\n\n"
-_BESIDE_A_SCHEMA = Finding("xargs", "refused", "nothing is forced beside a JSON schema")
+_BESIDE_A_GRAMMAR = Finding("xargs", "refused", "nothing is forced beside a JSON schema or a tool that must be called")
+_FREE = (None, "auto", "none")  # what leaves the model free to call no tool
 _CHAT_ONLY = (
     "messages",
     "chat_template_kwargs",
@@ -111,7 +112,7 @@ class Target:
 def request_of(call: Call, target: Target, probe: Probe) -> Request:
     """The request for a call. `probe` renders prompts that go on from a prefix; BackendError where it can't be sent."""
     target.check(call.rung)
-    if call.response_schema is not None:
+    if _constrained(call):
         target = _without_processor(target)
         target.check(call.rung)
     if call.prefix:
@@ -122,12 +123,17 @@ def request_of(call: Call, target: Target, probe: Probe) -> Request:
     return Request(CHAT, body, inside, _cut_at(call.rung, target))
 
 
+def _constrained(call: Call) -> bool:
+    """Whether a grammar holds the answer: that of a JSON schema, or of a tool that must be called."""
+    return call.response_schema is not None or (bool(call.tools) and call.tool_choice not in _FREE)
+
+
 def _without_processor(target: Target) -> Target:
     """The target of a call that a grammar holds: nothing may be forced beside it, so vLLM's own budget stands in."""
     served, engine = target.served, target.options.engine
     return replace(
         target,
-        served=replace(served, processor=None, findings={**served.findings, "xargs": _BESIDE_A_SCHEMA}),
+        served=replace(served, processor=None, findings={**served.findings, "xargs": _BESIDE_A_GRAMMAR}),
         options=replace(target.options, engine=replace(engine, xargs={})),
     )
 

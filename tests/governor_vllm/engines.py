@@ -17,6 +17,7 @@ import pytest
 
 from governor.errors import BackendError
 from governor_vllm.link import Link
+from tests.governor_vllm.engine_models import template
 
 READY_SECONDS = 300.0
 SETTINGS: Mapping[str, str] = {
@@ -27,7 +28,13 @@ SETTINGS: Mapping[str, str] = {
     "VLLM_CPU_OMP_THREADS_BIND": f"0-{max(0, (os.cpu_count() or 1) - 1)}",
 }
 SMALL = ("--dtype", "bfloat16", "--max-model-len", "1024", "--max-num-seqs", "16", "--enforce-eager")
+JSON_ENDS = '{"backend": "xgrammar", "disable_any_whitespace": true}'  # else small models write blanks for ever
+PARSED = (
+    "--reasoning-parser", "qwen3", "--enable-auto-tool-choice", "--tool-call-parser", "hermes",
+    "--structured-outputs-config", JSON_ENDS,
+)  # fmt: skip
 CONFIG = '{"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}'
+MARKED = ("--reasoning-config", CONFIG)
 
 
 @dataclass
@@ -88,3 +95,10 @@ class Engine:
                 return
             except subprocess.TimeoutExpired:
                 continue
+
+
+def served(models: Path, name: str, opening: str, options: tuple[str, ...], *, governed: bool = True) -> Engine:
+    """A model of the folder `models` whose chat template begins each thought with `opening`."""
+    path = models / f"{name}-{len(opening)}{'' if governed else '-bare'}.jinja"
+    path.write_text(template(opening), encoding="utf-8")
+    return Engine(models / name, path.with_suffix(".log"), ("--chat-template", str(path), *options), governed)

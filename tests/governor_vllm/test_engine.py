@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,85 +16,17 @@ from governor import Governor
 from governor.errors import BackendRequestError
 from governor.plan.turns import joined, unfinished
 from governor.policy import policy_from
-from governor.records import Call, Reply, Rung
+from governor.records import Reply
 from governor_vllm.backend import VllmBackend
 from governor_vllm.families import FAMILIES
 from governor_vllm.load import pressure_of
 from governor_vllm.marks import END, TURN_ENDS
-from governor_vllm.probe import Probe, chat_tokens, completion_tokens, ended
-from governor_vllm.request import COMPLETIONS, Request, Target, request_of
-from tests.governor_vllm.engine_models import APART, LONG, MERGED, template
-from tests.governor_vllm.engines import CONFIG, Engine
+from governor_vllm.probe import ended
+from tests.governor_vllm.engine_calls import MODEL, backend_of, call, cut_after, parts, rung, tell, tokens_of
+from tests.governor_vllm.engine_models import APART, LONG, MERGED
+from tests.governor_vllm.engines import MARKED, Engine, served
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
-
-MODEL = "vllm/q"
-PARSED = ("--reasoning-parser", "qwen3", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
-MARKED = ("--reasoning-config", CONFIG)
-
-
-def tell(figures: str) -> None:
-    """What was measured, for who reads the suite's output (pytest -s)."""
-    sys.stdout.write(f"{figures}\n")
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """GOVERNOR_ENGINE_MODELS names a folder where they were made before."""
-    if kept := os.environ.get("GOVERNOR_ENGINE_MODELS"):
-        return Path(kept)
-    folder = tmp_path_factory.mktemp("models")
-    command = [sys.executable, "-m", "tests.governor_vllm.engine_models", str(folder)]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr[-2000:]
-    tell(f"\nengine model: {made.stdout.strip()}")
-    return folder
-
-
-def served(models: Path, name: str, opening: str, options: tuple[str, ...], *, governed: bool = True) -> Engine:
-    path = models / f"{name}-{len(opening)}.jinja"
-    path.write_text(template(opening), encoding="utf-8")
-    return Engine(models / name, path.with_suffix(".log"), ("--chat-template", str(path), *options), governed)
-
-
-@pytest.fixture(scope="module")
-def engine(models: Path) -> Iterator[Engine]:
-    """One-token marks, a reasoning parser, and a template that says ten tokens behind its `<think>`."""
-    with served(models, "thinking", LONG, PARSED) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def backend(engine: Engine) -> Iterator[VllmBackend]:
-    with closing(VllmBackend({MODEL: {"api_base": engine.url, "engine": {"priority": 1}}})) as made:
-        yield made
-
-
-def rung(**fields: Any) -> Rung:
-    given: dict[str, Any] = {"thinking_tokens": 24, "answer_tokens": 16, "temperature": 0.0, **fields}
-    return Rung(id="r", model=MODEL, **given)
-
-
-def call(text: str = "What is six times seven?", **fields: Any) -> Call:
-    given: dict[str, Any] = {"step_id": "s", "rung": rung(), "timeout": 120, **fields}
-    return Call(messages=({"role": "user", "content": text},), **given)
-
-
-def tokens_of(backend: VllmBackend, asked: Call) -> list[str]:
-    """The very tokens of a call's request, where the model may not end its turn before the budget is used up."""
-    target, probe = parts(backend)
-    request: Request = request_of(asked, target, probe)
-    plain = {key: value for key, value in request.body.items() if not key.startswith("stream")}
-    done = request.path == COMPLETIONS
-    answer = probe.link.post(
-        request.path, {**plain, "logprobs": 1 if done else True, "min_tokens": asked.rung.thinking_tokens}, 120
-    )
-    return completion_tokens(answer) if done else chat_tokens(answer)
-
-
-def parts(backend: VllmBackend) -> tuple[Target, Probe]:
-    behind = backend._engine(MODEL)
-    return behind.target(), behind.probe()
 
 
 def doctor(engine: Engine, *options: str) -> subprocess.CompletedProcess[str]:
@@ -161,20 +89,6 @@ def test_a_truncated_thought_is_gone_on_from_within_its_budget(backend: VllmBack
     assert 0 < paid.input_tokens - paid.cached_tokens < 128
 
 
-def cut_after(backend: VllmBackend, asked: Call, tokens: int) -> Reply:
-    """The reply of a stream that is left after so many tokens."""
-    pieces = []
-    with closing(backend.stream(asked)) as stream:  # type: ignore[type-var]  # a generator
-        for piece in stream:
-            assert not isinstance(piece, Reply)
-            pieces.append(piece)
-            if piece.usage is not None and piece.usage.output_tokens >= tokens:
-                break
-    usage = pieces[-1].usage
-    assert usage is not None
-    return Reply(text="", thinking="".join(one.thinking for one in pieces), finish_reason="length", usage=usage)
-
-
 def test_a_reply_that_was_cut_ends_in_the_engine(engine: Engine, backend: VllmBackend) -> None:
     cut_after(backend, call("Tell me a very long story.", rung=rung(thinking_tokens=600)), 5)
     target, probe = parts(backend)
@@ -199,50 +113,6 @@ def test_queue_and_cache_are_felt(engine: Engine, backend: VllmBackend) -> None:
     assert most > 0.3
 
 
-SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
-TOOL = {
-    "type": "function",
-    "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}},
-}
-
-
-def test_32_mixed_requests_each_obey_their_own_rung(backend: VllmBackend) -> None:
-    kinds: list[Call] = []
-    for number in range(32):
-        text = f"{'A long beginning that many prompts share. ' * 8 if number % 2 else ''}What is {number} times seven?"
-        kinds.append(
-            [
-                call(text, rung=rung(thinking_tokens=20 + number)),
-                call(text, rung=rung(effort="none", thinking_tokens=0, answer_tokens=8 + number)),
-                call(text, rung=rung(effort="none", thinking_tokens=0, answer_tokens=64), response_schema=SCHEMA),
-                call(text, rung=rung(thinking_tokens=20 + number), logprobs=True, seed=number),
-                call(text, rung=rung(effort="none", thinking_tokens=0), tools=(TOOL,)),
-                call(text, rung=rung(thinking_tokens=300)),
-            ][number % 6]
-        )
-    begun = threading.Barrier(32)
-
-    def run(asked: Call) -> Reply:
-        begun.wait()
-        return cut_after(backend, asked, 6) if asked.rung.thinking_tokens == 300 else backend.call(asked)
-
-    with ThreadPoolExecutor(32) as pool:
-        replies = list(pool.map(run, kinds))
-    for asked, reply in zip(kinds, replies, strict=True):
-        assert reply.usage.output_tokens <= asked.rung.max_tokens
-        assert reply.usage.thinking_tokens <= asked.rung.thinking_tokens
-        assert bool(reply.thinking) == (asked.rung.effort != "none")
-        if asked.logprobs:
-            assert reply.logprobs is not None
-            assert abs(len(reply.logprobs) - reply.usage.output_tokens) <= 1
-        if asked.response_schema is not None and not reply.truncated:
-            assert isinstance(json.loads(reply.text)["n"], int)
-    with ThreadPoolExecutor(16) as pool:
-        budgets = [one for one in kinds if one.rung.thinking_tokens and one.rung.thinking_tokens < 300]
-        ends = list(pool.map(lambda one: ended(tokens_of(backend, one)), budgets))
-    assert ends == [one.rung.thinking_tokens for one in budgets]
-
-
 def test_a_policy_runs_on_it_within_its_budget(engine: Engine, backend: VllmBackend) -> None:
     ladder = [
         {"id": name, "model": MODEL, "thinking_tokens": tokens, "answer_tokens": 16, "temperature": 0.0}
@@ -256,12 +126,7 @@ def test_a_policy_runs_on_it_within_its_budget(engine: Engine, backend: VllmBack
     assert outcome.spent.tokens <= 600
     assert stream.outcome is not None
     assert stream.outcome.spent.tokens <= 600
-    if END not in shown:  # random weights write marks into their answers, which are read as ends of the thought
-        assert shown == stream.outcome.answer
-
-
-def backend_of(engine: Engine, **options: Any) -> VllmBackend:
-    return VllmBackend({MODEL: {"api_base": engine.url, "engine": options}})
+    assert shown == stream.outcome.answer
 
 
 LISTED = """

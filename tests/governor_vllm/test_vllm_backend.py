@@ -80,6 +80,26 @@ def test_marks_that_leak_behind_a_forced_end_are_taken_off(server: DialectServer
     assert "".join(one.text for one in deltas) == reply.text
 
 
+def test_marks_that_leak_into_a_continuation_are_taken_off_too(server: DialectServer) -> None:
+    server.now(begun=0, leak="</think></think>", answer="The answer is 42.<|endoftext|>")
+    made = backend(server)
+    ended_at_once = Reply(text="", thinking=" w1 w2 w3", finish_reason="length")
+    mid_answer = replace(ended_at_once, text="The answer")
+    for before in (ended_at_once, mid_answer):
+        deltas, after = streamed(made, call(prefix=unfinished(before)))
+        shown = before.text + "".join(one.text for one in deltas)
+        assert shown == joined(before, after).text == "The answer is 42."
+
+
+def test_a_piece_may_end_the_thought_and_begin_the_answer() -> None:
+    script = Transcript(call(), Splitter())
+    script.feed({"choices": [{"delta": {"reasoning": "six sevens"}}]})
+    script.feed({"choices": [{"delta": {"reasoning": " are 42", "content": "\n\nIt is"}}]})
+    script.feed({"choices": [{"delta": {"content": " 42."}, "finish_reason": "stop"}]})
+    reply = script.reply(0.0)
+    assert (reply.thinking, reply.text) == ("six sevens are 42", "It is 42.")
+
+
 @pytest.mark.parametrize("processor", [True, False])
 @BOTH
 def test_a_truncated_thought_is_gone_on_from_and_not_paid_again(

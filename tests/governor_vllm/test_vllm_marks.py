@@ -65,5 +65,10 @@ def test_a_mark_inside_an_answer_stays(mark: str, sizes: list[int]) -> None:
     assert cleaned(text, sizes) == text
 
 
+def test_an_answer_that_goes_on_keeps_what_only_a_new_one_loses() -> None:
+    answer = Answer(begun=True)
+    assert answer.feed("\n\nand so on</think><|im_end|>") + answer.close() == "\n\nand so on</think>"
+
+
 def test_the_beginning_of_a_mark_at_the_very_end_stays() -> None:
     assert cleaned("Is 1 <|im_e", [1] * 11) == "Is 1 <|im_e"

@@ -13,6 +13,8 @@ from governor_vllm.backend import VllmBackend
 from tests.governor_vllm.calls import MODEL, backend, call, rung
 from tests.governor_vllm.dialect import DialectServer
 
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
+
 
 def sent(server: DialectServer, made: VllmBackend, **fields: Any) -> dict[str, Any]:
     """The body of the request for a call."""
@@ -41,12 +43,11 @@ def test_the_processor_goes_before_the_engines_own_budget(server: DialectServer)
 def test_every_other_knob_of_a_rung_and_its_engine(server: DialectServer) -> None:
     server.now(priority=True, words=True)
     made = backend(server, priority=3, repetition={"min_count": 5})
-    tool = {"type": "function", "function": {"name": "add", "parameters": {}}}
     body = sent(
-        server, made, rung=rung(effort="low", temperature=0.5), tools=(tool,), seed=7, logprobs=True,
+        server, made, rung=rung(effort="low", temperature=0.5), tools=(TOOL,), seed=7, logprobs=True,
         response_schema={"type": "object"},
     )  # fmt: skip
-    wanted = {"reasoning_effort": "low", "temperature": 0.5, "priority": 3, "tools": [tool], "tool_choice": "auto"}
+    wanted = {"reasoning_effort": "low", "temperature": 0.5, "priority": 3, "tools": [TOOL], "tool_choice": "auto"}
     assert wanted.items() <= body.items()
     assert body["repetition_detection"] == {"max_pattern_size": 16, "min_pattern_size": 1, "min_count": 5}
     assert (body["seed"], body["logprobs"]) == (7, True)
@@ -125,13 +126,27 @@ def test_where_no_processor_is_loaded_the_client_runs_the_rules(server: DialectS
     assert "vllm_xargs" not in body
 
 
-def test_beside_a_json_schema_nothing_is_forced(server: DialectServer) -> None:
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        {"response_schema": {"type": "object"}},
+        {"tools": (TOOL,), "tool_choice": "required"},
+        {"tools": (TOOL,), "tool_choice": {"type": "function", "function": {"name": "add"}}},
+    ],
+    ids=["schema", "required", "named"],
+)
+def test_beside_a_grammar_nothing_is_forced(server: DialectServer, grammar: dict[str, Any]) -> None:
     server.now(processor=True)
     made = backend(server)
-    body = sent(server, made, rung=rung(stops=Stops(repeat=4)), response_schema={"type": "object"})
+    body = sent(server, made, rung=rung(stops=Stops(repeat=4)), **grammar)
     assert "vllm_xargs" not in body
     assert body["thinking_token_budget"] == 9
     server.now(budget="refused")
     alone = backend(server)
     with pytest.raises(BackendRequestError, match="keeps no thinking budget"):
-        alone.call(call(response_schema={"type": "object"}))
+        alone.call(call(**grammar))
+
+
+def test_a_tool_that_may_be_called_leaves_the_processor_its_budget(server: DialectServer) -> None:
+    server.now(processor=True)
+    assert sent(server, backend(server), tools=(TOOL,), tool_choice="auto")["vllm_xargs"] == {"governor_budget": 8}
