@@ -112,11 +112,12 @@ async def test_a_number_of_thinking_tokens_reaches_claude(proxy: ProxyUnderTest)
     assert "temperature" not in seen, "Claude refuses one while it thinks"
 
 
-async def test_the_clients_smaller_limits_are_kept(proxy: ProxyUnderTest) -> None:
+@pytest.mark.parametrize("limit", [33, 33.0])
+async def test_the_clients_smaller_limits_are_kept(proxy: ProxyUnderTest, limit: float) -> None:
     proxy.default(proxy.policy(VERIFIED))
     for path, name in zip(WIRES, ("max_tokens", "max_output_tokens", "max_tokens"), strict=True):
         proxy.upstream.reset()
-        assert (await proxy.post(path, body(path) | {name: 33})).status_code == 200
+        assert (await proxy.post(path, body(path) | {name: limit})).status_code == 200
         limits = [seen.get("max_tokens", seen.get("max_output_tokens")) for seen in proxy.upstream.seen]
         assert limits == [33, 33]
 

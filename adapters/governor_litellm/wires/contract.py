@@ -128,9 +128,9 @@ class Wire(Protocol):
 
 
 def smallest(*limits: Any) -> int | None:
-    """The least of the positive whole numbers among these."""
-    whole = (limit for limit in limits if isinstance(limit, int) and not isinstance(limit, bool))
-    return min((limit for limit in whole if limit > 0), default=None)
+    """The least of the positive whole numbers among these: 5 and 5.0, which models take alike."""
+    numbers = (limit for limit in limits if isinstance(limit, int | float) and not isinstance(limit, bool))
+    return min((int(number) for number in numbers if number > 0 and number % 1 == 0), default=None)
 
 
 def cooled(rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
