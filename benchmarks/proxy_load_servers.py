@@ -26,6 +26,7 @@ INVALID_EVERY = 7
 """Rewritings of the policies of which one leaves an invalid file for a second."""
 DOWN_SECONDS = 1.5
 PERSISTENT = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
+_UPSTREAM = "import asyncio; from benchmarks.proxy_load_upstream import serve; asyncio.run(serve({seed}))"
 CONFIG = """\
 model_list:
   - {{model_name: small, litellm_params: {{model: openai/small, api_base: "http://127.0.0.1:{port}/v1", api_key: k}}}}
@@ -106,7 +107,7 @@ def servers(folder: Path, seed: int) -> Generator[tuple[Servers, Policies], None
         redis = RedisServer(folder, PERSISTENT)
         redis.start()
         running.callback(redis.kill)
-        command = [sys.executable, "-m", "benchmarks.proxy_load_upstream", str(seed)]
+        command = [sys.executable, "-c", _UPSTREAM.format(seed=seed)]
         upstream = running.enter_context(process(command, environment(), None))
         assert upstream.stdout is not None
         port = int(upstream.stdout.readline())

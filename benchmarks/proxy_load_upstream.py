@@ -1,4 +1,4 @@
-"""The model server of benchmarks.proxy_load: `python -m benchmarks.proxy_load_upstream SEED` prints its port.
+"""The model server of benchmarks.proxy_load; it prints its port.
 
 What it answers depends on the request alone, and so does how it fails: a seeded draw for each request's number, model
 and try. Requests whose number begins with another letter than FAULTY are spared. `GET /tally` tells what it served.
@@ -10,7 +10,6 @@ import asyncio
 import json
 import random
 import re
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -139,12 +138,8 @@ async def _send(writer: asyncio.StreamWriter, value: Mapping[str, Any], status: 
     return True
 
 
-async def main(seed: int) -> None:
+async def serve(seed: int) -> None:
     """Serves until killed, and says at which port."""
     server = await asyncio.start_server(Upstream(seed).serve, "127.0.0.1", 0, backlog=512)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
-
-
-if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
