@@ -25,8 +25,10 @@ unit: $(VENV)/.dev
 	$(BIN)/pytest -n 2 --dist loadfile
 
 # The whole demo, kill -9 and benchmarks in their short form, on whatever model is there.
+# The proxy's load stands alone: it is judged by how long calls take.
 slow: $(VENV)/.dev
-	$(BIN)/pytest -m slow --timeout 900
+	$(BIN)/pytest -m slow --timeout 900 -n 2 --dist loadfile --ignore tests/benchmarks/test_proxy_load.py
+	$(BIN)/pytest -m slow --timeout 900 tests/benchmarks/test_proxy_load.py
 
 # LangGraph, LangChain and the LiteLLM proxy at the lowest versions that pyproject.toml allows; `make unit` has the newest
 # that resolve. Two environments: what the old ones allow of their own needs does not go together.
