@@ -13,7 +13,6 @@ from governor.verify.leaf import Leaf, accept, decided, pure, reject
 from governor.verify.options import Options, Rates, Site, Texts, leaf
 from governor.verify.refusal import refuses
 
-
 _MOST_MATCHED = 20_000
 
 
