@@ -69,6 +69,6 @@ def test_a_speculated_stream_needs_something_to_doubt(tmp_path: Path, verify: st
     path.write_text(f"version: 1\n{ladder}stream: speculate\nverify: {verify}\n")
     found = inspect_policy(path, policy_checks())
     assert not found.problems
-    assert [warning.line for warning in found.warnings] == [5] * warned
+    assert [warning.line for warning in found.warnings if "stream" in warning.message] == [5] * warned
     path.write_text(path.read_text().replace("stream: speculate", "stream: buffer"))
-    assert not inspect_policy(path, policy_checks()).warnings
+    assert not any("stream" in warning.message for warning in inspect_policy(path, policy_checks()).warnings)
