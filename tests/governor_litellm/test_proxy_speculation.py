@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from governor.records import Outcome
+from governor_litellm.flight import Flight
 from tests.governor_litellm.arrivals import streamed
 from tests.governor_litellm.proxy_app import ProxyUnderTest
 from tests.governor_litellm.shown import events, said
@@ -208,7 +209,7 @@ async def test_a_client_that_goes_away_is_settled(proxy: ProxyUnderTest, path: s
 async def test_a_shown_stream_that_breaks_off_is_followed_by_nothing(proxy: ProxyUnderTest) -> None:
     app = proxy.policy(SPECULATE)
     proxy.default(app)
-    came = await streamed(proxy, CHAT, asking(CHAT, "tellsfine breaks"))
+    came = await streamed(proxy, CHAT, asking(CHAT, "tellsfine breaks slow"))
     found = events(came.text)
     shown = [choice["delta"].get("content") or "" for one in found for choice in one.get("choices", ())]
     assert "".join(shown) == "All is well. It comes to 42. "
@@ -231,6 +232,24 @@ async def test_several_samples_are_held(proxy: ProxyUnderTest) -> None:
     came = await streamed(proxy, CHAT, asking(CHAT, "tellsfine slow"))
     assert not came.early
     assert said(CHAT, came.text).startswith(FIRST)
+
+
+async def test_nothing_more_is_made_of_an_answer_that_may_have_been_shown(
+    proxy: ProxyUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[set[str]] = []
+    start = Flight.start
+
+    def noted(flight: Flight) -> None:
+        seen.append(set(flight.request.terms.modes))
+        start(flight)
+
+    monkeypatch.setattr(Flight, "start", noted)
+    proxy.default(proxy.policy(SPECULATE))
+    await streamed(proxy, CHAT, asking(CHAT, "x"))
+    await proxy.chat()
+    assert seen[0] == {"continue", "more", "feedback", "fresh"}
+    assert seen[1] - seen[0] == {"again", "agree", "compare", "verify"}, "not of what is no stream"
 
 
 async def test_in_shadow_it_passes(proxy: ProxyUnderTest) -> None:
