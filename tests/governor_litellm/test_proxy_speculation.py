@@ -123,6 +123,15 @@ async def test_a_doubt_after_something_was_shown_ends_the_stream(
 
 
 @pytest.mark.parametrize("path", WIRES)
+async def test_events_that_come_together_are_told_apart(proxy: ProxyUnderTest, path: str) -> None:
+    proxy.default(proxy.policy(SPECULATE, ladder=ladder(path)))
+    came = await streamed(proxy, path, asking(path, "tellslate merged onlyweak"))
+    assert said(path, came.text) == FIRST
+    assert "bad" not in came.text
+    assert whole(path, came.text)
+
+
+@pytest.mark.parametrize("path", WIRES)
 async def test_a_last_sentence_that_is_doubted_stays_back(
     proxy: ProxyUnderTest, outcomes: list[Outcome], path: str
 ) -> None:

@@ -54,6 +54,7 @@ class Upstream:
     """Words in the request make it misbehave: fail500, fail400, fail429, hang, cut, breaks, slow, usetool, nousage.
 
     Of the weak models alone: loops (the answer has no end to speak of), ponders (it thinks first), those of TELLS.
+    merged: an answer with "though" comes in two pieces, which are cut there.
     """
 
     def __init__(self) -> None:
@@ -340,6 +341,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, path: str, body: Mapping[str, Any]) -> None:
         said = texts(body)
         every = [*pieces(path, body)]
+        if "merged" in said:
+            text = "".join(every)
+            every = [text[: text.index("though")], text[text.index("though") :]]
         for number, piece in enumerate(every):
             breaks = ("cut" in said and number == 3) or ("breaks" in said and number == 8)
             if breaks and not _spared(body):
