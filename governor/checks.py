@@ -15,10 +15,10 @@ from governor.errors import BackendError, MissingExtraError, ModelFileError, Pol
 from governor.learning import learned_files
 from governor.plan.dialects import Dialect, dialect_for
 from governor.plan.effort import hardness, problems, same_wire
-from governor.policy import Check, Finding, Policy, verify_check
+from governor.policy import Check, Finding, Policy, specs, verify_check
 from governor.policy.schema import RungSpec
 from governor.policy.stops import StopsSpec
-from governor.verify import known_verifiers, problems_of
+from governor.verify import known_verifiers, may_foresee, problems_of
 
 Path = tuple[str | int, ...]
 
@@ -30,7 +30,7 @@ def policy_checks() -> tuple[Check, ...]:
 
 def nameless_checks() -> tuple[Check, ...]:
     """Those that ask nothing of the models' names, for a part that reaches models by names of its own."""
-    return (verify_check(known_verifiers(), _leaf), learned_files, _shown_stops)
+    return (verify_check(known_verifiers(), _leaf), learned_files, _shown_stops, _speculation)
 
 
 def readiness(policy: Policy) -> Iterator[Finding]:
@@ -78,6 +78,14 @@ def _shown_stops(policy: Policy) -> Iterator[Finding]:
             if at_most(one.failures, one.n, one.risk) > one.delta:
                 said = f"{one.failures} of {one.n} do not show a risk of {one.risk:g} at delta {one.delta:g}"
                 yield Finding((*path, "certified", at), said, "fit again: governor fit --stops")
+
+
+def _speculation(policy: Policy) -> Iterator[Finding]:
+    """Verifiers that a speculated stream would have nothing to ask before its end."""
+    for path, spec in specs(policy) if policy.stream == "speculate" else ():
+        if not may_foresee(spec):
+            text = "can doubt no answer before it is whole: its streams are held back, as by stream: buffer"
+            yield Finding(path, text, "such as complete, or contains with `absent`", "warning")
 
 
 def _stops(policy: Policy) -> Iterator[tuple[Path, StopsSpec]]:

@@ -201,6 +201,21 @@ class Redrawn(Protocol):
     def redraws(self) -> bool: ...
 
 
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A Verifier that may tell from how an answer begins that it won't be accepted.
+
+    `foresees`: whether it can at all. `doubts` says why no answer to the step that begins with `text` is accepted, or
+    nothing while one may be: never of a text whose whole answer would pass. It may take it that an answer calls a tool
+    only where the step offers one, and ends no thought that it has not begun (`</think>` without its opening tag).
+    """
+
+    @property
+    def foresees(self) -> bool: ...
+
+    def doubts(self, step: Step, text: str) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of a streamed reply. `thinking` deltas are never part of the answer.

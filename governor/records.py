@@ -291,7 +291,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A model's answer. `finish_reason` is stop, length, tool_calls, content_filter, stuck, or the backend's own word.
+    """A model's answer. `finish_reason`: stop, length, tool_calls, content_filter, stuck, doubted or a backend's word.
 
     `logprobs` are natural logs of the chosen tokens' probabilities in order, None where not reported.
     `usage_known` is False when the backend reported none; the spend is then booked at the call's bound.
@@ -315,6 +315,11 @@ class Reply:
     def stuck(self) -> bool:
         """True when it was ended because nothing came of it: such an answer is never trusted."""
         return self.finish_reason == "stuck"
+
+    @property
+    def doubted(self) -> bool:
+        """True when it was ended because no answer that begins so is accepted."""
+        return self.finish_reason == "doubted"
 
     @property
     def truncated(self) -> bool:
@@ -382,7 +387,7 @@ class Attempt:
     @property
     def shippable(self) -> bool:
         """Whether there is an answer that could be shipped, if nothing better comes: whole, not refused or empty."""
-        return self.reply is not None and self.failure not in ANSWERLESS_FAILURES
+        return self.reply is not None and not self.reply.doubted and self.failure not in ANSWERLESS_FAILURES
 
     @property
     def spent(self) -> Amount:

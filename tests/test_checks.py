@@ -52,3 +52,23 @@ def test_an_unknown_verifier_and_a_wrong_option_are_refused_with_a_suggestion() 
 
 def test_an_unknown_dialect_is_refused() -> None:
     assert "hosted-vllm" in refused(models={"openai/gpt-5-mini": {"wire": "hosted-vlm"}})
+
+
+@pytest.mark.parametrize(
+    ("verify", "warned"),
+    [
+        ("complete", False),
+        ("{regex: '42'}", True),
+        ("[{regex: '42'}, {contains: {text: a, absent: [b]}}]", False),
+        ("{any: [complete, {regex: '42'}]}", True),
+    ],
+)
+def test_a_speculated_stream_needs_something_to_doubt(tmp_path: Path, verify: str, warned: bool) -> None:
+    path = tmp_path / "p.yaml"
+    ladder = "ladder:\n  - {id: a, model: openai/gpt-5-mini}\n"
+    path.write_text(f"version: 1\n{ladder}stream: speculate\nverify: {verify}\n")
+    found = inspect_policy(path, policy_checks())
+    assert not found.problems
+    assert [warning.line for warning in found.warnings if "stream" in warning.message] == [5] * warned
+    path.write_text(path.read_text().replace("stream: speculate", "stream: buffer"))
+    assert not any("stream" in warning.message for warning in inspect_policy(path, policy_checks()).warnings)

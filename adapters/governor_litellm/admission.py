@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from governor.facade import Governor
 from governor.plan.dialects import Dialect
 from governor.protocols import Terms
 from governor.records import Rung, Step
+from governor.verify.foresight import doubts, foresees
 from governor_litellm.applications import ALIAS, Wishes, application, own_applications
 from governor_litellm.caps import capped, held
 from governor_litellm.flight import Request
@@ -26,6 +28,9 @@ BOOKED_BY = ("user_api_key", "tags", "team", "spend_logs_metadata", "litellm_ses
 
 DROPPED = frozenset({"model", "stream", "stream_options", "litellm_metadata", "tags", "litellm_call_id"})
 """Fields of a client's body that the proxy itself takes out or that each call states anew."""
+
+LOOKS = frozenset({"again", "agree", "compare", "verify"})
+"""Ways to make more of an answer in hand: of one that may have been shown there is nothing to be made."""
 
 LONGEST_WORD = 128
 
@@ -91,6 +96,10 @@ class Arrival:
         governor, stream = served.governor, self.data.get("stream") is True
         step = self._step(asking, client, served)
         terms = self._fitting(governor.terms(step, **({"streamed": True} if stream else {})), asking, models, served)
+        mode = (served.policy.stream or settings.stream) if stream else "buffer"
+        doubted = _doubts(governor, step, terms) if mode == "speculate" else None
+        if doubted is not None:
+            terms = replace(terms, modes=tuple(way for way in terms.modes if way not in LOOKS))
         return Request(
             wire=self.wire,
             step=step,
@@ -99,7 +108,8 @@ class Arrival:
             bucket={key: value for key, value in self.bucket.items() if key.startswith(BOOKED_BY)},
             stream=stream,
             usage=self._usage,
-            checked=not (stream and (served.policy.stream or settings.stream) == "pass"),
+            checked=mode != "pass",
+            doubts=doubted,
         )
 
     @property
@@ -157,6 +167,14 @@ def word(said: Any) -> str:
     """A client's own word for something, fit for scopes, records and logs; empty where it said none."""
     text = said if isinstance(said, str) else ""
     return (text if text.isprintable() else "".join(filter(str.isprintable, text)))[:LONGEST_WORD]
+
+
+def _doubts(governor: Governor, step: Step, terms: Terms) -> Callable[[str], str] | None:
+    """What the step's verifier says of an answer that has begun; None where it can't say anything."""
+    verifier = governor.verifier(step, terms)
+    if verifier is None or not foresees(verifier):
+        return None
+    return lambda text: doubts(verifier, step, text)
 
 
 def _sent(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -54,6 +54,8 @@ class Request:
     """Whether the usage of its stream is asked for, where a format tells it only then."""
     checked: bool = True
     """Whether the policy's verifiers have their say."""
+    doubts: Callable[[str], str] | None = None
+    """Says why no answer that begins with a text is accepted, of a stream that is shown as long as it says nothing."""
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
@@ -94,6 +96,12 @@ class Flight:
         return self.governed and self.first.done() and self.first.result().hold
 
     @property
+    def speculates(self) -> bool:
+        """Whether a stream that is held may be shown a sentence at a time. One of several samples may not be it."""
+        call = self.call
+        return self.holds and self.request.doubts is not None and call is not None and call.rung.samples == 1
+
+    @property
     def call(self) -> Call | None:
         """The call that the proxy makes, None before the loop has asked for one."""
         return self.first.result() if self.first.done() and not self.first.cancelled() else None
@@ -131,7 +139,8 @@ class Flight:
         if call is None:
             return None
         heard = asked(call) if self.governed else call
-        return Watching(self.request.wire, heard, self.dialect(call), source, judged=self.governed)
+        wire, dialect = self.request.wire, self.dialect(call)
+        return Watching(wire, heard, dialect, source, judged=self.governed, speculated=self.speculates)
 
     @property
     def veils(self) -> bool:

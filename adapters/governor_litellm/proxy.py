@@ -5,7 +5,7 @@ policies.py     a folder of policies, reloaded as it changes
 applications.py which application a request is of
 admission.py    request -> flight
 flight.py       the one loop, with its first call made by the proxy
-streams.py      streams that pass, or are held until they are accepted
+streams.py      streams that pass, are held until they are accepted, or are shown from a window (window.py)
 wires/          chat, responses, messages
 told.py         headers, refusals, what the client pays for
 meter.py        metrics of the proxy itself

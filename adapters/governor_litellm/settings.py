@@ -11,7 +11,7 @@ from typing import Literal, TypeVar, cast, get_args
 from governor.errors import PolicyError, Problem
 from governor_litellm.applications import Unknown
 
-StreamMode = Literal["buffer", "pass"]
+StreamMode = Literal["buffer", "speculate", "pass"]
 W = TypeVar("W", bound=str)
 
 
@@ -20,8 +20,8 @@ class Settings:
     """`policies` is the folder of policies, None where there is none: then every request is left alone.
 
     `default` is the application of keys that are bound to none, `unknown` what a foreign one means. `stream` says what
-    becomes of a stream that has a verifier where its policy doesn't say: held back until it is accepted, or shown at
-    once and not verified.
+    becomes of a stream that has a verifier where its policy doesn't say: held back until it is accepted, shown a
+    sentence at a time as long as nothing is doubted, or shown at once and not verified.
     `records` is a folder for decision records (None: none are kept). `interval` is in seconds between two looks.
     """
 

@@ -1,10 +1,11 @@
-"""The streams of governed requests: shown as they come, or held until they are accepted."""
+"""The streams of governed requests: shown as they come, a sentence at a time, or once they are accepted."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from governor.errors import BackendError
@@ -13,6 +14,7 @@ from governor_litellm.desk import Desk
 from governor_litellm.flight import Flight
 from governor_litellm.told import ended, paid, refused
 from governor_litellm.watching import Watching
+from governor_litellm.window import Window
 
 log = logging.getLogger("governor.proxy")
 
@@ -28,13 +30,20 @@ async def streamed(desk: Desk, flight: Flight, response: AsyncIterator[Any]) -> 
         async for chunk in response:
             yield chunk
         return
-    source = held(desk, flight, response, watching) if flight.holds else passed(flight, response, watching)
+    source = _source(desk, flight, response, watching)
     request, veils = flight.request, flight.veils
     try:
         async for chunk in source:
             yield request.wire.veiled(chunk, request.kept) if veils else chunk
     finally:
         await source.aclose()
+
+
+def _source(desk: Desk, flight: Flight, response: AsyncIterator[Any], watching: Watching) -> AsyncGenerator[Any, None]:
+    doubts = flight.request.doubts
+    if flight.speculates and doubts is not None:
+        return speculated(desk, flight, response, watching, Window(doubts))
+    return held(desk, flight, response, watching) if flight.holds else passed(flight, response, watching)
 
 
 async def passed(flight: Flight, response: AsyncIterator[Any], watching: Watching) -> AsyncGenerator[Any, None]:
@@ -81,6 +90,60 @@ async def held(
     outcome = await desk.settled(flight)
     for chunk in _released(flight, outcome, chunks, lost):
         yield chunk
+
+
+async def speculated(
+    desk: Desk, flight: Flight, response: AsyncIterator[Any], watching: Watching, window: Window
+) -> AsyncGenerator[Any, None]:
+    """Whole sentences as long as nothing is doubted; the rest, or an attempt in place of all, at acceptance."""
+    lost: Exception | None = None
+    try:
+        async with aclosing(_opened(flight, response, watching, window)) as opened:
+            async for chunk in opened:
+                flight.closed = flight.closed or SHOWN
+                watching.tell(chunk)
+                yield chunk
+        await watching.close()
+    except (GeneratorExit, asyncio.CancelledError):
+        flight.leave("the client went away", watching.shown)
+        raise
+    except Exception as error:
+        flight.fail(error, final=bool(window.shown))
+        if window.shown:
+            raise
+        lost = error
+    else:
+        if window.shown:
+            _withhold(watching, window)
+        _finish(flight, watching, window.chunks)
+    outcome = await desk.settled(flight)
+    for chunk in _released(flight, outcome, window.chunks, lost)[window.shown :]:
+        yield chunk
+
+
+async def _opened(
+    flight: Flight, response: AsyncIterator[Any], watching: Watching, window: Window
+) -> AsyncGenerator[Any, None]:
+    """What of a stream may be shown before its end, until a rule or a doubt ends it."""
+    wire = flight.request.wire
+    split = wire.splitter()
+    async for chunk in response:
+        for event in split(chunk):
+            seen, new = watching.take(event), watching.new
+            text = "".join(delta.text for delta in new or ())
+            for free in window.take(seen, text, waits=new is None or wire.waits(event)):
+                yield free
+            watching.doubted = bool(window.doubt)
+            if watching.rule or watching.doubted:
+                return
+
+
+def _withhold(watching: Watching, window: Window) -> None:
+    """See to it that a stream of which a part was shown ends there, where it is doubted."""
+    window.close()
+    if window.doubt:
+        watching.withheld = True
+        del window.chunks[window.shown :]
 
 
 async def _paid(flight: Flight) -> Usage:

@@ -9,6 +9,7 @@ from typing import Any
 
 from governor.plan.bounds import bound
 from governor.plan.dialects import Dialect
+from governor.protocols import Delta
 from governor.records import Call, Reply, Usage
 from governor.stops.phrases import STUCK, ended_by
 from governor.watched import Judge, marked
@@ -20,13 +21,29 @@ log = logging.getLogger("governor.proxy")
 class Watching:
     """Mutable, made for one stream. `judged`: the rung's rules act; without any the stream is only read.
 
-    `rule` is the one that ended it, once one has. `source` is LiteLLM's object that gives the chunks.
+    `rule` is the one that ended it, once one has. `doubted` is set by whom doubts it before its end, `withheld` where
+    the rest of it is not to be shown: both only of one that is `speculated`, of which `tell` is told what was shown.
+    `source` is LiteLLM's object that gives the chunks.
     """
 
-    def __init__(self, wire: Wire, call: Call, dialect: Dialect, source: Any, *, judged: bool = True) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        call: Call,
+        dialect: Dialect,
+        source: Any,
+        *,
+        judged: bool = True,
+        speculated: bool = False,
+    ) -> None:
         self.rule = ""
+        self.doubted = self.withheld = False
+        self.new: Sequence[Delta] | None = ()
+        """What the chunk that came last has added; None where it could not be read."""
         self._call, self._dialect, self._source = call, dialect, source
-        self._reading: Chunks = wire.chunks(call, dialect, source)
+        cuttable = speculated or call.rung.stops is not None
+        self._reading: Chunks = wire.chunks(call, dialect, source, cuttable=cuttable)
+        self._told = wire.chunks(call, dialect, source, cuttable=True) if speculated else self._reading
         stops = call.rung.stops if judged else None
         self._judge = None if stops is None else Judge(stops, call.rung.temperature)
 
@@ -38,7 +55,8 @@ class Watching:
     def take(self, chunk: Any) -> Any:
         """Read a chunk; as much of it as is to be shown. Reading must never break what is streamed."""
         try:
-            deltas = self._reading.add(chunk)
+            self.new = None
+            self.new = deltas = self._reading.add(chunk)
             if self._judge is None:
                 return chunk
             rule = next((rule for delta in deltas if (rule := self._judge.rule(delta))), "")
@@ -50,28 +68,34 @@ class Watching:
             log.exception("a chunk could not be read")
             return chunk
 
+    def tell(self, chunk: Any) -> None:
+        """Take note of a chunk that was shown."""
+        self._told.add(chunk)
+
     def reply(self) -> Reply:
         """What it came to. Raises BackendError where it broke off."""
-        if not self.rule:
+        if not self._cut:
             whole = self._reading.reply()
             return whole if self._judge is None else marked(whole, ended_by(whole.thinking))
         cut = self._reading.cut()
         most = shown_at_most(self._call, self._dialect, self.shown)
         if not cut.usage_known and most is not None:
             cut = replace(cut, usage=most, usage_known=True)  # not told, but bounded
-        return marked(cut, self.rule)
+        return marked(cut, self.rule) if self.rule else replace(cut, finish_reason="doubted")
 
     def ending(self, usage: Usage, *, told: bool) -> Sequence[Any]:
         """The chunks that follow the last one; none after a stream that ended by itself."""
         try:
-            return self._reading.ending(usage, told=told) if self.rule else ()
+            if self.withheld:
+                return self._told.ending(usage, told=told)
+            return self._reading.ending(usage, told=told) if self._cut else ()
         except Exception:
-            log.exception("a stream that a rule ended could not be ended as its format wants it")
+            log.exception("a stream that was cut could not be ended as its format wants it")
             return ()
 
     async def close(self) -> None:
-        """End the upstream's work where a rule ended the stream. Not all of LiteLLM's streams end it themselves."""
-        if not self.rule:
+        """End the upstream's work where the stream was cut. Not all of LiteLLM's streams end it themselves."""
+        if not self._cut:
             return
         held = (getattr(self._source, name, None) for name in ("response", "litellm_custom_stream_wrapper"))
         for stream in (self._source, *held):
@@ -81,7 +105,11 @@ class Watching:
             try:
                 await closing()
             except Exception:
-                log.exception("a stream that a rule ended could not be closed")
+                log.exception("a stream that was cut could not be closed")
+
+    @property
+    def _cut(self) -> bool:
+        return bool(self.rule) or self.doubted
 
 
 def shown_at_most(call: Call, dialect: Dialect, shown: int | None) -> Usage | None:

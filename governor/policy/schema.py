@@ -290,9 +290,9 @@ class Policy(Part):
     """on: decide; shadow: record what would be decided, call the baseline; canary: decide for a share of sessions."""
     fail: Literal["open", "closed"] = "closed"
     """When Governor itself can't work (ledger or records down): answer ungoverned, or refuse."""
-    stream: Literal["buffer", "pass"] | None = Field(default=None, examples=["pass"])
-    """In a proxy, a stream that has a verifier: held back until it is accepted, or shown as it comes and not verified.
-    Left out: as the proxy is set up."""
+    stream: Literal["buffer", "speculate", "pass"] | None = Field(default=None, examples=["speculate"])
+    """In a proxy, a stream that has a verifier: held back until it is accepted, shown a sentence at a time as long as
+    the verifier has no doubt, or shown as it comes and not verified. Left out: as the proxy is set up."""
     require_hard: bool = False
     """Refuse rungs whose thinking_tokens the backend can't enforce."""
     models: Mapping[Text, ModelSpec] = Field(default_factory=dict)

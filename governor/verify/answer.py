@@ -20,6 +20,7 @@ _MOST_EXPONENT = 400
 
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _THOUGHT_END = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_TAG_BEGUN = re.compile(r"<(?:t(?:h(?:i(?:n(?:k(?:i(?:ng?)?)?)?)?)?)?)?\Z", re.IGNORECASE)
 _MARKER = re.compile(
     r"(?:\b(?:final\s+)?answer\b|\bantwort\b|\br[ée]ponse\b|\brespuesta\b|\bresposta\b|\brisposta\b|\bответ\b|答案|答え|정답)"
     r"\W{0,4}?(?:\bis\b|\bist\b|\best\b|\bes\b|\bé\b|\bè\b|是|は|[:=：])\s*[:=：]?|####(?=\s*[-+$]?\.?\d)",
@@ -52,6 +53,11 @@ def visible(text: str) -> str:
     """The text without thoughts that a model wrote between `<think>` tags, closed or cut off."""
     thoughtless = _THOUGHT.sub("", text)
     return _THOUGHT_END.sub("", thoughtless).strip()
+
+
+def settled(text: str) -> str:
+    """What `visible` says of every text that begins with this one and ends no thought that it has not begun."""
+    return visible(_TAG_BEGUN.sub("", text))
 
 
 def final_answer(text: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from governor.effects import Process
 from governor.protocols import Verifier
 from governor.records import Amount, Call, Reply, Step, Verdict
+from governor.verify.foresight import doubts, foresees
 
 How: TypeAlias = Literal["all", "any", "then"]
 
@@ -53,6 +54,20 @@ class Combined:
     @property
     def wants_logprobs(self) -> bool:
         return any(member.wants_logprobs for member in self.members)
+
+    @property
+    def foresees(self) -> bool:
+        return _FORESEES[self.how](map(foresees, self._deciding))
+
+    def doubts(self, step: Step, text: str) -> str:
+        """A member of `all`, every member of `any`, or the first of `then`, whose rejection decides."""
+        why = [doubts(member, step, text) for member in self._deciding]
+        return "; ".join(filter(None, why)) if _FORESEES[self.how](map(bool, why)) else ""
+
+    @property
+    def _deciding(self) -> tuple[Verifier, ...]:
+        """The members of which a rejection can be told before the others are asked."""
+        return self.members[:1] if self.how == "then" else self.members
 
     def bound(self, call: Call) -> Amount:
         return sum((member.bound(call) for member in self.members), Amount())
@@ -118,6 +133,7 @@ _DECISIVE: dict[How, frozenset[str]] = {
     "any": frozenset({"accept"}),
     "then": frozenset({"accept", "reject"}),
 }
+_FORESEES: dict[How, Callable[[Iterable[bool]], bool]] = {"all": any, "any": all, "then": any}
 _CONCLUSION: dict[How, Callable[[str, Sequence[Verdict]], Verdict]] = {
     "all": _all_asked,
     "any": _any_asked,

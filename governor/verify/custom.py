@@ -13,6 +13,7 @@ from governor.effects import Compute, Process
 from governor.errors import VerifierError
 from governor.protocols import Verifier
 from governor.records import Amount, Call, Reply, Step, Verdict
+from governor.verify.foresight import doubts, foresees
 from governor.verify.leaf import Leaf, accept, one_line, reject
 from governor.verify.options import Options, Place, Rates, Share, Site, leaf, load
 
@@ -104,6 +105,16 @@ class Guarded:
     @property
     def wants_logprobs(self) -> bool:
         return self.inner.wants_logprobs
+
+    @property
+    def foresees(self) -> bool:
+        return foresees(self.inner)
+
+    def doubts(self, step: Step, text: str) -> str:
+        try:
+            return doubts(self.inner, step, text)
+        except Exception:  # noqa: BLE001  what breaks down here does so on the whole answer, and is told there
+            return ""
 
     def bound(self, call: Call) -> Amount:
         return self.inner.bound(call)

@@ -15,6 +15,8 @@ class Kind:
 
     options: type[Options]
     make: Make
+    foresees: bool = False
+    """Whether one of these may foresee (governor.protocols.Foreseeing): making it then imports nothing of a user's."""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -22,9 +24,9 @@ KINDS: Mapping[str, Kind] = {
     "arithmetic": Kind(quantity.ArithmeticOptions, quantity.arithmetic),
     "callable": Kind(custom.CallableOptions, custom.callable_),
     "choice": Kind(text.ChoiceOptions, text.choice),
-    "complete": Kind(text.CompleteOptions, text.complete),
+    "complete": Kind(text.CompleteOptions, text.complete, foresees=True),
     "confidence": Kind(samples.ConfidenceOptions, samples.confidence),
-    "contains": Kind(text.ContainsOptions, text.contains),
+    "contains": Kind(text.ContainsOptions, text.contains, foresees=True),
     "equation": Kind(quantity.EquationOptions, quantity.equation),
     "grounded": Kind(structure.GroundedOptions, structure.grounded),
     "json_schema": Kind(structure.JsonSchemaOptions, structure.json_schema),
@@ -33,6 +35,6 @@ KINDS: Mapping[str, Kind] = {
     "number": Kind(quantity.NumberOptions, quantity.number),
     "pydantic": Kind(structure.PydanticOptions, structure.pydantic),
     "python_tests": Kind(code.PythonTestsOptions, code.python_tests),
-    "regex": Kind(text.RegexOptions, text.regex),
+    "regex": Kind(text.RegexOptions, text.regex, foresees=True),
     "tool_arguments": Kind(structure.ToolArgumentsOptions, structure.tool_arguments),
 }

@@ -19,6 +19,9 @@ _MOST_ERROR = 300
 Bound: TypeAlias = Callable[[Call], Amount]
 """The most that something can spend on a call."""
 
+Doubt: TypeAlias = Callable[[Step, str], bool]
+"""Whether no answer that begins with a text is accepted (governor.protocols.Foreseeing)."""
+
 Work: TypeAlias = Callable[[Step, Call, Reply], Process[Verdict]]
 """A leaf's check. It may raise: the leaf turns that into an unsure verdict."""
 
@@ -38,9 +41,20 @@ class Leaf:
     wants_logprobs: bool = False
     needs_whole_answer: bool = True
     redraws: bool = False
+    doubt: Doubt | None = None
 
     def bound(self, call: Call) -> Amount:
         return self.spend(call)
+
+    @property
+    def foresees(self) -> bool:
+        return self.doubt is not None
+
+    def doubts(self, step: Step, text: str) -> str:
+        try:
+            return self.name if self.doubt is not None and self.doubt(step, text) else ""
+        except Exception:  # noqa: BLE001  what breaks down here does so on the whole answer, and is told there
+            return ""
 
     def verify(self, step: Step, call: Call, reply: Reply) -> Process[Verdict]:
         try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from governor.effects import Process
 from governor.protocols import Redrawn, Verifier
 from governor.records import Amount, Call, Reply, Step, Verdict
+from governor.verify.foresight import doubts, foresees
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,13 @@ class Measured:
     def redraws(self) -> bool:
         """Whether the inner verifier's errors are drawn anew each time."""
         return isinstance(self.inner, Redrawn) and self.inner.redraws
+
+    @property
+    def foresees(self) -> bool:
+        return foresees(self.inner)
+
+    def doubts(self, step: Step, text: str) -> str:
+        return doubts(self.inner, step, text)
 
     def bound(self, call: Call) -> Amount:
         return self.inner.bound(call)

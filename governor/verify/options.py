@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from governor.errors import VerifierError
 from governor.records import Amount, Call, Rung
-from governor.verify.leaf import Bound, Leaf, Work
+from governor.verify.leaf import Bound, Doubt, Leaf, Work
 from governor.verify.sandbox import SandboxLimits
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -55,6 +55,7 @@ def leaf(
     spend: Bound | None = None,
     wants_logprobs: bool = False,
     needs_whole_answer: bool = True,
+    doubt: Doubt | None = None,
 ) -> Leaf:
     """A leaf with the rates of its spec, or the assumed ones."""
     return Leaf(
@@ -65,6 +66,7 @@ def leaf(
         spend=spend or _nothing,
         wants_logprobs=wants_logprobs,
         needs_whole_answer=needs_whole_answer,
+        doubt=doubt,
     )
 
 

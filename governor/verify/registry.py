@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from governor.errors import MissingExtraError, PolicyError, Problem, VerifierError
 from governor.protocols import Verifier
-from governor.records import Reply, Rung, Step, Verdict
+from governor.records import Amount, Reply, Rung, Step, Verdict
 from governor.verify.combine import Combined
 from governor.verify.custom import third_party
 from governor.verify.kinds import KINDS
@@ -38,6 +38,15 @@ def problems_of(spec: Any, *, judge_rungs: Collection[str] | None = None) -> lis
     return reader.problems
 
 
+def may_foresee(spec: Any) -> bool:
+    """Whether a spec's verifier may doubt an answer that has only begun; True of one that another package brings.
+
+    A wrong spec foresees nothing. Like `problems_of` it imports nothing of a user's.
+    """
+    node = SpecReader(None).read(spec)
+    return node is not None and _may_foresee(node)
+
+
 def build_verifier(
     spec: Any,
     *,
@@ -63,6 +72,19 @@ def build_verifier(
     if not members:
         return None
     return members[0] if len(members) == 1 else Combined("all", members)
+
+
+def _may_foresee(node: Node) -> bool:
+    match node:
+        case Group("then", members):
+            return _may_foresee(members[0])
+        case Group(how, members):
+            return (all if how == "any" else any)(map(_may_foresee, members))
+        case Single(name, Options() as options):
+            kind = KINDS[name]
+            return kind.foresees and kind.make(options, Site(bound=lambda _: Amount())).foresees
+        case Single():
+            return True
 
 
 def _made(node: Node, site: Site, fail: Fail) -> Verifier:

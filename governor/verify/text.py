@@ -13,6 +13,8 @@ from governor.verify.leaf import Leaf, accept, decided, pure, reject
 from governor.verify.options import Options, Rates, Site, Texts, leaf
 from governor.verify.refusal import refuses
 
+_MOST_MATCHED = 20_000
+
 
 class CompleteOptions(Options):
     """`refusals: false` lets apologies pass, as in customer support; `min_chars` counts visible characters."""
@@ -38,7 +40,11 @@ def complete(options: CompleteOptions, site: Site) -> Leaf:
             return reject("refusal", "The question was declined. Answer it as well as you can.")
         return accept()
 
-    return leaf("complete", options, Rates(0.99, 0.95), pure(check), site)
+    def doubt(step: Step, text: str) -> bool:
+        return not step.tools and refuses(_printable(answer.settled(text)))
+
+    rates = Rates(0.99, 0.95)
+    return leaf("complete", options, rates, pure(check), site, doubt=doubt if options.refusals else None)
 
 
 def _printable(text: str) -> str:
@@ -54,7 +60,7 @@ class RegexOptions(Options):
     mode: Literal["fullmatch", "search"] = "search"
     on: Literal["text", "answer"] = "text"
     ignore_case: bool = False
-    max_chars: int = Field(default=20_000, ge=1)
+    max_chars: int = Field(default=_MOST_MATCHED, ge=1)
     feedback: str = ""
 
     @field_validator("pattern")
@@ -78,7 +84,13 @@ def regex(options: RegexOptions, site: Site) -> Leaf:
         text = answer.final_answer(reply.text) if options.on == "answer" else answer.visible(reply.text)
         return decided(matches(text[: options.max_chars]) is not None, "format", feedback)
 
-    return leaf("regex", options, Rates(0.99, 0.6), pure(check), site)
+    def doubt(step: Step, text: str) -> bool:
+        del step
+        seen = answer.settled(text)
+        return len(seen) >= options.max_chars and matches(seen[: options.max_chars]) is None
+
+    beginning = options.on == "text" and options.max_chars < _MOST_MATCHED
+    return leaf("regex", options, Rates(0.99, 0.6), pure(check), site, doubt=doubt if beginning else None)
 
 
 class ChoiceOptions(Options):
@@ -149,4 +161,9 @@ def contains(options: ContainsOptions, site: Site) -> Leaf:
             return reject("format", f"The answer must mention: {', '.join(missing)}")
         return decided(not unwanted, "format", f"The answer must not mention: {', '.join(unwanted)}")
 
-    return leaf("contains", options, Rates(0.98, 0.5), pure(check), site)
+    def doubt(step: Step, text: str) -> bool:
+        del step
+        seen = folded(answer.settled(text))
+        return any(folded(word) in seen for word in options.absent)
+
+    return leaf("contains", options, Rates(0.98, 0.5), pure(check), site, doubt=doubt if options.absent else None)

@@ -57,7 +57,7 @@ async def test_a_request_that_went_past_the_pre_call_hook_is_noticed(tmp_path: P
 def test_settings_are_read_once_and_told_where_they_are_wrong(tmp_path: Path) -> None:
     read = Settings.read({"GOVERNOR_POLICIES": str(tmp_path), "GOVERNOR_UNKNOWN_APP": "default"})
     assert (read.policies, read.unknown, read.stream) == (tmp_path, "default", "buffer")
-    with pytest.raises(PolicyError, match="GOVERNOR_STREAM: 'speculat' is none of buffer, pass"):
+    with pytest.raises(PolicyError, match="GOVERNOR_STREAM: 'speculat' is none of buffer, speculate, pass"):
         Settings.read({"GOVERNOR_STREAM": "speculat"})
     assert Settings.read({"GOVERNOR_INTERVAL": "0.25"}).interval == 0.25
     for wrong in ("soon", "0", "-1", "inf", "nan"):

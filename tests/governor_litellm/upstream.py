@@ -12,6 +12,14 @@ from typing import Any
 
 WEAK, STRONG = "41 is it", "42 is it"
 LOOP = "so it goes round "
+TELLS = {
+    "tellsfine": "All is well. It comes to 42. That is all there is to say.",
+    "tellsearly": "This is bad. It comes to 42. That is all there is to say.",
+    "tellslate": "All is well. It is bad though. That is all there is to say.",
+    "tellswrong": "All is well. It comes to 41. That is all there is",
+    "tellsend": "All is well. It comes to 42 which is bad",
+}
+"""What a weak model answers that is asked for it by this word."""
 
 
 def texts(body: Mapping[str, Any]) -> str:
@@ -22,7 +30,8 @@ def answer(body: Mapping[str, Any]) -> str:
     """A large model, or a small one that thinks hard, is right; what is asked to is repeated."""
     effort = str(body.get("reasoning_effort") or (body.get("reasoning") or {}).get("effort"))
     strong = "large" in str(body.get("model")) or "opus" in str(body.get("model")) or effort == "high"
-    return STRONG if strong else LOOP * 40 if "loops" in texts(body) else WEAK
+    told = next((text for word, text in TELLS.items() if word in texts(body)), WEAK)
+    return STRONG if strong else LOOP * 40 if "loops" in texts(body) else told
 
 
 def thought(body: Mapping[str, Any]) -> str:
@@ -42,9 +51,10 @@ class _Server(ThreadingHTTPServer):
 
 
 class Upstream:
-    """Words in the request make it misbehave: fail500, fail400, fail429, hang, cut, slow, usetool, nousage.
+    """Words in the request make it misbehave: fail500, fail400, fail429, hang, cut, breaks, slow, usetool, nousage.
 
-    Of the weak models alone: loops (the answer has no end to speak of), ponders (it thinks first).
+    Of the weak models alone: loops (the answer has no end to speak of), ponders (it thinks first), those of TELLS.
+    merged: an answer with "though" comes in two pieces, which are cut there.
     """
 
     def __init__(self) -> None:
@@ -52,6 +62,8 @@ class Upstream:
         self.paths: list[str] = []
         self.cut_off = 0
         """Streams whose reader went away."""
+        self.finished = 0
+        """Streams of which all is sent but the last piece, or that too."""
         self.closing = threading.Event()
         self._server = _Server(("127.0.0.1", 0), type("_Bound", (_Handler,), {"upstream": self}))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -64,7 +76,7 @@ class Upstream:
     def reset(self) -> None:
         self.seen.clear()
         self.paths.clear()
-        self.cut_off = 0
+        self.cut_off = self.finished = 0
 
     def close(self) -> None:
         self.closing.set()
@@ -91,7 +103,8 @@ def _chat(body: Mapping[str, Any]) -> dict[str, Any]:
     finish = "stop"
     if body.get("tools") and "usetool" in texts(body):
         name = body["tools"][0]["function"]["name"]
-        message |= {"content": None, "tool_calls": [_tool(name)]}
+        told = answer(body) if any(word in texts(body) for word in TELLS) else None
+        message |= {"content": told, "tool_calls": [_tool(name)]}
         finish = "tool_calls"
     choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": finish}
     if body.get("logprobs"):
@@ -199,10 +212,10 @@ def _chat_events(body: Mapping[str, Any]) -> Iterator[str]:
     yield event({"role": "assistant", "content": ""})
     for word in _words(thought(body)):
         yield event({"reasoning_content": word})
-    for call in choice["message"].get("tool_calls") or ():
-        yield event({"tool_calls": [{"index": 0, **call}]})
     for word in _words(choice["message"]["content"] or ""):
         yield event({"content": word})
+    for call in choice["message"].get("tool_calls") or ():
+        yield event({"tool_calls": [{"index": 0, **call}]})
     for number in range(50 if "slow" in texts(body) else 0):
         yield event({"content": f"w{number} "})
     yield event({}, choice["finish_reason"])
@@ -327,9 +340,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, path: str, body: Mapping[str, Any]) -> None:
         said = texts(body)
-        for number, piece in enumerate(pieces(path, body)):
-            if "cut" in said and number == 3 and not _spared(body):
+        every = [*pieces(path, body)]
+        if "merged" in said:
+            text = "".join(every)
+            every = [text[: text.index("though")], text[text.index("though") :]]
+        for number, piece in enumerate(every):
+            breaks = ("cut" in said and number == 3) or ("breaks" in said and number == 8)
+            if breaks and not _spared(body):
                 return
+            self.upstream.finished += piece is every[-1]
             raw = piece.encode()
             self.wfile.write(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")
             self.wfile.flush()

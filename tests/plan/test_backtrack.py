@@ -130,3 +130,8 @@ def test_text_that_was_shown_may_only_be_gone_on_from() -> None:
 def test_only_a_rejection_is_told_to_the_next_rung() -> None:
     doubt = replace(WRONG, verdict=Verdict(decision="unsure", verifier="judge", feedback="can't be read"))
     assert mode_of(LARGE, situation(doubt)) == "fresh"
+
+
+def test_an_answer_that_was_ended_for_a_doubt_is_none_to_ship_before_a_whole_one() -> None:
+    assert WRONG.shippable
+    assert not replace(WRONG, reply=Reply(text="5", finish_reason="doubted")).shippable

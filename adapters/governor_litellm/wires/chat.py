@@ -14,6 +14,7 @@ from governor_litellm.reply import Assembly, Evidence, reply_of
 from governor_litellm.wires.contract import (
     Asking,
     Fields,
+    Splitter,
     conversation,
     cooled,
     extended,
@@ -66,8 +67,16 @@ class ChatWire:
         more = {"stream_options": {"include_usage": True}} if fields.get("stream") else {}
         return await router.acompletion(**{**more, **fields}, metadata=dict(bucket))
 
-    def chunks(self, call: Call, dialect: Dialect, source: Any = None) -> ChatChunks:
+    def chunks(self, call: Call, dialect: Dialect, source: Any = None, *, cuttable: bool = False) -> ChatChunks:
+        del cuttable
         return ChatChunks(call, dialect, source)
+
+    def splitter(self) -> Splitter:
+        return lambda chunk: (chunk,)
+
+    def waits(self, chunk: Any) -> bool:
+        choices = getattr(chunk, "choices", None) or ()
+        return not choices or any(choice.finish_reason or _acts(choice.delta) for choice in choices)
 
     def listening(self, call: Call, dialect: Dialect, data: Mapping[str, Any], *, told: bool) -> Fields:
         more: dict[str, Any] = {}
@@ -146,6 +155,11 @@ class ChatChunks:
             chunks.append(type(last)(**named, choices=[]))
             chunks[-1].usage = _counts(usage)
         return chunks
+
+
+def _acts(delta: Any) -> bool:
+    """Whether a piece holds anything beside text and thought."""
+    return any(getattr(delta, name, None) for name in ("tool_calls", "function_call", "audio", "images"))
 
 
 def _called_bytes(choice: Any) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from governor.errors import GovernorError
 from governor.plan.dialects import Dialect
@@ -31,6 +31,10 @@ class Asking:
     tool_choice: str | Mapping[str, Any] | None = None
     schema: Mapping[str, Any] | None = None
     caps: Caps = field(default_factory=Caps)
+
+
+Splitter: TypeAlias = Callable[[Any], Sequence[Any]]
+"""Given a stream's chunks in turn it gives them with whole events; an event's first half waits for the second."""
 
 
 class Chunks(Protocol):
@@ -102,8 +106,22 @@ class Wire(Protocol):
         """Send a request through LiteLLM's router, below the proxy's hooks."""
         ...
 
-    def chunks(self, call: Call, dialect: Dialect, source: Any = None) -> Chunks:
-        """A reader of one stream of a call; `source` is LiteLLM's object that gives it."""
+    def chunks(self, call: Call, dialect: Dialect, source: Any = None, *, cuttable: bool = False) -> Chunks:
+        """A reader of one stream of a call; `source` is LiteLLM's object that gives it.
+
+        Only one that is `cuttable` can tell what a stream that was ended early came to, and end it in its format.
+        """
+        ...
+
+    def splitter(self) -> Splitter:
+        """A cutter of one stream into chunks that hold whole events."""
+        ...
+
+    def waits(self, chunk: Any) -> bool:
+        """Whether a whole event may be shown only at the end: it is neither text nor thought, nor what they stand in.
+
+        What a stream came to, and the tools that it calls, are never shown before it is accepted.
+        """
         ...
 
     def listening(self, call: Call, dialect: Dialect, data: Mapping[str, Any], *, told: bool) -> Fields:

@@ -17,6 +17,7 @@ from governor_litellm.wires.contract import (
     LEAST_OUTPUT,
     Asking,
     Fields,
+    Splitter,
     conversation,
     cooled,
     extended,
@@ -25,7 +26,7 @@ from governor_litellm.wires.contract import (
     offered,
     smallest,
 )
-from governor_litellm.wires.sse import Events, blocks, data_of, written
+from governor_litellm.wires.sse import Blocks, Events, blocks, data_of, written
 
 _FINISH = {
     "end_turn": "stop",
@@ -34,6 +35,8 @@ _FINISH = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
+_SHOWN_BLOCKS = {"text", "thinking", "redacted_thinking"}
+_SHOWN_DELTAS = {"text_delta", "thinking_delta", "signature_delta"}
 
 
 class MessagesWire:
@@ -102,9 +105,24 @@ class MessagesWire:
     async def send(self, router: Any, fields: Mapping[str, Any], bucket: Mapping[str, Any]) -> Any:
         return await router.aanthropic_messages(**fields, litellm_metadata=dict(bucket))
 
-    def chunks(self, call: Call, dialect: Dialect, source: Any = None) -> MessagesChunks:
-        del source
+    def chunks(self, call: Call, dialect: Dialect, source: Any = None, *, cuttable: bool = False) -> MessagesChunks:
+        del source, cuttable
         return MessagesChunks(self, call, dialect)
+
+    def splitter(self) -> Splitter:
+        cut = Blocks()
+        return lambda chunk: cut.feed(_raw(chunk))
+
+    def waits(self, chunk: Any) -> bool:
+        event = data_of(chunk) or {}
+        kind, block, delta = (event.get(name) or {} for name in ("type", "content_block", "delta"))
+        match kind:
+            case "content_block_start":
+                return block.get("type") not in _SHOWN_BLOCKS
+            case "content_block_delta":
+                return delta.get("type") not in _SHOWN_DELTAS
+            case _:
+                return kind not in ("message_start", "content_block_stop", "ping")
 
     def listening(self, call: Call, dialect: Dialect, data: Mapping[str, Any], *, told: bool) -> Fields:
         """Nothing: the format has no log-probabilities, and no count before the end."""
@@ -145,7 +163,7 @@ class MessagesChunks:
         return self._stopped
 
     def add(self, chunk: Any) -> Sequence[Delta]:
-        events = self._events.feed(chunk if isinstance(chunk, bytes) else str(chunk).encode())
+        events = self._events.feed(_raw(chunk))
         return [delta for event in events if (delta := self._take(event)) is not None]
 
     def reply(self) -> Reply:
@@ -209,6 +227,10 @@ class MessagesChunks:
                 self.shown += len(piece.encode("utf-8", "surrogatepass"))
         text, thinking = delta.get("text"), delta.get("thinking")
         return Delta(text or "", thinking or "") if text or thinking else None
+
+
+def _raw(chunk: Any) -> bytes:
+    return chunk if isinstance(chunk, bytes) else str(chunk).encode()
 
 
 def _chat(message: Mapping[str, Any]) -> Iterator[Message]:

@@ -15,6 +15,7 @@ from governor_litellm.wires.contract import (
     LEAST_OUTPUT,
     Asking,
     Fields,
+    Splitter,
     conversation,
     cooled,
     extra_body,
@@ -26,6 +27,12 @@ from governor_litellm.wires.items import Items
 
 _OWN = ("max_output_tokens", "reasoning_effort", "thinking")
 _ENDS = {"response.completed", "response.incomplete", "response.failed"}
+_BEGINS = {
+    "response.created",
+    "response.in_progress",
+    "response.content_part.added",
+    "response.output_text.delta",
+}
 _INCOMPLETE: Mapping[str, Any] = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
 _THOUGHT = {"response.reasoning_text.delta", "response.reasoning_summary_text.delta"}
 _TEXTS = {"input_text", "output_text", "text", "summary_text"}
@@ -95,9 +102,19 @@ class ResponsesWire:
     async def send(self, router: Any, fields: Mapping[str, Any], bucket: Mapping[str, Any]) -> Any:
         return await router.aresponses(**fields, litellm_metadata=dict(bucket))
 
-    def chunks(self, call: Call, dialect: Dialect, source: Any = None) -> ResponsesChunks:
+    def chunks(self, call: Call, dialect: Dialect, source: Any = None, *, cuttable: bool = False) -> ResponsesChunks:
         del source
-        return ResponsesChunks(self, call, dialect)
+        return ResponsesChunks(self, call, dialect, cuttable=cuttable)
+
+    def splitter(self) -> Splitter:
+        return lambda chunk: (chunk,)
+
+    def waits(self, chunk: Any) -> bool:
+        kind, item = str(_kind(chunk)), getattr(chunk, "item", None)
+        if kind.startswith("response.output_item."):
+            what = _plain(item).get("type") if item is not None else None
+            return what != "reasoning" and (what, kind) != ("message", "response.output_item.added")
+        return not (kind in _BEGINS or kind.startswith("response.reasoning_"))
 
     def listening(self, call: Call, dialect: Dialect, data: Mapping[str, Any], *, told: bool) -> Fields:
         """Nothing: no row of the effort table has log-probabilities here, and nothing counts before the end."""
@@ -128,13 +145,13 @@ class ResponsesWire:
 class ResponsesChunks:
     """The events of one stream; its last one holds the whole response."""
 
-    def __init__(self, wire: ResponsesWire, call: Call, dialect: Dialect) -> None:
+    def __init__(self, wire: ResponsesWire, call: Call, dialect: Dialect, *, cuttable: bool) -> None:
         self.shown = 0
         self._wire, self._call, self._dialect = wire, call, dialect
         self._begun: Any = None
         self._whole: Any = None
-        self._items = Items() if call.rung.stops is not None else None
-        """Kept only where a rule may end the stream."""
+        self._items = Items() if cuttable else None
+        """Kept only where the stream may be ended early."""
 
     @property
     def ended(self) -> bool:

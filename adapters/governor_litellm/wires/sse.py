@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r")
@@ -28,6 +28,19 @@ class Events:
             event = data_of(block)
             if event is not None:
                 yield event
+
+
+class Blocks:
+    """Feed it pieces; it gives the events that have become whole as they stand, each with its separator."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> Sequence[bytes]:
+        whole, self._rest = [*blocks(self._rest + piece)], b""
+        if whole and not _BLANK.search(whole[-1]):
+            self._rest = whole.pop()
+        return whole
 
 
 def data_of(block: bytes) -> Mapping[str, Any] | None:
