@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self, TypeAlias
 
 Interval: TypeAlias = tuple[float, float]
 
@@ -36,9 +36,18 @@ class Figure:
     interval: Interval | None = None
 
 
-@dataclass(slots=True)
-class Session:
-    """Sums over one session's steps. Mutable while records are read. `micros` are micro-USD, `seconds` wall-clock."""
+class _Sums:
+    """Figures that are added field by field."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class Session(_Sums):
+    """Sums over one session's steps. `micros` are micro-USD, `seconds` wall-clock."""
 
     steps: float = 0.0
     judged: float = 0.0
@@ -49,8 +58,8 @@ class Session:
     seconds: float = 0.0
 
 
-@dataclass(slots=True)
-class Promise:
+@dataclass(frozen=True, slots=True)
+class Promise(_Sums):
     """Sums of what was forecast of one shadow arm's steps; micro-USD, and probabilities as sums over steps."""
 
     steps: int = 0
@@ -112,12 +121,29 @@ class Arm:
         return value, math.sqrt(apart * n / (n - 1)) / below
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What one step's records say, whole or not at all."""
+
+    arm: str
+    session: str
+    verifiers: frozenset[str]
+    came: Session
+    promised: Promise
+
+
 @dataclass(slots=True)
 class Rollout:
     """The arms of one group of records, and what is forecast of its shadow steps."""
 
     arms: dict[str, Arm] = field(default_factory=dict)
     promise: Promise = field(default_factory=Promise)
+
+    def add(self, step: _Step) -> None:
+        arm = self.arms.setdefault(step.arm, Arm())
+        arm.verifiers |= step.verifiers
+        arm.sessions[step.session] = arm.sessions.get(step.session, Session()) + step.came
+        self.promise += step.promised
 
     def saved(self, name: str) -> Figure | None:
         """The share of control's mean per step that governed steps saved; None where an arm or its cost is missing."""
@@ -159,12 +185,12 @@ def rollouts(records: Iterable[Mapping[str, Any]], by: str | None = None) -> Tol
     a control arm too, where there is any control arm: others ran at other times, or on other traffic. What verifiers
     cost is taken out of the arms that are not governed: nobody would have paid it without Governor.
     """
-    attempts: dict[str, list[Mapping[str, Any]]] = {}
+    attempts: dict[str, dict[Any, Mapping[str, Any]]] = {}  # by number: a resumed run may write one twice
     outcomes: dict[str, Mapping[str, Any]] = {}
     for record in records:
         kind, step = record.get("kind"), str(record.get("step_id"))
         if kind == "attempt":
-            attempts.setdefault(step, []).append(record)
+            attempts.setdefault(step, {})[record.get("attempt")] = record
         elif kind == "outcome":
             outcomes[step] = record
     left_out: Counter[str] = Counter()
@@ -174,8 +200,13 @@ def rollouts(records: Iterable[Mapping[str, Any]], by: str | None = None) -> Tol
         if why := _foreign(outcome, shared):
             left_out[why] += 1
             continue
+        try:
+            read = _read(outcome, [*attempts.get(step, {}).values()])
+        except (KeyError, TypeError, AttributeError):
+            left_out["steps whose records lack what a report reads"] += 1
+            continue
         for name in {"", str(outcome.get(by) or "") if by else ""}:
-            _add(groups.setdefault(name, Rollout()), outcome, attempts.get(step, []))
+            groups.setdefault(name, Rollout()).add(read)
     return Told(groups, left_out)
 
 
@@ -196,21 +227,24 @@ def _foreign(outcome: Mapping[str, Any], shared: frozenset[str] | None) -> str:
     return ""
 
 
-def _add(rollout: Rollout, outcome: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> None:
-    arm = rollout.arms.setdefault(outcome["arm"], Arm())
-    session = arm.sessions.setdefault(str(outcome.get("session") or outcome["step_id"]), Session())
+def _read(outcome: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> _Step:
     verdicts = [one["verdict"] for one in attempts if one.get("verdict")]
-    arm.verifiers |= {verdict["verifier"] for verdict in verdicts}
     checked = _checked(verdicts, outcome)
-    session.steps += 1
-    session.judged += outcome["status"] in _JUDGED
-    session.accepted += outcome["status"] == "accepted"
-    session.unanswered += outcome["status"] in _UNANSWERED
-    session.micros += outcome["micros"] - checked.micros
-    session.output_tokens += outcome["usage"]["output_tokens"] + checked.output_tokens
-    session.seconds += outcome["seconds"] - checked.seconds
-    if outcome["arm"] == "shadow" and attempts:
-        _promise(rollout.promise, outcome, attempts[0])
+    return _Step(
+        arm=outcome["arm"],
+        session=str(outcome.get("session") or outcome["step_id"]),
+        verifiers=frozenset(verdict["verifier"] for verdict in verdicts),
+        came=Session(
+            steps=1,
+            judged=outcome["status"] in _JUDGED,
+            accepted=outcome["status"] == "accepted",
+            unanswered=outcome["status"] in _UNANSWERED,
+            micros=outcome["micros"] - checked.micros,
+            output_tokens=outcome["usage"]["output_tokens"] + checked.output_tokens,
+            seconds=outcome["seconds"] - checked.seconds,
+        ),
+        promised=_promise(outcome, attempts[0]) if outcome["arm"] == "shadow" and attempts else Promise(),
+    )
 
 
 def _checked(verdicts: Sequence[Mapping[str, Any]], outcome: Mapping[str, Any]) -> Session:
@@ -220,22 +254,18 @@ def _checked(verdicts: Sequence[Mapping[str, Any]], outcome: Mapping[str, Any]) 
     return Session(micros=sum(one["micros"] for one in verdicts), seconds=sum(one["seconds"] for one in verdicts))
 
 
-def _promise(promise: Promise, outcome: Mapping[str, Any], attempt: Mapping[str, Any]) -> None:
+def _promise(outcome: Mapping[str, Any], attempt: Mapping[str, Any]) -> Promise:
     forecasts = {one["rung"]: one for one in attempt.get("forecasts") or ()}
     baseline = forecasts.get(attempt["rung"])
     if baseline is None:
-        return
-    promise.steps += 1
-    promise.baseline += baseline["micros"]
-    promise.measured += attempt["micros"]
-    promise.baseline_right += baseline["p_success"]
+        return Promise()
+    known = Promise(1, 0, baseline["micros"], 0.0, attempt["micros"], baseline["p_success"])
     first = forecasts.get(outcome["decided"])
     if first is None:
-        promise.refused += 1
-        return
+        return replace(known, refused=1)
     again = baseline["micros"] if first is not baseline else 0.0
-    promise.governed += first["micros"] + (1.0 - first["p_accept"]) * again
-    promise.first_right += first["p_success"]
+    governed = first["micros"] + (1.0 - first["p_accept"]) * again
+    return replace(known, governed=governed, first_right=first["p_success"])
 
 
 def _wilson(share: float, n: float) -> Interval:

@@ -131,6 +131,27 @@ def test_what_ran_without_a_control_arm_beside_it_is_left_out() -> None:
     assert rollouts(before).groups[""].arms["governed"].total("steps") == 5
 
 
+def test_an_attempt_that_a_resumed_run_wrote_twice_counts_once() -> None:
+    twice = [attempt("c", attempt=1, verdict=verdict(micros=40))] * 2
+    assert all_of([line("c", "control", micros=140), *twice]).arms["control"].total("micros") == 100
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        [{"kind": "outcome", "step_id": "a", "arm": "governed"}],
+        [line("a", usage=None)],
+        [line("a", micros="many")],
+        [line("a"), attempt("a", verdict="yes")],
+        [line("a", "shadow"), attempt("a", forecasts=[{}])],
+    ],
+)
+def test_a_step_that_can_not_be_read_is_left_out_whole(broken: list[dict[str, Any]]) -> None:
+    report = rollouts([line("good"), *broken])
+    assert report.left_out == {"steps whose records lack what a report reads": 1}
+    assert {name: arm.total("steps") for name, arm in report.groups[""].arms.items()} == {"governed": 1}
+
+
 def test_groups_stand_beside_everything() -> None:
     report = rollouts([line("a", node="plan"), line("b", node="check"), line("c", node="plan")], by="node")
     assert {name: one.arms["governed"].total("steps") for name, one in report.groups.items()} == {
