@@ -14,6 +14,7 @@ from typing import Any
 from governor.errors import GovernorError, PolicyError
 from governor.facade import Governor
 from governor.policy import Check, Policy, PolicyWatcher
+from governor.policy.watch import waiting
 from governor.protocols import AwaitedLedger
 
 log = logging.getLogger("governor.proxy")
@@ -80,7 +81,10 @@ class PolicyFolder:
     @property
     def due(self) -> bool:
         """Whether it is time for another look."""
-        return not self._finished or self._looked is None or self.clock() - self._looked >= self.interval
+        if not self._finished or self._looked is None:
+            return True
+        settled = all(one.watcher is None or one.watcher.settled for one in tuple(self._files.values()))
+        return self.clock() - self._looked >= waiting(self.interval, settled=settled)
 
     def look(self) -> None:
         """Take in what the files hold now. Reads and parses: not for an event loop."""

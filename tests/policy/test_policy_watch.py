@@ -55,6 +55,17 @@ def test_a_change_is_served_once_it_has_settled(path: Path, clock: Clock) -> Non
     assert looks(watcher, clock, 1) == 0.25
 
 
+def test_a_file_that_is_rewritten_once_an_interval_is_served_all_the_same(path: Path, clock: Clock) -> None:
+    watcher = PolicyWatcher(path, interval=1, clock=clock)
+    served = set[float | None]()
+    for quarter in range(1, 81):
+        clock.now = quarter / 4
+        if quarter % 4 == 0:
+            path.write_text(text(round(0.1 + quarter / 1000, 3)))
+        served.add(watcher.current().dial)
+    assert len(served) > 10
+
+
 def test_an_unchanged_file_is_read_no_more(path: Path, clock: Clock) -> None:
     watcher = PolicyWatcher(path, clock=clock)
     looks(watcher, clock)
