@@ -170,6 +170,10 @@ class Rung:
         """Output limit sent to the backend: thinking and answer together, always."""
         return self.thinking_tokens + self.answer_tokens
 
+    def __hash__(self) -> int:
+        # Ladders are looked up at every step: what tells rungs apart is enough, all fields cost ten times as much.
+        return hash((self.id, self.model, self.thinking_tokens, self.answer_tokens))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:

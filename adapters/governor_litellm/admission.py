@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from governor.facade import Governor
-from governor.plan.dialects import Dialect
 from governor.protocols import Terms
-from governor.records import Rung, Step
+from governor.records import Step
 from governor.verify.foresight import doubts, foresees
 from governor_litellm.applications import ALIAS, Wishes, application, own_applications
-from governor_litellm.caps import capped, held
+from governor_litellm.caps import fitting
 from governor_litellm.flight import Request
 from governor_litellm.models import ProxyModels
 from governor_litellm.policies import Served
 from governor_litellm.settings import Settings
+from governor_litellm.told import wants_details
 from governor_litellm.wires import Asking, Wire
 
 MARK = "governor"
@@ -109,6 +109,7 @@ class Arrival:
             stream=stream,
             usage=self._usage,
             checked=mode != "pass",
+            detailed=wants_details(self.headers, self.metadata),
             doubts=doubted,
         )
 
@@ -138,11 +139,8 @@ class Arrival:
         )
 
     def _fitting(self, terms: Terms, asking: Asking, models: ProxyModels, served: Served) -> Terms:
-        def dialect(rung: Rung) -> Dialect:
-            return models.dialect(served.policy, rung.model)
-
-        fitting = capped(terms.ladder, asking.caps, dialect)
-        ladder = tuple(held(rung, self.wire.least(dialect(rung))) for rung in fitting)
+        dialects = tuple(models.dialect(served.policy, rung.model) for rung in terms.ladder)
+        ladder = fitting(terms.ladder, asking.caps, dialects, self.wire.least)
         return terms if ladder == terms.ladder else replace(terms, ladder=ladder)
 
     def _session(self, client: Client) -> str:

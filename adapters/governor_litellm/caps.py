@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from governor.plan.dialects import EFFORTS, Dialect
 from governor.records import Rung
@@ -21,6 +22,19 @@ class Caps:
     thinking: int | None = None
 
 
+@lru_cache(maxsize=1024)
+def fitting(
+    ladder: tuple[Rung, ...], caps: Caps, dialects: tuple[Dialect, ...], least: Callable[[Dialect], int]
+) -> tuple[Rung, ...]:
+    """The ladder inside the client's limits. `dialects` are the rungs', `least` tells what is asked for in any case.
+
+    The same limits give the very same rungs, so that what is known of their ladder is found at once.
+    """
+    spoken = {rung.model: dialect for rung, dialect in zip(ladder, dialects, strict=True)}
+    rungs = capped(ladder, caps, lambda rung: spoken[rung.model])
+    return tuple(held(rung, least(spoken[rung.model])) for rung in rungs)
+
+
 def capped(ladder: Sequence[Rung], caps: Caps, dialect: Callable[[Rung], Dialect]) -> tuple[Rung, ...]:
     """The rungs that fit, with shorter answers where they must be; where none does, the least one cut to size."""
     if caps == Caps():
@@ -34,7 +48,11 @@ def capped(ladder: Sequence[Rung], caps: Caps, dialect: Callable[[Rung], Dialect
 
 def held(rung: Rung, least: int) -> Rung:
     """The rung with room for the output that will be asked for in any case."""
-    return replace(rung, answer_tokens=max(rung.answer_tokens, least - rung.thinking_tokens))
+    return _answering(rung, max(rung.answer_tokens, least - rung.thinking_tokens))
+
+
+def _answering(rung: Rung, tokens: int) -> Rung:
+    return rung if rung.answer_tokens == tokens else replace(rung, answer_tokens=tokens)
 
 
 def _fitted(rung: Rung, caps: Caps, dialect: Dialect) -> Rung | None:
@@ -49,7 +67,7 @@ def _fitted(rung: Rung, caps: Caps, dialect: Dialect) -> Rung | None:
         return rung
     room = caps.max_tokens - rung.thinking_tokens
     needed = min(rung.answer_tokens, LEAST_ANSWER) if rung.thinking_tokens else 1
-    return replace(rung, answer_tokens=min(rung.answer_tokens, room)) if room >= needed else None
+    return _answering(rung, min(rung.answer_tokens, room)) if room >= needed else None
 
 
 def _cut(rung: Rung, caps: Caps, dialect: Dialect) -> Rung:

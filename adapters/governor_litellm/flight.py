@@ -54,6 +54,8 @@ class Request:
     """Whether the usage of its stream is asked for, where a format tells it only then."""
     checked: bool = True
     """Whether the policy's verifiers have their say."""
+    detailed: bool = False
+    """Whether the client wants the answer's body to tell what became of it."""
     doubts: Callable[[str], str] | None = None
     """Says why no answer that begins with a text is accepted, of a stream that is shown as long as it says nothing."""
 

@@ -22,7 +22,6 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from governor.records import Outcome
-from governor_litellm.admission import Arrival
 from governor_litellm.backend import sdk
 from governor_litellm.desk import Desk, mark_of
 from governor_litellm.flight import Flight
@@ -31,7 +30,7 @@ from governor_litellm.models import ProxyModels
 from governor_litellm.routes import add_routes
 from governor_litellm.settings import Settings
 from governor_litellm.streams import streamed
-from governor_litellm.told import details, ended, paid, refused, wants_details
+from governor_litellm.told import details, ended, paid, refused
 from governor_litellm.watch import HookWatch, check_hooks
 from governor_litellm.wires import WIRES
 
@@ -137,8 +136,7 @@ class ProxyGovernor(CustomLogger):  # type: ignore[misc]  # mypy is told to skip
             raise refused(outcome, mark["headers"])
         if paid(outcome) != outcome.reply.usage:
             raw = wire.charged(raw, paid(outcome))
-        arrival = Arrival.of(wire, data)
-        if wants_details(arrival.headers, arrival.metadata):
+        if flight.request.detailed:
             raw = wire.detailed(raw, details(flight, outcome))
         return raw
 

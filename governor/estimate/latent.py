@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -40,6 +41,8 @@ class Grid:
     repeat: Floats | None = None
     collision: float = COLLISION
     looks: tuple[Floats, Floats] | None = None
+    curves: Curves | None = None
+    """What `answer` and `success` were read off, where nothing else came in: what follows from them is then kept."""
 
     def known(self, situation: Situation) -> Known:
         """The same by rung, for reading what attempts showed."""
@@ -76,8 +79,8 @@ class LatentBelief:
         length: float = 0.0,
         input_tokens: float = 0.0,
     ) -> LatentBelief:
-        """Difficulty ~ N(mean, sd^2) on the latent scale, cut to the grid."""
-        weights = normal_weights(mean, sd)
+        """Difficulty ~ N(mean, sd^2) on the latent scale, to a hundredth, cut to the grid."""
+        weights = normal_weights(round(mean, 2), round(sd, 2))
         return cls(
             weights=weights,
             prior=weights,
@@ -95,26 +98,11 @@ class LatentBelief:
     def grid(self, situation: Situation) -> Grid:
         """The joint belief for this situation's ladder."""
         known = self._curves(situation.terms)
-        return Grid(self.weights, self.prior, known.answer, known.success)
+        return Grid(self.weights, self.prior, known.answer, known.success, curves=known)
 
     def forecasts(self, situation: Situation) -> tuple[Forecast, ...]:
         """One forecast per rung: expected tokens of all samples, money at the rung's price, a rough time."""
-        ladder = situation.terms.ladder
-        known = self._curves(situation.terms)
-        success: list[float] = (known.success @ self.weights).tolist()
-        tokens: list[float] = (known.tokens @ self.weights).tolist()
-        seen, passed = situation.sensitivity, situation.false_accept
-        return tuple(
-            Forecast(
-                rung=rung.id,
-                p_success=p,
-                p_accept=p * seen + (1.0 - p) * passed,
-                output_tokens=out,
-                micros=expected_micros(rung, self.input_tokens, out),
-                seconds=expected_seconds(rung, out),
-            )
-            for rung, p, out in zip(ladder, success, tokens, strict=True)
-        )
+        return _forecasts(self, self._curves(situation.terms), situation.sensitivity, situation.false_accept)
 
     def after(self, rung: Rung, decision: str, situation: Situation) -> LatentBelief:
         """Bayes on a verdict, `w(d) *= P(1-s) + (1-P)(1-f)` on reject and `P s + (1-P) f` on accept.
@@ -146,6 +134,24 @@ class LatentBelief:
         return curves(terms.ladder, self.length, self.need)
 
 
+@lru_cache(maxsize=64)  # a step asks again after each attempt, and mostly nothing was learned from it
+def _forecasts(belief: LatentBelief, known: Curves, sensitivity: float, false_accept: float) -> tuple[Forecast, ...]:
+    success: list[float] = (known.success @ belief.weights).tolist()
+    tokens: list[float] = (known.tokens @ belief.weights).tolist()
+    return tuple(
+        Forecast(
+            rung=rung.id,
+            p_success=p,
+            p_accept=p * sensitivity + (1.0 - p) * false_accept,
+            output_tokens=out,
+            micros=expected_micros(rung, belief.input_tokens, out),
+            seconds=expected_seconds(rung, out),
+        )
+        for rung, p, out in zip(known.ladder, success, tokens, strict=True)
+    )
+
+
+@lru_cache(maxsize=4096)
 def normal_weights(mean: float, sd: float) -> Floats:
     """The normal density at the grid points, summing to 1; read-only."""
     weights: Floats = np.exp(-0.5 * ((GRID - mean) / sd) ** 2)

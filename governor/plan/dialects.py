@@ -80,6 +80,9 @@ class Dialect:
     route: str = ""
     """LiteLLM prefix that reaches this dialect, put before a model name that lacks it."""
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # its mappings have no hash, and rows of one name are few
+
 
 LOW_HIGH = ("low", "medium", "high")
 WORD: Mapping[str, Any] = {"reasoning_effort": "{effort}"}

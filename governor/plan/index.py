@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from governor.plan.dial import DIAL, Prices, price_at, price_keeping, price_keep
 from governor.plan.growing import prospect
 from governor.plan.odds import Choice, Odds, choose
 from governor.plan.prices import Unit, added_price, with_cache
-from governor.plan.second import Hand, compared_again, look, lookahead_repeats
+from governor.plan.second import Hand, compared_first, look, lookahead_repeats
 from governor.protocols import Belief, Situation
 from governor.records import Attempt, BacktrackMode, Forecast, Plan, Rung, Stop
 
@@ -66,9 +67,8 @@ class IndexPlanner:
             return Stop(reason=_standing(situation), forecasts=forecasts)
         grid, unit = _grid(belief, situation, forecasts), Unit.of(forecasts, situation.terms.latency)
         price = self._price(belief, situation, forecasts, Options({}, ()), unit)
-        correct, cost = grid.answer[at], float(unit.costs(forecasts)[at])
-        arm = compared_again(at, correct, 0, cost, situation.terms.harm, grid)
-        choice = choose(arm, grid.weights, correct[None], price, 1)
+        arm = compared_first(at, float(unit.costs(forecasts)[at]), situation.terms.harm, grid)
+        choice = choose(arm, grid.weights, grid.answer[at : at + 1], price, 1)
         return None if choice.pays else Stop(reason=_why_stop(forecasts[at], choice, situation), forecasts=forecasts)
 
     def _weighed(
@@ -255,8 +255,16 @@ def _odds(grid: Grid, modes: dict[int, BacktrackMode], costs: Floats, situation:
             success[at] = grid.answer[at]
             costs[at] *= _share_of_continuation(terms.ladder[at], situation.attempts[-1])
     repeat = lookahead_repeats(grid, situation, [at for at in modes if at not in going_on])
+    if grid.curves is not None and success is grid.success and grid.looks is None and repeat is None:
+        rates = (situation.sensitivity, situation.false_accept)
+        return _odds_of(grid.curves, *rates, terms.harm).costing(costs), costs
     seen, passed = grid.looks or (situation.sensitivity, situation.false_accept)
     return Odds.of(success, costs, seen, passed, terms.harm, repeat), costs
+
+
+@lru_cache(maxsize=256)  # the same for every step of a ladder
+def _odds_of(curves: Curves, sensitivity: float, false_accept: float, harm: float) -> Odds:
+    return Odds.of(curves.success, np.zeros(len(curves.ladder)), sensitivity, false_accept, harm)
 
 
 def _share_of_continuation(rung: Rung, last: Attempt) -> float:

@@ -66,6 +66,10 @@ class Odds:
             repeat=repeat,
         )
 
+    def costing(self, cost: Floats) -> Odds:
+        """The same at other costs."""
+        return Odds(self.good, self.reject, self.kept, cost, self.harm, self.repeat, self.doubts)
+
     def take(self, arms: list[int]) -> Odds:
         """These arms only."""
         place = {arm: at for at, arm in enumerate(arms)}
@@ -118,15 +122,23 @@ class Odds:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """`arm` is the best arm, `worth` its value if chosen, `stop` the value of stopping, `index` z of every arm.
+    """`arm` is the best arm, `worth` its value if chosen, `stop` the value of stopping.
 
-    Where one arm dominates, `worth` is its value without a second arm: the least that it is worth.
+    Where one arm dominates, `worth` is its value without a second arm: the least that it is worth. `net` and `mass`
+    are of every arm: what trying it is worth where it is accepted, less its price, and P(it is rejected).
     """
 
     arm: int
     worth: float
     stop: float
-    index: Floats
+    net: Floats
+    mass: Floats
+
+    @property
+    def index(self) -> Floats:
+        """Z of every arm."""
+        found: Floats = self.net / np.maximum(1.0 - self.mass, TIE)
+        return found
 
     @property
     def pays(self) -> bool:
@@ -146,18 +158,17 @@ def choose(odds: Odds, weights: Floats, held: Floats, price: float, attempts_lef
     """
     if math.isinf(price):
         arm = _first_best(-odds.cost, odds.cost)
-        return Choice(arm, -math.inf, 0.0, -odds.cost)
+        return Choice(arm, -math.inf, 0.0, -odds.cost, np.zeros_like(odds.cost))
     stop = max(0.0, (1.0 + odds.harm) * float((held @ weights).max()) - odds.harm) if len(held) else 0.0
     after = odds.reject * weights
     mass = after.sum(axis=1)
     net = odds.good @ weights - price * odds.cost
     worth = net + _ship(_best_left(odds, weights, after, held), mass, odds.harm)
-    index = net / np.maximum(1.0 - mass, TIE)
     arm = _first_best(worth, odds.cost)
     if attempts_left > 1 and not _dominates(arm, worth, net + mass, stop if len(held) else -math.inf):
         worth = np.maximum(worth, net + _second(odds, weights, after, mass, held, price).max(axis=1))
         arm = _first_best(worth, odds.cost)
-    return Choice(arm, float(worth[arm]), stop, index)
+    return Choice(arm, float(worth[arm]), stop, net, mass)
 
 
 def _dominates(arm: int, worth: Floats, most: Floats, stop: float) -> bool:
@@ -222,5 +233,7 @@ def _ship(correct: Floats, mass: Floats, harm: float) -> Floats:
 
 
 def _first_best(worth: Floats, cost: Floats) -> int:
+    if len(worth) == 1:
+        return 0
     near = np.flatnonzero(worth >= worth.max() - TIE)
     return int(near[cost[near].argmin()]) if len(near) > 1 else int(near[0])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from governor.estimate.answers import REPEAT, Held, agreed, told
-from governor.estimate.curves import Floats
+from governor.estimate.curves import Curves, Floats
 from governor.estimate.latent import Grid
 from governor.plan.odds import Doubt, Odds
 from governor.plan.prices import Unit
@@ -77,6 +78,20 @@ def _verdict(answer: Held, place: int, harm: float, situation: Situation, cost: 
 
 def _comparison(at: int, answer: Held, place: int, odds: Odds, grid: Grid) -> Odds:
     return compared_again(at, answer.correct, place, float(odds.cost[at]), odds.harm, grid)
+
+
+def compared_first(at: int, cost: float, harm: float, grid: Grid) -> Odds:
+    """A second sample of rung `at` beside its first, of which nothing is known but the rung, as an arm."""
+    if grid.curves is None or grid.repeat is not None:
+        return compared_again(at, grid.answer[at], 0, cost, harm, grid)
+    return _compared_first(at, harm, grid.curves, grid.collision).costing(np.array([cost]))
+
+
+@lru_cache(maxsize=256)  # the same for every step of a ladder
+def _compared_first(at: int, harm: float, curves: Curves, collision: float) -> Odds:
+    one = np.ones(1)
+    grid = Grid(one, one, curves.answer, curves.success, collision=collision)
+    return compared_again(at, curves.answer[at], 0, 0.0, harm, grid)
 
 
 def compared_again(at: int, correct: Floats, place: int, cost: float, harm: float, grid: Grid) -> Odds:
