@@ -51,10 +51,6 @@ AT_ONCE = 24
 LEAST_MINUTES = 0.5
 RESTARTS_A_MINUTE = 1.0
 SAMPLE_SECONDS = 1.0
-LEASES = (
-    "A reservation that could not be settled because Redis was gone expires, and is booked at its bound: never below "
-    "what was used. Their leases were run out for the audit."
-)
 
 
 def measured(minutes: float, seed: int) -> Evidence:
@@ -116,12 +112,13 @@ def _evidence(known: Servers, policies: Policies, load: Load) -> Evidence:
 
 
 def _until_idle(port: int) -> int:
-    """Flights that are still open when every client has long got its answer."""
+    """Flights that are still open, or not settled, when every client has long got its answer."""
     ends = time.monotonic() + CLIENT_SECONDS
     while True:
         status = _got(f"http://127.0.0.1:{port}/governor/status")
-        if not status["flights"] or time.monotonic() > ends:
-            return int(status["flights"])
+        left = int(status["flights"]) + int(status["owed"])
+        if not left or time.monotonic() > ends:
+            return left
         time.sleep(0.5)
 
 
@@ -165,7 +162,7 @@ def _befell(evidence: Evidence) -> Table:
     rows = [(f"upstream: {fault}", faults[fault]) for fault in get_args(Fault)]
     rows += [("refused: a budget", causes["budget"]), ("refused: Redis was gone", causes["redis"])]
     rows += [(f"reservations {state}", number) for state, number in sorted(states.items())]
-    return Table("What befell", ("what", "times"), tuple((what, f"{number:,}") for what, number in rows), LEASES)
+    return Table("What befell", ("what", "times"), tuple((what, f"{number:,}") for what, number in rows))
 
 
 def _memory(samples: Sequence[Sample]) -> Iterator[Table]:

@@ -4,6 +4,7 @@
     governor.proxy.policy_errors    files of the folder that can't be used as they are  gauge
     governor.proxy.policy_loads     loads of a file, by governor.result: ok, failed     counter
     governor.proxy.flights          governed requests that are open                     up-down counter
+    governor.proxy.owed             reservations that wait for their store to be closed up-down counter
     governor.proxy.missed_hooks     hooks that should have fired, by governor.hook      counter
 
 Without an SDK in the process nothing is read.
@@ -41,6 +42,9 @@ def observe(desk: Desk, provider: MeterProvider | None = None) -> None:
     meter.create_observable_up_down_counter(
         "governor.proxy.flights", [_reader(seen, _flights)], "{request}", "Governed requests that are open."
     )
+    meter.create_observable_up_down_counter(
+        "governor.proxy.owed", [_reader(seen, _owed)], "{reservation}", "Reservations that wait for their store."
+    )
     meter.create_observable_counter(
         "governor.proxy.missed_hooks", [_reader(seen, _missed)], "{call}", "Hooks that LiteLLM should have called."
     )
@@ -72,6 +76,10 @@ def _loads(desk: Desk) -> Iterable[tuple[int, dict[str, str]]]:
 
 def _flights(desk: Desk) -> Iterable[tuple[int, dict[str, str]]]:
     yield len(desk.flights), {}
+
+
+def _owed(desk: Desk) -> Iterable[tuple[int, dict[str, str]]]:
+    yield desk.ledgers.owed, {}
 
 
 def _missed(desk: Desk) -> Iterable[tuple[int, dict[str, str]]]:

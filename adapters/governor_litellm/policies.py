@@ -13,6 +13,7 @@ from typing import Any
 
 from governor.errors import GovernorError, PolicyError
 from governor.facade import Governor
+from governor.ledger.late import LateLedger
 from governor.policy import Check, Policy, PolicyWatcher
 from governor.policy.watch import waiting
 from governor.protocols import AwaitedLedger
@@ -201,6 +202,11 @@ class Ledgers:
     @property
     def opened(self) -> Mapping[str, Any]:
         return dict(self._opened)
+
+    @property
+    def owed(self) -> int:
+        """How many reservations wait to be closed, because their store did not answer when they should have been."""
+        return sum(one.owed for one in self._awaited.values() if isinstance(one, LateLedger))
 
     def close(self) -> None:
         for ledger in self._opened.values():

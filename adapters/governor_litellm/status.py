@@ -28,6 +28,7 @@ async def report(governor: ProxyGovernor) -> dict[str, Any]:
         "hooks": {name: watch.seen[name] for name in HOOKS},
         "missed_hooks": dict(watch.missed),
         "flights": len(desk.flights),
+        "owed": desk.ledgers.owed,
         "ledgers": await _ledgers(desk),
     }
 

@@ -53,6 +53,7 @@ def test_bad_files_loads_and_missed_hooks_are_counted(tmp_path: Path) -> None:
         ("policy_loads", "ok"): 1,
         ("policy_loads", "failed"): 1,
         ("flights", ""): 0,
+        ("owed", ""): 0,
         ("missed_hooks", "async_pre_call_hook"): 1,
     }
     (tmp_path / "b.yaml").unlink()
