@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import repeat
 
 from benchmarks.proxy_servers import KEY
@@ -44,6 +44,18 @@ class Connection:
             raise RefusedError(body.decode(errors="replace")[:500])
         return took
 
+    async def first(self) -> float:
+        """Seconds from a streamed request's first byte to its first event. Raises RefusedError."""
+        began = time.perf_counter()
+        self._writer.write(STREAMED)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        event = await self._reader.readuntil(b"\n\n")
+        took = time.perf_counter() - began
+        rest = await self._reader.readuntil(b"\r\n0\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200 ") or b"data: [DONE]" not in rest:
+            raise RefusedError((event + rest).decode(errors="replace")[:500])
+        return took
+
     def close(self) -> None:
         """Hang up."""
         self._writer.close()
@@ -57,8 +69,8 @@ def length_of(head: bytes) -> int:
     raise RefusedError(f"no content-length in {head!r}")
 
 
-def _request() -> bytes:
-    body = json.dumps({"model": "small", "messages": MESSAGES, "max_tokens": 800}).encode()
+def _request(**more: object) -> bytes:
+    body = json.dumps({"model": "small", "messages": MESSAGES, "max_tokens": 800, **more}).encode()
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
         f"authorization: Bearer {KEY}\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -67,16 +79,18 @@ def _request() -> bytes:
 
 
 REQUEST = _request()
+STREAMED = _request(stream=True, stream_options={"include_usage": True})
+Ask = Callable[[Connection], Awaitable[float]]
 
 
-async def taking_turns(ports: Sequence[int], rounds: int) -> list[list[float]]:
+async def taking_turns(ports: Sequence[int], rounds: int, ask: Ask = Connection.ask) -> list[list[float]]:
     """Seconds of each proxy's requests, one at a time: one to each proxy in turn, another one first each round."""
     connections = [await Connection.to(port) for port in ports]
     seconds: list[list[float]] = [[] for _ in ports]
     for number in range(rounds):
         for offset in range(len(ports)):
             at = (number + offset) % len(ports)
-            seconds[at].append(await connections[at].ask())
+            seconds[at].append(await ask(connections[at]))
     for connection in connections:
         connection.close()
     return seconds

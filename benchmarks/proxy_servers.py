@@ -65,7 +65,18 @@ def _proxy(name: str, port: int, config: Path, folder: Path) -> tuple[list[str],
     ledger = "memory://" if name == MEMORY else f"sqlite:///{folder / name}.db"
     text = POLICY.format(ledger=f"'{ledger}'", verify=VERIFY if name == VERIFIED else "")
     (policies / "default.yaml").write_text(text)
-    own = [sys.executable, "-m", "governor", "proxy", "--policies", str(policies), "--config", str(config)]
+    own = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "governor",
+        "proxy",
+        "--policies",
+        str(policies),
+        "--config",
+        str(config),
+    ]
     return [*own, "--port", str(port)], environ
 
 
