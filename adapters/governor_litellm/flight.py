@@ -135,14 +135,15 @@ class Flight:
             "timeout": smaller(call.timeout, request.kept.get("timeout")),
         }
 
-    def watching(self, source: Any) -> Watching | None:
+    def watching(self, source: Any, account: Any = None) -> Watching | None:
         """A reader for the stream of the proxy's call. In shadow, and in the control part, no rule acts."""
         call = self.call
         if call is None:
             return None
         heard = asked(call) if self.governed else call
         wire, dialect = self.request.wire, self.dialect(call)
-        return Watching(wire, heard, dialect, source, judged=self.governed, speculated=self.speculates)
+        judged, speculated = self.governed, self.speculates
+        return Watching(wire, heard, dialect, source, judged=judged, speculated=speculated, account=account)
 
     @property
     def veils(self) -> bool:

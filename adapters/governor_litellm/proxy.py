@@ -112,8 +112,8 @@ class ProxyGovernor(CustomLogger):  # type: ignore[misc]  # mypy is told to skip
         self, user_api_key_dict: Any, response: Any, request_data: Any
     ) -> AsyncGenerator[Any, None]:
         self.watch.fired("async_post_call_streaming_iterator_hook")
-        flight = self._flight(request_data)
-        source = response if flight is None else streamed(self.desk, flight, response)
+        flight, account = self._flight(request_data), request_data.get("litellm_logging_obj")
+        source = response if flight is None else streamed(self.desk, flight, response, account)
         try:
             async for chunk in source:
                 yield chunk

@@ -33,6 +33,25 @@ def reply_of(response: Any, call: Call, dialect: Dialect) -> Reply:
     )
 
 
+def response_of(reply: Reply, model: str) -> Any:
+    """The reverse, as far as LiteLLM logs it: a chat response with the text, why it ended, and the usage."""
+    from litellm import ModelResponse
+
+    message = {"role": "assistant", "content": reply.text}
+    made = ModelResponse(model=model, choices=[{"index": 0, "message": message, "finish_reason": "length"}])
+    made.usage = counts_of(reply.usage)
+    return made
+
+
+def counts_of(usage: Usage) -> Any:
+    """Token counts as LiteLLM's own value."""
+    from litellm import Usage as Counts
+
+    return Counts(
+        prompt_tokens=usage.input_tokens, completion_tokens=usage.output_tokens, total_tokens=usage.total_tokens
+    )
+
+
 def usage_of(usage: Any) -> Usage | None:
     """Token counts; None when the server reported none (LiteLLM then fills in zeros)."""
     if usage is None or not (usage.prompt_tokens or usage.completion_tokens):

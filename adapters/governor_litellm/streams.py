@@ -22,10 +22,12 @@ log = logging.getLogger("governor.proxy")
 SHOWN = "the stream was shown, which can't be taken back"
 
 
-async def streamed(desk: Desk, flight: Flight, response: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
-    """The chunks that the client gets."""
+async def streamed(
+    desk: Desk, flight: Flight, response: AsyncIterator[Any], account: Any = None
+) -> AsyncGenerator[Any, None]:
+    """The chunks that the client gets. `account` is LiteLLM's object that logs the call."""
     await flight.heard()
-    watching = flight.watching(response)
+    watching = flight.watching(response, account)
     if watching is None:  # nothing is booked: the ledger was down, and this part of the traffic is not governed
         async for chunk in response:
             yield chunk
@@ -61,7 +63,7 @@ async def passed(flight: Flight, response: AsyncIterator[Any], watching: Watchin
         flight.fail(error)
         raise
     flight.closed = flight.closed or SHOWN
-    _finish(flight, watching, None)
+    await _finish(flight, watching, None)
     usage = await _paid(flight)
     for chunk in watching.ending(usage, told=flight.request.usage):
         yield chunk
@@ -86,7 +88,7 @@ async def held(
         lost = error
         flight.fail(error, final=False)
     else:
-        _finish(flight, watching, chunks)
+        await _finish(flight, watching, chunks)
     outcome = await desk.settled(flight)
     for chunk in _released(flight, outcome, chunks, lost):
         yield chunk
@@ -115,7 +117,7 @@ async def speculated(
     else:
         if window.shown:
             _withhold(watching, window)
-        _finish(flight, watching, window.chunks)
+        await _finish(flight, watching, window.chunks)
     outcome = await desk.settled(flight)
     for chunk in _released(flight, outcome, window.chunks, lost)[window.shown :]:
         yield chunk
@@ -168,10 +170,11 @@ def _released(flight: Flight, outcome: Outcome | None, first: list[Any], lost: E
     return [flight.request.wire.charged_chunk(chunk, paid(outcome)) for chunk in shipped]
 
 
-def _finish(flight: Flight, watching: Watching, chunks: list[Any] | None) -> None:
+async def _finish(flight: Flight, watching: Watching, chunks: list[Any] | None) -> None:
     """Hand in what a stream came to; `chunks` are those that may still be shown, None where all were."""
     try:
         reply = watching.reply()
+        await watching.log(reply)
         if chunks is not None:
             chunks += watching.ending(reply.usage, told=flight.request.usage)
     except BackendError as error:

@@ -13,6 +13,7 @@ from governor.protocols import Delta
 from governor.records import Call, Reply, Usage
 from governor.stops.phrases import STUCK, ended_by
 from governor.watched import Judge, marked
+from governor_litellm.reply import response_of
 from governor_litellm.wires import Chunks, Wire
 
 log = logging.getLogger("governor.proxy")
@@ -23,7 +24,7 @@ class Watching:
 
     `rule` is the one that ended it, once one has. `doubted` is set by whom doubts it before its end, `withheld` where
     the rest of it is not to be shown: both only of one that is `speculated`, of which `tell` is told what was shown.
-    `source` is LiteLLM's object that gives the chunks.
+    `source` is LiteLLM's object that gives the chunks, `account` the one that logs the call, where that is known.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class Watching:
         *,
         judged: bool = True,
         speculated: bool = False,
+        account: Any = None,
     ) -> None:
         self.rule = ""
         self.doubted = self.withheld = False
         self.new: Sequence[Delta] | None = ()
         """What the chunk that came last has added; None where it could not be read."""
         self._call, self._dialect, self._source = call, dialect, source
+        self._account = getattr(source, "logging_obj", None) or account
         cuttable = speculated or call.rung.stops is not None
         self._reading: Chunks = wire.chunks(call, dialect, source, cuttable=cuttable)
         self._told = wire.chunks(call, dialect, source, cuttable=True) if speculated else self._reading
@@ -106,6 +109,20 @@ class Watching:
                 await closing()
             except Exception:
                 log.exception("a stream that was cut could not be closed")
+
+    async def log(self, reply: Reply) -> None:
+        """Tell LiteLLM what a stream that was cut came to.
+
+        It logs a stream at its own end. Of one without, it would book no spend, and never give back the slot that the
+        caller's key holds of its `max_parallel_requests`.
+        """
+        if not self._cut or self._account is None:
+            return
+        try:
+            whole = response_of(reply, self._account.model)
+            await self._account.dispatch_success_handlers(whole, cache_hit=False, prefer_async_handlers=True)
+        except Exception:
+            log.exception("LiteLLM could not be told of a stream that was cut")
 
     @property
     def _cut(self) -> bool:

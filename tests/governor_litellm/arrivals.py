@@ -32,11 +32,12 @@ async def streamed(
     path: str,
     body: Mapping[str, Any],
     leave: Callable[[str], bool] = lambda _: False,
+    key: str = "sk-none",
 ) -> Arrivals:
     """Post a request and read its stream; the client goes away once `leave` says so of what it has seen."""
     from litellm.proxy.proxy_server import app
 
-    headers = {"authorization": "Bearer sk-none", "content-type": "application/json", "host": "proxy"}
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json", "host": "proxy"}
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

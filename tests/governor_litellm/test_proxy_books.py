@@ -13,6 +13,8 @@ import pytest
 
 from tests.governor_litellm.proxy_app import ProxyUnderTest
 from tests.governor_litellm.shown import said
+from tests.governor_litellm.test_proxy_stops import ladder as rungs
+from tests.governor_litellm.test_proxy_streams import LADDERS, WIRES, body
 from tests.governor_litellm.upstream import STRONG, WEAK
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -69,6 +71,30 @@ async def test_litellm_logs_every_attempt_once_at_its_own_price(
     calls = await logged.of(2)
     assert sorted(call[:2] for call in calls) == [("large", 50), ("small", 30)]
     assert len({key for _, _, key in calls}) == 1, "all on the client's key"
+
+
+@pytest.mark.parametrize("path", WIRES)
+async def test_litellm_logs_a_stream_that_a_rule_ended_as_governor_books_it(
+    proxy: ProxyUnderTest, logged: Logged, path: str
+) -> None:
+    model = LADDERS[path][0]
+    app = proxy.policy("stops: {repeat: 4}\nbudget: {app: {per: total, usd: 1}}\n", ladder=rungs(model))
+    proxy.default(app)
+    await proxy.post(path, body(path, "loops slow", model=model))
+    ((group, tokens, _),) = await logged.of(1)
+    assert (group, tokens) == (model, proxy.balance(f"app:{app}").spent.tokens)
+    assert logged.calls[-1]["response_cost"] >= 0
+
+
+async def test_litellm_logs_an_attempt_that_was_ended_behind_another(proxy: ProxyUnderTest, logged: Logged) -> None:
+    stuck = VERIFIED.replace("'42'", "'.'") + "stops: {repeat: 4}\ndial: 0.9\n"
+    app = proxy.policy(stuck, ladder=rungs("small", "thinker"))
+    proxy.default(app)
+    await proxy.post(CHAT, body(CHAT, "loops slow"))
+    calls = await logged.of(2)
+    assert {group for group, _, _ in calls} == {"small", "thinker"}, "both went round in circles"
+    assert sum(tokens for _, tokens, _ in calls) == proxy.balance(f"app:{app}").spent.tokens
+    assert len({key for _, _, key in calls}) == 1
 
 
 async def test_a_stream_that_may_pass_is_not_verified(proxy: ProxyUnderTest) -> None:

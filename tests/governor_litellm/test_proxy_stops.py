@@ -11,6 +11,7 @@ import pytest
 from governor.records import Outcome
 from governor_litellm.flight import Flight
 from governor_litellm.proxy import serving_router
+from tests.governor_litellm.arrivals import streamed
 from tests.governor_litellm.proxy_app import ProxyUnderTest
 from tests.governor_litellm.shown import events, said
 from tests.governor_litellm.test_proxy_streams import COUNTED, LADDERS, VERIFIED, WIRES, Nobody, arrived, body
@@ -99,6 +100,28 @@ async def test_a_stuck_stream_that_passes_is_ended_and_booked(
     (attempt,) = outcome.attempts
     assert attempt.reply is not None
     assert (attempt.reply.stopped, attempt.failure, attempt.shippable) == ("repeat", "stuck", False)
+
+
+@pytest.mark.parametrize("path", WIRES)
+async def test_a_key_with_one_slot_has_it_again_after_a_stream_was_ended(proxy: ProxyUnderTest, path: str) -> None:
+    model = LADDERS[path][0]
+    proxy.default(proxy.policy(COUNTED + STOPS, ladder=ladder(model)))
+    for _ in range(3):
+        answered = await proxy.post(path, body(path, "loops slow", model=model), key="sk-one")
+        assert answered.status_code == 200, answered.text
+        assert reason(path, events(answered.text)) == LIMITS[path]
+        await proxy.idle()
+
+
+@pytest.mark.parametrize("path", WIRES)
+async def test_a_key_with_one_slot_has_it_again_after_its_client_has_left(proxy: ProxyUnderTest, path: str) -> None:
+    model = LADDERS[path][0]
+    proxy.default(proxy.policy(COUNTED, ladder=ladder(model)))
+    for _ in range(3):
+        await streamed(proxy, path, body(path, "slow", model=model), leave=bool, key="sk-one")
+        await proxy.idle()
+    answered = await proxy.post(path, body(path, model=model), key="sk-one")
+    assert answered.status_code == 200, answered.text
 
 
 async def test_a_response_that_is_ended_is_closed_from_the_inside_out(proxy: ProxyUnderTest) -> None:

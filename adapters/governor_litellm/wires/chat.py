@@ -10,7 +10,7 @@ from governor.plan.effort import allows, merged, wire
 from governor.protocols import Delta
 from governor.records import Call, Message, Reply, Rung, Usage
 from governor_litellm.caps import Caps
-from governor_litellm.reply import Assembly, Evidence, reply_of
+from governor_litellm.reply import Assembly, Evidence, counts_of, reply_of
 from governor_litellm.wires.contract import (
     Asking,
     Fields,
@@ -153,7 +153,7 @@ class ChatChunks:
         chunks = [] if self.ended else [type(last)(**named, choices=[end])]
         if told:
             chunks.append(type(last)(**named, choices=[]))
-            chunks[-1].usage = _counts(usage)
+            chunks[-1].usage = counts_of(usage)
         return chunks
 
 
@@ -181,14 +181,6 @@ def _asked_for(logprobs: Any, data: Mapping[str, Any]) -> Any:
     for token in copy.content or ():
         token.top_logprobs = list(token.top_logprobs or ())[:most]
     return copy
-
-
-def _counts(usage: Usage) -> Any:
-    from litellm import Usage as Counts
-
-    return Counts(
-        prompt_tokens=usage.input_tokens, completion_tokens=usage.output_tokens, total_tokens=usage.total_tokens
-    )
 
 
 def _caps(data: Mapping[str, Any]) -> Caps:
