@@ -94,7 +94,8 @@ async def _sample(known: Servers, memory: list[tuple[float, dict[str, float]]]) 
 
 
 def _evidence(known: Servers, policies: Policies, load: Load) -> Evidence:
-    left = {name: _until_idle(known.ports[name]) for name in GOVERNED}
+    died = known.died()
+    left = {name: _until_idle(known.ports[name]) for name in GOVERNED if name not in died}
     told = _got(f"http://127.0.0.1:{known.upstream}/tally")
     with closing(RedisLedger(f"{known.redis.uri}?timeout=10", clock=lambda: time.time() + TTL + 1)) as late:
         reservations, balances = late.reservations(), late.balances()
@@ -108,6 +109,7 @@ def _evidence(known: Servers, policies: Policies, load: Load) -> Evidence:
         logs=known.logs(),
         rewritten=policies.written,
         invalid=policies.invalid,
+        died=died,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.proxy_load_traffic import Answer
@@ -43,3 +43,5 @@ class Evidence:
     logs: Mapping[str, str]
     rewritten: int
     invalid: int
+    died: Mapping[str, int] = field(default_factory=dict)
+    """Exit statuses of proxies that did not live to the end."""

@@ -146,6 +146,7 @@ def judged(evidence: Evidence, now: float) -> tuple[Claim, ...]:
     told = evidence.load
     offered = len(told.answers) / max(told.seconds * told.rate, 1e-9)
     return (
+        _none("proxies that died", [f"{name}: exit status {code}" for name, code in evidence.died.items()]),
         _none("5xx caused by the hook", [f"{one.ask.number}: {one.status}" for one in fives]),
         _none(
             "other answers without a cause",

@@ -59,11 +59,11 @@ budget: {session: {usd: 0.006}, tenant: {per: day, usd: 1000}, app: {per: month,
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Everything that runs. `ports` and `pids` are of the proxies by name."""
+    """Everything that runs. `ports` and `proxies` are of the proxies by name."""
 
     folder: Path
     ports: Mapping[str, int]
-    pids: Mapping[str, int]
+    proxies: Mapping[str, subprocess.Popen[bytes]]
     upstream: int
     redis: RedisServer
 
@@ -75,7 +75,11 @@ class Servers:
 
     def memory(self) -> dict[str, float]:
         """Resident MiB of the proxies."""
-        return {name: _resident(pid) for name, pid in self.pids.items()}
+        return {name: _resident(proxy.pid) for name, proxy in self.proxies.items()}
+
+    def died(self) -> dict[str, int]:
+        """Exit statuses of the proxies that run no more; -11 is a segmentation fault."""
+        return {name: code for name, proxy in self.proxies.items() if (code := proxy.poll()) is not None}
 
 
 @dataclass(slots=True)
@@ -113,14 +117,13 @@ def servers(folder: Path, seed: int) -> Generator[tuple[Servers, Policies], None
         port = int(upstream.stdout.readline())
         policies = Policies(folder / "policies", f"{redis.uri}?timeout=1")
         _lay_out(folder, port, policies)
-        ports, pids = dict[str, int](), dict[str, int]()
+        ports, started = dict[str, int](), dict[str, subprocess.Popen[bytes]]()
         for name in (*GOVERNED, BARE):
             ports[name] = free_port()
-            started = running.enter_context(_proxy(name, ports[name], folder))
-            pids[name] = started.pid
+            started[name] = running.enter_context(_proxy(name, ports[name], folder))
         for name, port_of in ports.items():
             await_proxy(port_of, folder / f"{name}.log")
-        yield Servers(folder, ports, pids, port, redis), policies
+        yield Servers(folder, ports, started, port, redis), policies
 
 
 def _lay_out(folder: Path, port: int, policies: Policies) -> None:

@@ -177,7 +177,7 @@ class NullTracer:
         """Close nothing."""
 
 
-_Open: TypeAlias = "tuple[Span, Token[Context]] | None"
+_Open: TypeAlias = "tuple[OtelTracer, Span, Token[Context]]"
 _open: ContextVar[tuple[_Open, ...]] = ContextVar("governor_open_spans", default=())
 
 
@@ -187,7 +187,7 @@ class OtelTracer:
     Without `tracer_provider` the global one is used, looked up at each span's start, so that it may be set later.
     `internal` makes attempts internal spans, for use beside another instrumentation that opens its own `chat`
     client spans: tools that count client spans would count each call twice. A span must be closed in the thread
-    or task that opened it; `exit` where nothing is open does nothing.
+    or task that opened it; `exit` where nothing is open does nothing. While there is no provider nothing is opened.
     """
 
     def __init__(self, tracer_provider: TracerProvider | None = None, *, internal: bool = False) -> None:
@@ -206,22 +206,19 @@ class OtelTracer:
 
     def enter(self, name: str, attributes: Mapping[str, Any]) -> None:
         if not self.recording:  # the API's own empty spans would cost a tenth of a step
-            _open.set((*_open.get(), None))
             return
         is_chat = attributes.get("gen_ai.operation.name") == "chat"
         kind = self._chat_kind if is_chat else self._trace.SpanKind.INTERNAL
         span = self._tracer.start_span(name, kind=kind, attributes=_told(attributes))
         token = self._context.attach(self._trace.set_span_in_context(span))
-        _open.set((*_open.get(), (span, token)))
+        _open.set((*_open.get(), (self, span, token)))
 
     def exit(self, attributes: Mapping[str, Any], error: str) -> None:
         opened = _open.get()
-        if not opened:
+        if not opened or opened[-1][0] is not self:  # nothing of this tracer's is open: it recorded nothing then
             return
         _open.set(opened[:-1])
-        if (last := opened[-1]) is None:
-            return
-        span, token = last
+        _, span, token = opened[-1]
         self._context.detach(token)
         if span.is_recording():
             span.set_attributes(_told(attributes))

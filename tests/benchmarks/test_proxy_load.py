@@ -178,6 +178,10 @@ def test_no_lease_may_run_out_even_where_redis_was_gone() -> None:
     assert found["settlements lost"].measured == "1: s5"
 
 
+def test_a_proxy_that_died_is_found() -> None:
+    assert broken(evidence(died={BARE: -11}))["proxies that died"].measured == f"1: {BARE}: exit status -11"
+
+
 def test_what_was_settled_without_a_record_must_have_had_a_client_that_left() -> None:
     balances, reservations = books(s1=30, s4=30, s8=30, gone=30)
     once = evidence(balances=balances, reservations=reservations)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
 
@@ -243,3 +244,20 @@ async def test_a_span_is_not_closed_by_a_task_that_did_not_open_it() -> None:
 def test_tracing_that_nobody_listens_to_leaves_no_span(make: type[OtelTracer | NullTracer]) -> None:
     a_step(make())
     assert not trace.get_current_span().get_span_context().is_valid
+
+
+def test_a_step_that_nobody_listens_to_closes_no_span_of_one_around_it() -> None:
+    spans = Spans()
+    with spans.span("outer"):
+        outer = trace.get_current_span()
+        a_step(OtelTracer())
+        assert trace.get_current_span() is outer
+        assert spans.finished() == {}
+    assert list(spans.finished()) == ["outer"]
+
+
+def test_a_step_that_nobody_listens_to_touches_no_context() -> None:
+    """Python 3.11 can crash where a context variable is set while garbage is collected (cpython issue 148891)."""
+    before = copy_context()
+    a_step(OtelTracer())
+    assert dict(copy_context().items()) == dict(before.items())
