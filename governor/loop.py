@@ -87,7 +87,7 @@ def _step(step: Step, terms: Terms, mind: Mind) -> Process[Outcome]:
         yield from account.close()
     except LedgerError as fault:
         # The answer is paid for: it is not thrown away. The lease books the bound, which is never too little.
-        climb.faults.append(f"not settled, the lease will book its bound: {fault}")
+        climb.faults.append(f"not settled yet, and left to its lease if it never is: {fault}")
     yield from _emit(climb, told(outcome, climb.faults))
     return told(outcome, climb.faults)
 
