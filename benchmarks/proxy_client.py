@@ -49,11 +49,13 @@ class Connection:
         began = time.perf_counter()
         self._writer.write(STREAMED)
         head = await self._reader.readuntil(b"\r\n\r\n")
-        event = await self._reader.readuntil(b"\n\n")
+        if not head.startswith(b"HTTP/1.1 200 "):
+            raise RefusedError(head.decode(errors="replace"))
+        await self._reader.readuntil(b"\n\n")
         took = time.perf_counter() - began
         rest = await self._reader.readuntil(b"\r\n0\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 200 ") or b"data: [DONE]" not in rest:
-            raise RefusedError((event + rest).decode(errors="replace")[:500])
+        if b"data: [DONE]" not in rest:
+            raise RefusedError(rest.decode(errors="replace")[:500])
         return took
 
     def close(self) -> None:

@@ -21,6 +21,10 @@ class Caps:
     effort: str | None = None
     thinking: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.effort is not None and self.effort not in EFFORTS:
+            object.__setattr__(self, "effort", "")  # a client's text, of any length: all that counts is that it is none
+
 
 @lru_cache(maxsize=1024)
 def fitting(

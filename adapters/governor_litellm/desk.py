@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -36,7 +37,7 @@ class Desk:
 
     def __init__(self, settings: Settings, models: ProxyModels, watch: HookWatch) -> None:
         self.settings, self.models, self.watch = settings, models, watch
-        self.ledgers = Ledgers(open_ledger, open_awaited)
+        self.ledgers = Ledgers(open_ledger, partial(open_awaited, unique=True))  # each request is a step of its own id
         self.flights: dict[str, Flight] = {}
         self.folder: PolicyFolder | None = None
         if settings.policies is not None:

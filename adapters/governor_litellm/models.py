@@ -106,7 +106,7 @@ class Ask:
                 break
         await watching.close()
         reply = watching.reply()
-        await watching.log(reply)
+        watching.log(reply)
         return reply, [*chunks, *watching.ending(reply.usage, told=self.told)]
 
 

@@ -206,7 +206,7 @@ class Ledgers:
     @property
     def owed(self) -> int:
         """How many reservations wait to be closed, because their store did not answer when they should have been."""
-        return sum(one.owed for one in self._awaited.values() if isinstance(one, LateLedger))
+        return sum(one.owed for one in tuple(self._awaited.values()) if isinstance(one, LateLedger))
 
     def close(self) -> None:
         for ledger in self._opened.values():

@@ -33,13 +33,13 @@ def reply_of(response: Any, call: Call, dialect: Dialect) -> Reply:
     )
 
 
-def response_of(reply: Reply, model: str) -> Any:
-    """The reverse, as far as LiteLLM logs it: a chat response with the text, why it ended, and the usage."""
+def response_of(reply: Reply, usage: Usage, model: str) -> Any:
+    """The reverse, as far as LiteLLM logs it: a chat response with the text, that it was cut, and this usage."""
     from litellm import ModelResponse
 
     message = {"role": "assistant", "content": reply.text}
     made = ModelResponse(model=model, choices=[{"index": 0, "message": message, "finish_reason": "length"}])
-    made.usage = counts_of(reply.usage)
+    made.usage = counts_of(usage)
     return made
 
 

@@ -63,7 +63,7 @@ async def passed(flight: Flight, response: AsyncIterator[Any], watching: Watchin
         flight.fail(error)
         raise
     flight.closed = flight.closed or SHOWN
-    await _finish(flight, watching, None)
+    _finish(flight, watching, None)
     usage = await _paid(flight)
     for chunk in watching.ending(usage, told=flight.request.usage):
         yield chunk
@@ -88,7 +88,7 @@ async def held(
         lost = error
         flight.fail(error, final=False)
     else:
-        await _finish(flight, watching, chunks)
+        _finish(flight, watching, chunks)
     outcome = await desk.settled(flight)
     for chunk in _released(flight, outcome, chunks, lost):
         yield chunk
@@ -117,7 +117,7 @@ async def speculated(
     else:
         if window.shown:
             _withhold(watching, window)
-        await _finish(flight, watching, window.chunks)
+        _finish(flight, watching, window.chunks)
     outcome = await desk.settled(flight)
     for chunk in _released(flight, outcome, window.chunks, lost)[window.shown :]:
         yield chunk
@@ -170,11 +170,10 @@ def _released(flight: Flight, outcome: Outcome | None, first: list[Any], lost: E
     return [flight.request.wire.charged_chunk(chunk, paid(outcome)) for chunk in shipped]
 
 
-async def _finish(flight: Flight, watching: Watching, chunks: list[Any] | None) -> None:
+def _finish(flight: Flight, watching: Watching, chunks: list[Any] | None) -> None:
     """Hand in what a stream came to; `chunks` are those that may still be shown, None where all were."""
     try:
         reply = watching.reply()
-        await watching.log(reply)
         if chunks is not None:
             chunks += watching.ending(reply.usage, told=flight.request.usage)
     except BackendError as error:
@@ -184,3 +183,4 @@ async def _finish(flight: Flight, watching: Watching, chunks: list[Any] | None) 
         flight.fail(error, final=chunks is None)
     else:
         flight.give_reply(reply, chunks)
+        watching.log(reply)

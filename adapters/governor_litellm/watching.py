@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,13 @@ from governor_litellm.reply import response_of
 from governor_litellm.wires import Chunks, Wire
 
 log = logging.getLogger("governor.proxy")
+
+OWN_SECONDS = 1.0
+"""How long LiteLLM has to log a stream of messages itself once it is closed: it does where the provider speaks the
+format. What Bedrock had still to send it reads first, however long that takes."""
+
+_TELLING: set[asyncio.Task[None]] = set()
+"""LiteLLM's callbacks may wait for other servers: nobody waits for them."""
 
 
 class Watching:
@@ -43,7 +51,8 @@ class Watching:
         self.new: Sequence[Delta] | None = ()
         """What the chunk that came last has added; None where it could not be read."""
         self._call, self._dialect, self._source = call, dialect, source
-        self._account = getattr(source, "logging_obj", None) or account
+        own = getattr(source, "logging_obj", None)
+        self._account, self._owned = own or account, own is not None
         cuttable = speculated or call.rung.stops is not None
         self._reading: Chunks = wire.chunks(call, dialect, source, cuttable=cuttable)
         self._told = wire.chunks(call, dialect, source, cuttable=True) if speculated else self._reading
@@ -110,19 +119,34 @@ class Watching:
             except Exception:
                 log.exception("a stream that was cut could not be closed")
 
-    async def log(self, reply: Reply) -> None:
-        """Tell LiteLLM what a stream that was cut came to.
+    def log(self, reply: Reply) -> None:
+        """Tell LiteLLM what a stream that was cut came to, behind the client and the settlement.
 
         It logs a stream at its own end. Of one without, it would book no spend, and never give back the slot that the
         caller's key holds of its `max_parallel_requests`.
         """
-        if not self._cut or self._account is None:
-            return
+        if self._cut and self._account is not None:
+            telling = asyncio.get_running_loop().create_task(self._tell(reply))
+            _TELLING.add(telling)
+            telling.add_done_callback(_TELLING.discard)
+
+    async def _tell(self, reply: Reply) -> None:
+        """LiteLLM logs a stream only once, whoever is first."""
         try:
-            whole = response_of(reply, self._account.model)
+            if not self._owned:
+                if str(self._account.model_call_details.get("custom_llm_provider") or "").startswith("bedrock"):
+                    return
+                await asyncio.sleep(OWN_SECONDS)
+            whole = response_of(reply, reply.usage if reply.usage_known else self._most, self._account.model)
             await self._account.dispatch_success_handlers(whole, cache_hit=False, prefer_async_handlers=True)
         except Exception:
             log.exception("LiteLLM could not be told of a stream that was cut")
+
+    @property
+    def _most(self) -> Usage:
+        """What is booked of a call whose usage is not known."""
+        most = bound(self._call)
+        return Usage(most.input, most.answer)
 
     @property
     def _cut(self) -> bool:

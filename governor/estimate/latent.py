@@ -80,7 +80,7 @@ class LatentBelief:
         input_tokens: float = 0.0,
     ) -> LatentBelief:
         """Difficulty ~ N(mean, sd^2) on the latent scale, to a hundredth, cut to the grid."""
-        weights = normal_weights(round(mean, 2), round(sd, 2))
+        weights = normal_weights(round(mean, 2), max(round(sd, 2), 0.01))
         return cls(
             weights=weights,
             prior=weights,

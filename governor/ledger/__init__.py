@@ -72,18 +72,18 @@ def open_ledger(uri: str, *, clock: Clock = time.time, ttl: float = 900.0, keep:
     return cast("Ledger", _plugin(scheme).load()(uri, clock=clock, ttl=ttl, **options))
 
 
-def open_awaited(uri: str) -> AwaitedLedger | None:
+def open_awaited(uri: str, *, unique: bool = False) -> AwaitedLedger | None:
     """A second, awaited way to the store that `uri` names; None where it has none, or needs none: it answers at once.
 
     `uri` is one that `open_ledger` took; both keep the same books. What can't be closed because the store is down is
-    closed later (see `late.LateLedger`).
+    closed later; `unique`: no key is ever reserved again (see `late.LateLedger`).
     """
     if _BUILTIN.get(uri.partition("://")[0]) is not _open_redis:
         return None
     from governor.ledger.late import LateLedger
     from governor.ledger.redis_store import AsyncRedisLedger
 
-    return LateLedger(AsyncRedisLedger(uri))
+    return LateLedger(AsyncRedisLedger(uri), unique=unique)
 
 
 def _plugin(scheme: str) -> EntryPoint:

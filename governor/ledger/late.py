@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 
-from governor.errors import LedgerError, LedgerUnavailableError
+from governor.errors import LedgerError, LedgerLostError, LedgerUnavailableError
 from governor.ledger.standby import MOST_DEBTS, RETRY_SECONDS
 from governor.protocols import AwaitedLedger, Reservation
 from governor.records import Amount, Limit
@@ -19,15 +18,17 @@ class LateLedger:
     """An AwaitedLedger over another, for one event loop: what can't be closed now is closed once the store answers.
 
     Errors are raised as they come. A settlement or refund that met LedgerUnavailableError is then tried again every
-    `every` seconds, and a reservation that met it, and may be held all the same, is refunded: a key is not used again
-    after that. A settlement that comes after its lease ran out takes the place of what the lease booked. `close` makes
-    a last attempt; what is owed even then is left to leases.
+    `every` seconds; one that comes after its lease ran out takes the place of what the lease booked. Where keys are
+    `unique`, so that nobody reserves one again, a reservation that met it, and may be held all the same, is given back.
+    `close` makes a last attempt; what is owed even then is left to leases.
     """
 
-    def __init__(self, ledger: AwaitedLedger, every: float = RETRY_SECONDS) -> None:
+    def __init__(self, ledger: AwaitedLedger, *, unique: bool = False, every: float = RETRY_SECONDS) -> None:
         self._ledger = ledger
+        self._unique = unique
         self._every = every
         self._debts: dict[str, Amount | None] = {}
+        """What was spent under each key that waits, None for a refund."""
         self._paying: asyncio.Task[None] | None = None
 
     @property
@@ -37,12 +38,13 @@ class LateLedger:
 
     async def reserve(self, key: str, amount: Amount, limits: Sequence[Limit], *, sent: bool = True) -> Reservation:
         try:
-            held = await self._ledger.reserve(key, amount, limits, sent=sent)
+            return await self._ledger.reserve(key, amount, limits, sent=sent)
+        except LedgerLostError:
+            raise  # the store has answered: nothing is held
         except LedgerUnavailableError:
-            self._owe(key, None)
+            if self._unique:
+                self._owe(key, None)
             raise
-        self._debts.pop(key, None)
-        return held
 
     async def extend(self, key: str, amount: Amount, *, whole: bool = False, sent: bool = True) -> Reservation:
         return await self._ledger.extend(key, amount, whole=whole, sent=sent)
@@ -54,14 +56,15 @@ class LateLedger:
         return await self._close(key, None)
 
     async def close(self) -> None:
-        if self._paying is not None:
-            self._paying.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._paying
-        await self._pay()
-        if self._debts:
-            log.error("%d reservations could not be closed: their leases will book their bounds", len(self._debts))
-        await self._ledger.close()
+        try:
+            if self._paying is not None:
+                self._paying.cancel()
+                await asyncio.wait([self._paying])
+            await self._pay()
+            if self._debts:
+                log.error("%d reservations could not be closed: that is left to their leases", len(self._debts))
+        finally:
+            await self._ledger.close()
 
     async def _close(self, key: str, spent: Amount | None) -> Reservation:
         try:
@@ -74,7 +77,8 @@ class LateLedger:
         return await (self._ledger.refund(key) if spent is None else self._ledger.settle(key, spent))
 
     def _owe(self, key: str, spent: Amount | None) -> None:
-        if len(self._debts) >= MOST_DEBTS:
+        if len(self._debts) >= MOST_DEBTS and key not in self._debts:
+            log.error("too many reservations wait to be closed: that of %s is left to its lease", key)
             return
         self._debts[key] = spent
         if self._paying is None or self._paying.done():
@@ -86,13 +90,27 @@ class LateLedger:
             await self._pay()
 
     async def _pay(self) -> None:
-        """Close what is owed, the oldest first, as far as the store answers."""
-        for key, spent in [*self._debts.items()]:
-            try:
-                await self._closed(key, spent)
-            except LedgerUnavailableError:
+        """Close what is owed, settlements first, until two in a row fail: one may fail for what it asks."""
+        failed = 0
+        for key, spent in sorted(self._debts.items(), key=lambda debt: debt[1] is None):
+            done = await self._paid(key, spent)
+            failed = 0 if done else failed + 1
+            if done:
+                self._debts.pop(key, None)
+            else:
+                self._debts[key] = self._debts.pop(key)  # behind the others
+            if failed == 2:
                 return
-            except LedgerError as error:
-                if spent is not None:
-                    log.error("the settlement of %s came too late: %s", key, error)
-            self._debts.pop(key, None)
+
+    async def _paid(self, key: str, spent: Amount | None) -> bool:
+        """Whether nothing more is to be done about a debt."""
+        try:
+            await self._closed(key, spent)
+        except LedgerUnavailableError:
+            return False
+        except LedgerError as error:
+            if spent is not None:
+                log.error("the settlement of %s came too late: %s", key, error)
+        except Exception:
+            log.exception("the reservation %s can't be closed: that is left to its lease", key)
+        return True

@@ -169,7 +169,7 @@ class OtelMeter:
             told = _attributes(kind_of(fault.scope), fault.dimension, self._app)
             self._made.refused.add(1, {**told, "governor.refusal.kind": fault.kind})
         elif isinstance(effect, Settle | Refund):
-            self._let_go(effect.key)  # nobody here holds it any more: its lease will book it
+            self._let_go(effect.key)  # nobody here holds it any more: its lease books it, or a later settlement
 
     def stopped(self, rule: str) -> None:
         self._made.ended.add(1, {"governor.stop.rule": rule, **({"governor.app": self._app} if self._app else {})})

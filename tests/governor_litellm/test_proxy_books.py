@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from governor_litellm.watching import OWN_SECONDS
 from tests.governor_litellm.proxy_app import ProxyUnderTest
 from tests.governor_litellm.shown import said
+from tests.governor_litellm.test_proxy_stops import MESSAGES, RESPONSES
 from tests.governor_litellm.test_proxy_stops import ladder as rungs
-from tests.governor_litellm.test_proxy_streams import LADDERS, WIRES, body
+from tests.governor_litellm.test_proxy_streams import body
 from tests.governor_litellm.upstream import STRONG, WEAK
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -73,17 +75,27 @@ async def test_litellm_logs_every_attempt_once_at_its_own_price(
     assert len({key for _, _, key in calls}) == 1, "all on the client's key"
 
 
-@pytest.mark.parametrize("path", WIRES)
+@pytest.mark.parametrize(("path", "model"), [(CHAT, "small"), (RESPONSES, "small"), (MESSAGES, "small"), (CHAT, "gpt")])
 async def test_litellm_logs_a_stream_that_a_rule_ended_as_governor_books_it(
-    proxy: ProxyUnderTest, logged: Logged, path: str
+    proxy: ProxyUnderTest, logged: Logged, path: str, model: str
 ) -> None:
-    model = LADDERS[path][0]
+    """Where thought may be hidden (gpt), that is the call's bound."""
     app = proxy.policy("stops: {repeat: 4}\nbudget: {app: {per: total, usd: 1}}\n", ladder=rungs(model))
     proxy.default(app)
     await proxy.post(path, body(path, "loops slow", model=model))
     ((group, tokens, _),) = await logged.of(1)
     assert (group, tokens) == (model, proxy.balance(f"app:{app}").spent.tokens)
-    assert logged.calls[-1]["response_cost"] >= 0
+
+
+async def test_litellm_logs_a_stream_of_messages_itself_where_it_counts_it(
+    proxy: ProxyUnderTest, logged: Logged
+) -> None:
+    proxy.default(proxy.policy("stops: {repeat: 4}\n", ladder=rungs("claude")))
+    await proxy.post(MESSAGES, body(MESSAGES, "loops slow", model="claude"))
+    ((group, tokens, _),) = await logged.of(1)
+    assert (group, tokens > 20) == ("claude", True)
+    await asyncio.sleep(1.2 * OWN_SECONDS)
+    assert len(await logged.of(1)) == 1, "it was not told once more"
 
 
 async def test_litellm_logs_an_attempt_that_was_ended_behind_another(proxy: ProxyUnderTest, logged: Logged) -> None:

@@ -79,3 +79,9 @@ def test_what_is_asked_for_in_any_case_is_held() -> None:
     assert held(Rung(id="a", model="m", answer_tokens=3), 16).max_tokens == 16
     assert held(Rung(id="a", model="m", thinking_tokens=10, answer_tokens=3), 16).max_tokens == 16
     assert held(Rung(id="a", model="m", answer_tokens=40), 16).max_tokens == 40
+
+
+def test_of_a_word_that_is_no_effort_nothing_is_kept() -> None:
+    assert Caps(effort="x" * 100_000) == Caps(effort="")
+    ladder = (Rung(id="a", model="m", effort="low"), Rung(id="b", model="m"))
+    assert capped(ladder, Caps(effort="strange"), vllm) == capped(ladder, Caps(effort=""), vllm)

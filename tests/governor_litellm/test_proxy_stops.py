@@ -110,7 +110,23 @@ async def test_a_key_with_one_slot_has_it_again_after_a_stream_was_ended(proxy: 
         answered = await proxy.post(path, body(path, "loops slow", model=model), key="sk-one")
         assert answered.status_code == 200, answered.text
         assert reason(path, events(answered.text)) == LIMITS[path]
-        await proxy.idle()
+        await free(proxy, path, model)
+
+
+@pytest.mark.parametrize("model", ["claude", "small"])
+async def test_the_same_of_messages_whether_or_not_litellm_logs_them(proxy: ProxyUnderTest, model: str) -> None:
+    proxy.default(proxy.policy(COUNTED + STOPS, ladder=ladder(model)))
+    answered = await proxy.post(MESSAGES, body(MESSAGES, "loops slow", model=model), key="sk-one")
+    assert answered.status_code == 200, answered.text
+    await free(proxy, MESSAGES, model)
+
+
+async def free(proxy: ProxyUnderTest, path: str, model: str) -> None:
+    """Wait until the key's slot is free, which LiteLLM sees to behind the client."""
+    async with asyncio.timeout(10):
+        while (await proxy.post(path, body(path, model=model), key="sk-one")).status_code == 429:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    await proxy.idle()
 
 
 @pytest.mark.parametrize("path", WIRES)
@@ -119,9 +135,7 @@ async def test_a_key_with_one_slot_has_it_again_after_its_client_has_left(proxy:
     proxy.default(proxy.policy(COUNTED, ladder=ladder(model)))
     for _ in range(3):
         await streamed(proxy, path, body(path, "slow", model=model), leave=bool, key="sk-one")
-        await proxy.idle()
-    answered = await proxy.post(path, body(path, model=model), key="sk-one")
-    assert answered.status_code == 200, answered.text
+        await free(proxy, path, model)
 
 
 async def test_a_response_that_is_ended_is_closed_from_the_inside_out(proxy: ProxyUnderTest) -> None:
