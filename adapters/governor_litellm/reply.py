@@ -38,7 +38,7 @@ def response_of(reply: Reply, usage: Usage, model: str) -> Any:
     from litellm import ModelResponse
 
     message = {"role": "assistant", "content": reply.text}
-    made = ModelResponse(model=model, choices=[{"index": 0, "message": message, "finish_reason": "length"}])
+    made: Any = ModelResponse(model=model, choices=[{"index": 0, "message": message, "finish_reason": "length"}])
     made.usage = counts_of(usage)
     return made
 
