@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 
@@ -18,3 +19,8 @@ def said(path: str, text: str) -> str:
     if path.endswith("messages"):
         return "".join(one["delta"].get("text", "") for one in found if one["type"] == "content_block_delta").strip()
     return "".join(one["choices"][0]["delta"].get("content") or "" for one in found if one["choices"]).strip()
+
+
+def words(text: str) -> set[str]:
+    """What stands in a response as a word of its own: its ids are random letters, and may hold any short one."""
+    return set(re.findall(r"[\w+/=-]+", text))
