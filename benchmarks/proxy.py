@@ -2,7 +2,7 @@
 
     python -m benchmarks.proxy [--runs 10] [--requests 300] [--json]
 
-Needs the extra `proxy`; takes 10 to 15 minutes. Every run starts fresh processes: an upstream, a bare proxy, and one
+Needs the extra `proxy`; takes 15 minutes. Every run starts fresh processes: an upstream, a bare proxy, and one
 governed proxy for each kind of ledger, one of which verifies each answer too. Waiting times are of one client that asks
 each proxy in turn, for whole answers and for the first event of streams that pass; throughput is of 20 connections to
 one proxy at a time, in two turns whose order is reversed. The policy has two rungs, a monthly budget of the application
