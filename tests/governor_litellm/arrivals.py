@@ -16,6 +16,7 @@ class Arrivals:
     """What came, and how many streams the upstream had finished when it came."""
 
     pieces: list[tuple[str, int]] = field(default_factory=list)
+    status_code: int = 0
 
     @property
     def text(self) -> str:
@@ -62,6 +63,8 @@ async def streamed(
         return {"type": "http.disconnect"}
 
     async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            came.status_code = message["status"]
         if message["type"] == "http.response.body" and message.get("body"):
             came.pieces.append((message["body"].decode(), proxy.upstream.finished))
             if leave(came.text):
