@@ -34,6 +34,8 @@ VERIFY = "verify: {regex: '42'}\n"
 BARE, MEMORY, SQLITE, VERIFIED = "bare", "memory", "SQLite", "SQLite, verified"
 PROXIES = (BARE, MEMORY, SQLITE, VERIFIED)
 START_SECONDS = 180.0
+QUIET = ("-W", "ignore")
+"""LiteLLM warns at every request; all proxies of a run are started alike."""
 _UPSTREAM = "import asyncio; from benchmarks.proxy_upstream import serve; asyncio.run(serve())"
 
 
@@ -65,25 +67,14 @@ def _proxy(name: str, port: int, config: Path, folder: Path) -> tuple[list[str],
     ledger = "memory://" if name == MEMORY else f"sqlite:///{folder / name}.db"
     text = POLICY.format(ledger=f"'{ledger}'", verify=VERIFY if name == VERIFIED else "")
     (policies / "default.yaml").write_text(text)
-    own = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "governor",
-        "proxy",
-        "--policies",
-        str(policies),
-        "--config",
-        str(config),
-    ]
+    own = [sys.executable, *QUIET, "-m", "governor", "proxy", "--policies", str(policies), "--config", str(config)]
     return [*own, "--port", str(port)], environ
 
 
 def bare_command(port: int) -> list[str]:
     """What `governor proxy` starts, without the hook."""
     at = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
-    return [sys.executable, "-W", "ignore", "-m", "uvicorn", "litellm.proxy.proxy_server:app", *at]
+    return [sys.executable, *QUIET, "-m", "uvicorn", "litellm.proxy.proxy_server:app", *at]
 
 
 @contextmanager

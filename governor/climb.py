@@ -42,7 +42,6 @@ class Climb:
     """How far the stream of the next call may run; None where its whole bound is held."""
     decided: str = ""
     difficulty: float | None = None
-    _seen: tuple[object, Situation] | None = None
 
     @property
     def governed(self) -> bool:
@@ -55,13 +54,6 @@ class Climb:
         return self.governed and self.terms.fail == "closed"
 
     def situation(self) -> Situation:
-        """What the deciding parts see: the same value until something has happened."""
-        happened = (len(self.attempts), self.now, len(self.refused), self.account.left)
-        if self._seen is None or self._seen[0] != happened:
-            self._seen = happened, self._situation()
-        return self._seen[1]
-
-    def _situation(self) -> Situation:
         verifier = self.mind.verifier
         deadline = least(self.step.deadline, self.terms.deadline)
         return Situation(

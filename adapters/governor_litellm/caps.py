@@ -43,9 +43,9 @@ def capped(ladder: Sequence[Rung], caps: Caps, dialect: Callable[[Rung], Dialect
     """The rungs that fit, with shorter answers where they must be; where none does, the least one cut to size."""
     if caps == Caps():
         return tuple(ladder)
-    fitting = [fitted for rung in ladder if (fitted := _fitted(rung, caps, dialect(rung))) is not None]
-    if fitting:
-        return tuple(fitting)
+    kept = [fitted for rung in ladder if (fitted := _fitted(rung, caps, dialect(rung))) is not None]
+    if kept:
+        return tuple(kept)
     least = min(ladder, key=lambda rung: (_rank(rung.effort), rung.thinking_tokens))
     return (_cut(least, caps, dialect(least)),)
 

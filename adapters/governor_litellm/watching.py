@@ -19,10 +19,6 @@ from governor_litellm.wires import Chunks, Wire
 
 log = logging.getLogger("governor.proxy")
 
-OWN_SECONDS = 1.0
-"""How long LiteLLM has to log a stream of messages itself once it is closed: it does where the provider speaks the
-format. What Bedrock had still to send it reads first, however long that takes."""
-
 _TELLING: set[asyncio.Task[None]] = set()
 """LiteLLM's callbacks may wait for other servers: nobody waits for them."""
 
@@ -51,8 +47,8 @@ class Watching:
         self.new: Sequence[Delta] | None = ()
         """What the chunk that came last has added; None where it could not be read."""
         self._call, self._dialect, self._source = call, dialect, source
-        own = getattr(source, "logging_obj", None)
-        self._account, self._owned = own or account, own is not None
+        # LiteLLM logs a stream of messages itself, however it ends, where the provider speaks that format.
+        self._account: Any = getattr(source, "logging_obj", None) or (None if dialect.messages else account)
         cuttable = speculated or call.rung.stops is not None
         self._reading: Chunks = wire.chunks(call, dialect, source, cuttable=cuttable)
         self._told = wire.chunks(call, dialect, source, cuttable=True) if speculated else self._reading
@@ -131,12 +127,8 @@ class Watching:
             telling.add_done_callback(_TELLING.discard)
 
     async def _tell(self, reply: Reply) -> None:
-        """LiteLLM logs a stream only once, whoever is first."""
+        """Never fails: the answer is given and settled, and these are LiteLLM's books."""
         try:
-            if not self._owned:
-                if str(self._account.model_call_details.get("custom_llm_provider") or "").startswith("bedrock"):
-                    return
-                await asyncio.sleep(OWN_SECONDS)
             whole = response_of(reply, reply.usage if reply.usage_known else self._most, self._account.model)
             await self._account.dispatch_success_handlers(whole, cache_hit=False, prefer_async_handlers=True)
         except Exception:

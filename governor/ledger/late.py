@@ -68,12 +68,12 @@ class LateLedger:
 
     async def _close(self, key: str, spent: Amount | None) -> Reservation:
         try:
-            return await self._closed(key, spent)
+            return await self._ask(key, spent)
         except LedgerUnavailableError:
             self._owe(key, spent)
             raise
 
-    async def _closed(self, key: str, spent: Amount | None) -> Reservation:
+    async def _ask(self, key: str, spent: Amount | None) -> Reservation:
         return await (self._ledger.refund(key) if spent is None else self._ledger.settle(key, spent))
 
     def _owe(self, key: str, spent: Amount | None) -> None:
@@ -105,12 +105,12 @@ class LateLedger:
     async def _paid(self, key: str, spent: Amount | None) -> bool:
         """Whether nothing more is to be done about a debt."""
         try:
-            await self._closed(key, spent)
+            await self._ask(key, spent)
         except LedgerUnavailableError:
             return False
         except LedgerError as error:
             if spent is not None:
                 log.error("the settlement of %s came too late: %s", key, error)
-        except Exception:
+        except Exception:  # a defect in closing one debt must not keep all others from being paid
             log.exception("the reservation %s can't be closed: that is left to its lease", key)
         return True

@@ -68,6 +68,16 @@ async def late(ttl: float = 900.0, **options: Any) -> AsyncGenerator[tuple[LateL
     await ledger.close()
 
 
+async def owing(ledger: LateLedger, store: Flaky, *keys: str) -> None:
+    """Let these be reserved, and their settlement meet an outage."""
+    for key in keys:
+        await ledger.reserve(key, TEN, [APP])
+    store.state = "down"
+    for key in keys:
+        with pytest.raises(LedgerUnavailableError):
+            await ledger.settle(key, THREE)
+
+
 async def paid(ledger: LateLedger) -> None:
     async with asyncio.timeout(10):
         while ledger.owed:  # noqa: ASYNC110 - a count, no event
@@ -142,12 +152,7 @@ async def test_books_that_were_lost_held_nothing() -> None:
 
 async def test_one_that_the_store_always_fails_at_holds_up_no_other() -> None:
     async with late() as (ledger, store):
-        for key in ("bad", "a", "b"):
-            await ledger.reserve(key, TEN, [APP])
-        store.state = "down"
-        for key in ("bad", "a", "b"):
-            with pytest.raises(LedgerUnavailableError):
-                await ledger.settle(key, THREE)
+        await owing(ledger, store, "bad", "a", "b")
         store.state, store.fails = "up", "bad"
         async with asyncio.timeout(10):
             while ledger.owed > 1:  # noqa: ASYNC110 - a count, no event
@@ -161,12 +166,7 @@ async def test_one_that_the_store_always_fails_at_holds_up_no_other() -> None:
 async def test_a_defect_of_the_store_neither_ends_the_paying_nor_the_closing(caplog: pytest.LogCaptureFixture) -> None:
     store = Flaky(open_ledger("memory://"))
     ledger = LateLedger(store, every=0.01)
-    for key in ("a", "b"):
-        await ledger.reserve(key, TEN, [APP])
-    store.state = "down"
-    for key in ("a", "b"):
-        with pytest.raises(LedgerUnavailableError):
-            await ledger.settle(key, THREE)
+    await owing(ledger, store, "a", "b")
     store.state, store.breaks = "up", "a"
     await paid(ledger)
     assert store.inner.balance("app").spent == THREE
@@ -178,10 +178,7 @@ async def test_a_defect_of_the_store_neither_ends_the_paying_nor_the_closing(cap
 async def test_a_settlement_after_its_lease_takes_the_place_of_what_that_booked() -> None:
     now = [1_000.0]
     async with late(ttl=5.0, clock=lambda: now[0]) as (ledger, store):
-        await ledger.reserve("a", TEN, [APP])
-        store.state = "down"
-        with pytest.raises(LedgerUnavailableError):
-            await ledger.settle("a", THREE)
+        await owing(ledger, store, "a")
         now[0] += 60
         assert store.inner.balance("app").spent == TEN
         store.state = "up"
@@ -205,12 +202,7 @@ async def test_one_that_nobody_knows_any_more_is_told_and_dropped(caplog: pytest
 async def test_closing_makes_a_last_attempt(caplog: pytest.LogCaptureFixture) -> None:
     store = Flaky(open_ledger("memory://"))
     ledger = LateLedger(store, every=60)
-    for key in ("a", "b"):
-        await ledger.reserve(key, TEN, [APP])
-    store.state = "down"
-    for key in ("a", "b"):
-        with pytest.raises(LedgerUnavailableError):
-            await ledger.settle(key, THREE)
+    await owing(ledger, store, "a", "b")
     store.state = "up"
     await ledger.close()
     assert ledger.owed == 0
@@ -220,10 +212,7 @@ async def test_closing_makes_a_last_attempt(caplog: pytest.LogCaptureFixture) ->
 
 async def test_closing_tells_what_stays_owed(caplog: pytest.LogCaptureFixture) -> None:
     async with late() as (ledger, store):
-        await ledger.reserve("a", TEN, [APP])
-        store.state = "down"
-        with pytest.raises(LedgerUnavailableError):
-            await ledger.settle("a", THREE)
+        await owing(ledger, store, "a")
     assert "1 reservations could not be closed" in caplog.text
 
 
