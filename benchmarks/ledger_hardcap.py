@@ -25,7 +25,8 @@ from urllib.request import Request, urlopen
 import aiohttp
 
 from benchmarks.ledger_contenders import MAX_TOKENS, STEP, TICK, Model, Served
-from tests.redis_servers import RedisServer, free_port
+from tests.ports import free_port
+from tests.redis_servers import RedisServer
 
 WARM_TENANT = "warm"
 WARM_AT_ONCE = 10  # all at once would show it the short ones first

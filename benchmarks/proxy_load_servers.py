@@ -15,7 +15,8 @@ from pathlib import Path
 from benchmarks.proxy_servers import await_proxy, bare_command, process
 from tests.governor_litellm.proxy_app import AUTH
 from tests.governor_litellm.proxy_process import environment
-from tests.redis_servers import RedisServer, free_port
+from tests.ports import free_port
+from tests.redis_servers import RedisServer
 
 MASTER = "sk-" + "ab12" * 12
 BARE = "bare"

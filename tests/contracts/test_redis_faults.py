@@ -27,7 +27,8 @@ from governor.testing import FrozenClock
 from tests.contracts.ledger_machine import LedgerMachine
 from tests.contracts.test_ledger_faults import after, start
 from tests.cut_proxy import CutProxy
-from tests.redis_servers import RedisServer, free_port
+from tests.ports import free_port
+from tests.redis_servers import RedisServer
 
 APP = Limit("app", tokens=1_000)
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.redis_servers import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -25,6 +24,7 @@ from governor_litellm import LiteLLMBackend
 from governor_litellm.faults import KINDS, fault, line
 from governor_litellm.retries import RetryPolicy, retry_after
 from tests.governor_litellm.stub import Answer, StubServer, as_json, error
+from tests.ports import refused_port
 
 QUICK = RetryPolicy(first=0.01, longest=0.05, jitter=0.01)
 ONCE = RetryPolicy(first=100, longest=100)
@@ -66,12 +66,6 @@ def request(model: str, timeout: float) -> Call:
     return Call(
         step_id="s", rung=Rung(id="r", model=model), messages=({"role": "user", "content": "hi"},), timeout=timeout
     )
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
 @pytest.mark.parametrize("model", PROVIDERS)
@@ -150,12 +144,13 @@ async def test_cancellation_passes_through(server: StubServer) -> None:
 
 @pytest.mark.parametrize("model", PROVIDERS)
 async def test_a_refused_connection_was_certainly_not_sent(model: str) -> None:
-    url = free_port()
-    with pytest.raises(BackendUnavailableError) as caught:
-        send(url, model, retries=ONCE)
-    assert caught.value.sent is False
-    with pytest.raises(BackendUnavailableError) as caught:
-        await asend(url, model, retries=ONCE)
+    with refused_port() as port:
+        url = f"http://127.0.0.1:{port}"
+        with pytest.raises(BackendUnavailableError) as caught:
+            send(url, model, retries=ONCE)
+        assert caught.value.sent is False
+        with pytest.raises(BackendUnavailableError) as caught:
+            await asend(url, model, retries=ONCE)
     assert (caught.value.sent, caught.value.model) == (False, model)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 
 import pytest
 
 from governor.errors import LedgerError, LedgerUnavailableError, MissingExtraError
 from governor.ledger import open_ledger
+from tests.ports import refused_port
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,8 @@ def test_a_wrong_uri_is_one_clear_line(uri: str, message: str) -> None:
 
 def test_a_server_that_is_not_there_is_told_without_the_password() -> None:
     pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
-    with socket.socket() as unused:  # bound, not listening: nobody else can take the port
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-        with pytest.raises(LedgerUnavailableError) as caught:
-            open_ledger(f"postgresql://me:s3cret@127.0.0.1:{port}/books?password=s3cret&schema=mine").balance("app")
+    with refused_port() as port, pytest.raises(LedgerUnavailableError) as caught:
+        open_ledger(f"postgresql://me:s3cret@127.0.0.1:{port}/books?password=s3cret&schema=mine").balance("app")
     assert str(caught.value).startswith(f"ledger postgresql://127.0.0.1:{port}/books, schema mine: connection failed")
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)

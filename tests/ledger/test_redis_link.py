@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from redis.asyncio.connection import Connection
@@ -10,7 +11,7 @@ from governor.errors import LedgerError, LedgerUnavailableError, MissingExtraErr
 from governor.ledger import open_ledger
 from governor.ledger.redis_calls import keys_of
 from governor.ledger.redis_link import _Packed, address
-from tests.redis_servers import free_port
+from tests.ports import refused_port
 
 
 @pytest.mark.parametrize(
@@ -59,14 +60,15 @@ def test_all_keys_of_a_tenant_have_one_hash_tag() -> None:
 
 
 def test_opening_asks_nothing_of_the_server_and_a_server_that_is_down_is_one_clear_line() -> None:
-    port = free_port()
-    ledger = open_ledger(f"redis://:secret@127.0.0.1:{port}/0")
-    with pytest.raises(LedgerUnavailableError) as down:
+    with (
+        refused_port() as port,
+        closing(open_ledger(f"redis://:secret@127.0.0.1:{port}/0")) as ledger,
+        pytest.raises(LedgerUnavailableError) as down,
+    ):
         ledger.balance("app")
     assert str(down.value) == (
         f"ledger redis://127.0.0.1:{port}/0: the server can't be reached, or the connection broke"
     )
-    ledger.close()
 
 
 def test_without_its_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
