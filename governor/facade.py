@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from governor.aside import asks_a_server
 from governor.backends import Backends, model_options
 from governor.checks import policy_checks
 from governor.climb import Mind
@@ -21,6 +22,7 @@ from governor.effects import Process
 from governor.learning import Learning
 from governor.ledger import open_ledger
 from governor.ledger.standby import StandbyLedger, standby
+from governor.ledger.threaded import ThreadedLedger
 from governor.loop import govern
 from governor.pacer import Pacer
 from governor.plan.bounds import bound
@@ -118,6 +120,7 @@ class Governor:
         self._ledger = ledger
         self._owns_ledger = owns_ledger
         self._awaited = awaited if policy.budget.emergency is None else None
+        self._threaded: ThreadedLedger | None = None
         self._sinks = tuple(sinks)
         self.tracer: Tracer = tracer or OtelTracer()
         self._meter = meter or OtelMeter(policy.app)
@@ -181,7 +184,17 @@ class Governor:
     def async_ports(self) -> Ports:
         """Ports for `adrive`."""
         ports = self._metered(async_ports)
-        return ports if self._awaited is None else replace(ports, ledger=self._awaited)
+        awaited = self._awaited or self._in_threads(self.ledger)
+        return ports if awaited is None else replace(ports, ledger=awaited)
+
+    def _in_threads(self, ledger: Ledger) -> ThreadedLedger | None:
+        """The awaited way to a ledger that may hold up an event loop; None where it answers at once."""
+        if not asks_a_server(ledger):
+            return None
+        with self._lock:
+            if self._threaded is None:
+                self._threaded = ThreadedLedger(ledger)
+            return self._threaded
 
     def _metered(self, ports: Callable[[Backend, Ledger, tuple[Sink, ...], Tracer], Ports]) -> Ports:
         ledger = self.ledger
@@ -270,6 +283,8 @@ class Governor:
                 freed.callback(self._meter.close)
             if self._ledger is not None and self._owns_ledger:
                 freed.callback(self._ledger.close)
+            if self._threaded is not None:
+                freed.callback(self._threaded.end)
             for sink in self._sinks:
                 freed.callback(sink.close)
             freed.callback(self._learning.close)

@@ -137,7 +137,7 @@ class Learning:
             self._outcomes += 1
             due = self._outcomes % REFRESHED_EVERY == 0
         if due and self._audits is not None:
-            self._audits.refresh()
+            self._audits.refresh_aside()
 
     def close(self) -> None:
         """Hand in what was learned. The ledger stays open."""

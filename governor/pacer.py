@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import json
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from typing import Any
 
+from governor.aside import Aside
 from governor.errors import LedgerError
 from governor.plan.pacing import Pacing
 from governor.policy import Paced
@@ -73,12 +75,14 @@ class Pacer:
 
     What was spent comes from the ledger, so that every replica counts what all of them spend; where the ledger is a
     Shelf, mu itself is shared too. While the ledger can't be reached the last price stands: the limits are what may
-    not be passed. A new period begins with the price at which the last one ended.
+    not be passed. A new period begins with the price at which the last one ended. In an event loop a ledger that asks a
+    server is asked in a thread, and the step goes on at the price of the look before (at first, at none).
     """
 
     def __init__(self, ledger: Callable[[], Ledger]) -> None:
         self._ledger = ledger
         self._lock = threading.Lock()
+        self._aside: Aside | None = None
         self._looks: dict[str, _Look] = {}
 
     def mu(self, paced: Sequence[Paced], ladder: Sequence[Rung], now: float) -> float:
@@ -87,35 +91,48 @@ class Pacer:
         Raises TypeError where the ledger is awaited: its balances can't be read here.
         """
         unit = dear(ladder)
-        return sum(self._price(one, unit, now) for one in paced) if unit > 0.0 else 0.0  # nothing costs anything
-
-    def _price(self, paced: Paced, unit: float, now: float) -> float:
+        if unit <= 0.0:
+            return 0.0  # nothing costs anything
         with self._lock:
-            last = self._looks.pop(paced.name, _NEVER)
-            current = last.scope == paced.scope and 0 <= now - last.at < _every(paced.seconds)
-            # Marked before the store is asked: others go on with the last price meanwhile, and while it is down.
-            self._looks[paced.name] = last if current else _Look(now, paced.scope, last.pace)
-            if len(self._looks) > REMEMBERED:
-                del self._looks[next(iter(self._looks))]
-        if current:
-            return last.mu
-        try:
-            found = _Look(now, paced.scope, self._looked(paced, last.pace, unit, now))
-        except LedgerError:
-            return last.mu
+            due = [one for one in paced if not _current(self._known(one), one, now)]
+        if due:
+            self._look(due, unit, now)
         with self._lock:
-            self._looks[paced.name] = found
-        return found.mu
+            return sum(self._known(one).mu for one in paced)
 
-    def _looked(self, paced: Paced, known: Pace | None, unit: float, now: float) -> Pace:
+    def _known(self, paced: Paced) -> _Look:
+        """Under the lock. What is asked for moves to the end."""
+        known = self._looks.pop(paced.name, None)
+        if known is not None:
+            self._looks[paced.name] = known
+        return known or _NEVER
+
+    def _look(self, due: Sequence[Paced], unit: float, now: float) -> None:
         ledger = self._ledger()
-        balance: Any = ledger.balance(paced.scope)
-        if inspect.isawaitable(balance):
-            cast("Coroutine[Any, Any, Any]", balance).close()
+        if inspect.iscoroutinefunction(ledger.balance):
             raise TypeError(
-                f"'{paced.scope}' has a pace, which needs a ledger that answers at once, not an awaited one"
+                f"'{due[0].scope}' has a pace, which needs a ledger that answers at once, not an awaited one"
             )
-        spent = balance.spent.micros
+        self._aside = self._aside or Aside(ledger)
+        self._aside(lambda: self._price(ledger, due, unit, now))
+
+    def _price(self, ledger: Ledger, due: Sequence[Paced], unit: float, now: float) -> None:
+        for paced in due:
+            with self._lock:
+                last = self._known(paced)
+                if _current(last, paced, now):
+                    continue  # another thread came first
+                # Marked before the store is asked: others go on with the last price meanwhile, and while it is down.
+                self._looks[paced.name] = _Look(now, paced.scope, last.pace)
+                if len(self._looks) > REMEMBERED:
+                    del self._looks[next(iter(self._looks))]
+            with suppress(LedgerError):
+                found = _Look(now, paced.scope, self._looked(ledger, paced, last.pace, unit, now))
+                with self._lock:
+                    self._looks[paced.name] = found
+
+    def _looked(self, ledger: Ledger, paced: Paced, known: Pace | None, unit: float, now: float) -> Pace:
+        spent = ledger.balance(paced.scope).spent.micros
 
         def moved(old: Pace | None) -> Pace:
             return Pace(paced.scope, _begun(paced, old, unit).after(spent, now - paced.begun))
@@ -150,6 +167,10 @@ def _begun(paced: Paced, old: Pace | None, unit: float) -> Pacing:
     if old.scope != paced.scope:
         return replace(fresh, mu=old.pacing.mu)
     return replace(fresh, mu=old.pacing.mu, spent=old.pacing.spent, now=old.pacing.now)
+
+
+def _current(look: _Look, paced: Paced, now: float) -> bool:
+    return look.scope == paced.scope and 0 <= now - look.at < _every(paced.seconds)
 
 
 def _every(seconds: float) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -383,26 +382,6 @@ def test_an_application_limit_lives_in_a_file_even_where_only_a_rule_states_it(
     for limited in (policy(budget=daily), policy(steps=[{"match": {"node": "n"}, "budget": daily}])):
         assert default_ledger(limited) == f"sqlite:///{tmp_path / 'compute-governor' / 'test.db'}"
     assert default_ledger(policy(budget={"step": {"usd": 1}})) == "memory://"
-
-
-async def test_a_store_that_does_not_answer_holds_up_nobody_else() -> None:
-    pytest.importorskip("redis")
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
-        uri = f"redis://127.0.0.1:{silent.getsockname()[1]}/0?timeout=1"
-        awaited = open_awaited(uri)
-        assert awaited is not None
-        limited = policy(budget={"app": {"per": "day", "usd": 1}})
-        with Governor(limited, backend=ScriptedBackend([]), ledger=open_ledger(uri), awaited=awaited) as governor:
-            running = asyncio.create_task(governor.arun(QUESTION))
-            began, gaps = time.monotonic(), list[float]()
-            while not running.done():
-                before = time.monotonic()
-                await asyncio.sleep(0.01)
-                gaps.append(time.monotonic() - before)
-            assert time.monotonic() - began > 0.4
-            assert max(gaps) < 0.3
-            assert "no answer in time" in (await running).error
-        await awaited.close()
 
 
 async def test_with_an_emergency_budget_the_ledger_that_stands_in_books() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -111,6 +113,30 @@ def test_a_store_that_is_down_leaves_the_last_price(clock: FrozenClock) -> None:
     assert pacer.mu([paced()], LADDER, 5_000.5) == told
     assert ledger.asked == asked + 1  # a store that is down is not asked by every step
     assert Pacer(lambda: ledger).mu([paced()], LADDER, 5_000.0) == 0.0  # type: ignore[arg-type, return-value]  # as above
+
+
+async def test_in_an_event_loop_every_price_that_a_server_knows_comes_with_the_next_steps(clock: FrozenClock) -> None:
+    class Remote:
+        remote = True
+
+        def __init__(self, ledger: Ledger) -> None:
+            self.ledger, self.askers = ledger, set[int]()
+
+        def balance(self, scope: str) -> Balance:
+            self.askers.add(threading.get_ident())
+            return self.ledger.balance(scope)
+
+    inner = open_ledger("memory://", clock=clock)
+    spend(inner, "burst", 400_000)
+    ledger = Remote(inner)
+    pacer = Pacer(lambda: ledger)  # type: ignore[arg-type, return-value]  # nothing else is asked of it
+    both = [paced(), replace(paced(), name="tenant:a/day", scope="app:a@0")]
+    assert pacer.mu(both, LADDER, 900.0) == 0.0
+    async with asyncio.timeout(10):
+        while pacer.mu(both[1:], LADDER, 901.0) == 0.0:  # noqa: ASYNC110 - a price, no event
+            await asyncio.sleep(0.01)
+    assert pacer.mu(both, LADDER, 902.0) == pytest.approx(2 * pacer.mu(both[:1], LADDER, 902.0))
+    assert threading.get_ident() not in ledger.askers
 
 
 def test_an_awaited_ledger_can_not_be_paced_by() -> None:

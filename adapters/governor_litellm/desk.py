@@ -24,6 +24,7 @@ from governor_litellm.policies import Ledgers, PolicyFolder, Served
 from governor_litellm.settings import Settings
 from governor_litellm.told import begun, ended, problem, refused
 from governor_litellm.watch import HookWatch
+from governor_litellm.watching import all_told
 from governor_litellm.wires import UnreadableError, Wire
 
 log = logging.getLogger("governor.proxy")
@@ -124,14 +125,15 @@ class Desk:
             self.folder.leave(served)
 
     async def close(self) -> None:
-        """End every flight, await that it is settled, and free governors and ledgers."""
+        """End every flight, await that it is settled and LiteLLM told, and free governors and ledgers."""
         flights = list(self.flights.values())
         for flight in flights:
             flight.leave("the proxy stops")
         if flights:
             await asyncio.wait([flight.task for flight in flights], timeout=CLOSING_SECONDS)
+        await all_told(CLOSING_SECONDS)
         if self.folder is not None:
-            self.folder.close()
+            await asyncio.to_thread(self.folder.close)
         await self.ledgers.aclose()
 
     async def _begin(self, arrival: Arrival, served: Served, request: Request, mark: dict[str, Any]) -> None:

@@ -28,7 +28,6 @@ class Served:
     path: Path
     governor: Governor
     using: int = 0
-    retired: bool = False
 
     @property
     def policy(self) -> Policy:
@@ -60,7 +59,13 @@ class PolicyFolder:
     """How often something was found that can't be used; as long as it stays the same it counts once."""
     _files: dict[Path, _File] = field(default_factory=dict)
     _served: Mapping[str, Served] = field(default_factory=lambda: MappingProxyType({}))
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+    """One look at a time."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while flights are counted, which requests wait for: nothing is read, opened or closed under it."""
+    _replaced: list[Served] = field(default_factory=list)
+    """Governors to close once their last flight is over."""
+    _closed: bool = False
     _looked: float | None = None
     _finished: bool = False
 
@@ -89,7 +94,10 @@ class PolicyFolder:
 
     def look(self) -> None:
         """Take in what the files hold now. Reads and parses: not for an event loop."""
-        with self._lock:
+        with self._turn:
+            if self._closed:
+                return
+            self._close_idle()
             self._looked = self.clock()
             present = sorted(self.folder.glob("*.yaml"))
             for gone in set(self._files) - set(present):
@@ -112,17 +120,20 @@ class PolicyFolder:
             return served
 
     def leave(self, served: Served) -> None:
-        """A flight is over: a governor that was replaced is closed behind the last one."""
+        """A flight is over: the look after its last one closes a governor that was replaced."""
         with self._lock:
             served.using -= 1
-            self._close_idle(served)
 
     def close(self) -> None:
-        """Close every governor, used or not."""
-        with self._lock:
-            for served in self._served.values():
+        """Close every governor, used or not, for good. Waits for stores: not for an event loop."""
+        with self._turn:
+            self._closed = True
+            with self._lock:
+                every = [*self._served.values(), *self._replaced]
+                self._served = MappingProxyType({})
+                self._replaced.clear()
+            for served in every:
                 served.governor.close()
-            self._served = MappingProxyType({})
 
     def _take(self, path: Path, policies: dict[str, tuple[Path, Policy]]) -> str:
         """Put what the file holds among the policies; why it is not what it holds now, else nothing."""
@@ -166,16 +177,18 @@ class PolicyFolder:
                 errors[path] = str(error)
                 if old is not None:
                     now[app] = old
-        self._served = MappingProxyType(now)
-        for app, old in before.items():
-            if now.get(app) is not old:
-                old.retired = True
-                self._close_idle(old)
+        with self._lock:
+            self._served = MappingProxyType(now)
+            self._replaced += [old for app, old in before.items() if now.get(app) is not old]
+        self._close_idle()
         return errors
 
-    def _close_idle(self, served: Served) -> None:
-        if served.retired and served.using <= 0:
-            served.governor.close()
+    def _close_idle(self) -> None:
+        with self._lock:
+            idle = [one for one in self._replaced if one.using <= 0]
+            self._replaced = [one for one in self._replaced if one.using > 0]
+        for one in idle:
+            one.governor.close()
 
 
 @dataclass(slots=True)

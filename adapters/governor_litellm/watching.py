@@ -20,7 +20,7 @@ from governor_litellm.wires import Chunks, Wire
 log = logging.getLogger("governor.proxy")
 
 _TELLING: set[asyncio.Task[None]] = set()
-"""LiteLLM's callbacks may wait for other servers: nobody waits for them."""
+"""LiteLLM's callbacks may wait for other servers: nobody waits for them but a proxy that stops."""
 
 
 class Watching:
@@ -143,6 +143,14 @@ class Watching:
     @property
     def _cut(self) -> bool:
         return bool(self.rule) or self.doubted
+
+
+async def all_told(seconds: float) -> None:
+    """Wait, at most so long, until LiteLLM knows of every stream that this event loop has cut."""
+    loop = asyncio.get_running_loop()
+    telling = [task for task in _TELLING if task.get_loop() is loop]
+    if telling:
+        await asyncio.wait(telling, timeout=seconds)
 
 
 def shown_at_most(call: Call, dialect: Dialect, shown: int | None) -> Usage | None:

@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from governor.aside import Aside
 from governor.errors import LedgerError
 from governor.estimate.adjusted import AdjustedBelief, Learned, joint, odds_for
 from governor.estimate.curves import Floats
@@ -127,6 +128,7 @@ class Online:
         self._every = every
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
+        self._aside = Aside(shelf)
         self._values = _Values.of(Evidence())
         self._unshared = _Unshared()
         self._begun: OrderedDict[str, Begun] = OrderedDict()
@@ -135,7 +137,7 @@ class Online:
         self._bets: dict[str, Betting] = {}
         self._alarms: dict[str, int] = {}
         self._since, self._wait, self._failures = 0, 0, 0
-        self.flush()
+        self._aside(self.flush)
 
     @property
     def evidence(self) -> Evidence:
@@ -191,7 +193,7 @@ class Online:
                 _keep(self._unlabelled, step.id, shipped)
             due = self._learned_one()
         if due:
-            self.flush(patient=True)
+            self._aside(lambda: self.flush(patient=True))
 
     def label(self, step_id: str, correct: bool) -> bool:
         """Learn whether the answer that a step shipped was right, in place of what a verifier's verdict taught of it.
@@ -209,7 +211,7 @@ class Online:
                 taught = None  # the verdict was on the answer that shipped
             due = self._learned_one()
         if due:
-            self.flush(patient=True)
+            self._aside(lambda: self.flush(patient=True))
         return True
 
     def flush(self, *, patient: bool = False) -> None:

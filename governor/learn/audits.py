@@ -10,6 +10,7 @@ import threading
 import warnings
 from dataclasses import replace
 
+from governor.aside import Aside
 from governor.errors import CertificateError, LedgerError
 from governor.learn.monitor import Audit, Guard, Ruling, Watch
 from governor.protocols import Shelf
@@ -29,10 +30,11 @@ class Audits:
         self._key = key
         self._lock = threading.Lock()
         self._watch = Watch()
-        self._unknown = ""
+        self._unknown = "" if shelf is None else "what audits said so far is not read yet"
         self._read_once = False
         self._told: set[str] = set()
-        self.refresh()
+        self._aside = Aside(shelf)
+        self.refresh_aside()
 
     def ruling(self, node: str, asked: float | None) -> Ruling:
         """The dial for a step of this node (see Guard.ruling); the safe one while the audits so far can't be read."""
@@ -64,6 +66,10 @@ class Audits:
                     self._unknown = f"what audits said so far can't be read ({fault})"
             alarms = self._fresh_alarms()
         _warn(alarms)
+
+    def refresh_aside(self) -> None:
+        """The same, in a thread where it would hold up an event loop."""
+        self._aside(self.refresh)
 
     def _after(self, old: bytes | None, audit: Audit) -> bytes:
         return self.guard.observe(Watch.from_bytes(old) if old else Watch(), audit).to_bytes()

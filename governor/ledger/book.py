@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from governor.aside import asks_a_server
 from governor.errors import LedgerError, ReservationError
 from governor.ledger import admission
 from governor.ledger.admission import NOTHING, Hold
@@ -120,6 +121,11 @@ class BookLedger:
         self._keep = keep
         self._tidied = float("-inf")
         self._tidy_again = float("-inf")
+
+    @property
+    def remote(self) -> bool:
+        """See `governor.aside.asks_a_server`."""
+        return asks_a_server(self._store)
 
     def reserve(self, key: str, amount: Amount, limits: Sequence[Limit], *, sent: bool = True) -> Reservation:
         whole = tuple(limits)

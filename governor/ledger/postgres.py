@@ -71,6 +71,8 @@ class PostgresStore:
     So a server that is down while a process starts is told by the operations, and whatever stands in for it can.
     """
 
+    remote = True
+
     def __init__(self, conninfo: str, *, schema: str = "governor", timeout: float = 5.0) -> None:
         self._schema = schema
         self._name = f"ledger {_shown(conninfo)}, schema {schema}"

@@ -21,6 +21,8 @@ T = TypeVar("T")
 class RedisLedger:
     """A Ledger, Auditable and a Shelf whose operations block; safe between threads. Connects when first asked."""
 
+    remote = True
+
     def __init__(
         self, uri: str, clock: Callable[[], float] = time.time, ttl: float = 900.0, keep: float = 86_400.0
     ) -> None:

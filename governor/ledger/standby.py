@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from threading import RLock
 from typing import Literal, TypeVar, cast
 
+from governor.aside import asks_a_server
 from governor.errors import LedgerUnavailableError, ReservationError
 from governor.ledger.admission import NOTHING, larger, minus
 from governor.ledger.book import BookLedger
@@ -65,6 +66,11 @@ class StandbyLedger:
         self._lock = RLock()
         self._books = _Books()
         self._local = self._empty()
+
+    @property
+    def remote(self) -> bool:
+        """See `governor.aside.asks_a_server`."""
+        return asks_a_server(self._ledger)
 
     @property
     def owed(self) -> int:

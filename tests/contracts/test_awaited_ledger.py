@@ -1,4 +1,4 @@
-"""The contract over a ledger that is awaited."""
+"""The contract over ledgers that are awaited."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from governor.drivers import adrive, async_ports
 from governor.effects import Reserve, Settle
 from governor.ledger import open_ledger
+from governor.ledger.threaded import ThreadedLedger
 from governor.protocols import Auditable, Balance, Ledger, Reservation
 from governor.records import Amount, Limit
 from governor.telemetry.spans import NullTracer
@@ -81,6 +82,36 @@ class TestAwaited(LedgerContract):
 
     def make_ledger(self, clock: Callable[[], float], ttl: float) -> Ledger:
         self.opened.append(Awaited(Slow(clock, ttl, self.keep)))
+        return self.opened[-1]
+
+
+class InThreads(Slow):
+    """The same, its changes made by threads."""
+
+    def __init__(self, clock: Callable[[], float], ttl: float, keep: float) -> None:
+        super().__init__(clock, ttl, keep)
+        self._threaded = ThreadedLedger(self._inner)
+
+    async def reserve(self, key: str, amount: Amount, limits: Sequence[Limit], *, sent: bool = True) -> Reservation:
+        return await self._threaded.reserve(key, amount, limits, sent=sent)
+
+    async def extend(self, key: str, amount: Amount, *, whole: bool = False, sent: bool = True) -> Reservation:
+        return await self._threaded.extend(key, amount, whole=whole, sent=sent)
+
+    async def settle(self, key: str, spent: Amount) -> Reservation:
+        return await self._threaded.settle(key, spent)
+
+    async def refund(self, key: str) -> Reservation:
+        return await self._threaded.refund(key)
+
+    async def close(self) -> None:
+        await self._threaded.close()
+        await super().close()
+
+
+class TestThreaded(TestAwaited):
+    def make_ledger(self, clock: Callable[[], float], ttl: float) -> Ledger:
+        self.opened.append(Awaited(InThreads(clock, ttl, self.keep)))
         return self.opened[-1]
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,33 @@ def test_new_changed_and_removed_files_count_from_the_next_look(policies: Policy
     assert dict(policies.served) == {}
 
 
+def test_requests_go_on_while_a_policy_is_opened_and_a_governor_is_closed(policies: PolicyFolder) -> None:
+    write(policies.folder, "a", "app: a")
+    look(policies)
+    make, opening, go = policies.make, threading.Event(), threading.Event()
+
+    def slowly(policy: Policy) -> Governor:
+        opening.set()
+        assert go.wait(30)
+        return make(policy)
+
+    policies.make = slowly
+    write(policies.folder, "a", "app: a\ndial: 0.9")
+    with ThreadPoolExecutor(2) as threads:
+        looking = threads.submit(look, policies)
+        assert opening.wait(30)
+        asking = threads.submit(policies.enter, "a")
+        try:
+            served = asking.result(timeout=10)
+            assert served is not None
+            assert served.policy.dial != 0.9
+        finally:
+            go.set()
+        looking.result(timeout=30)
+    assert policies.served["a"].policy.dial == 0.9
+    assert policies.served["a"] is not served
+
+
 def test_a_replaced_governor_is_closed_behind_its_last_flight(policies: PolicyFolder, ledgers: Ledgers) -> None:
     write(policies.folder, "a", "app: a")
     look(policies)
@@ -79,6 +108,8 @@ def test_a_replaced_governor_is_closed_behind_its_last_flight(policies: PolicyFo
     look(policies)
     assert governor.closings == 0
     policies.leave(served)
+    assert governor.closings == 0, "requests don't wait for it"
+    policies.look()
     assert governor.closings == 1
     ledgers.of("memory://").reserve("k", Amount(calls=1), ())  # the shared ledger is open still
 

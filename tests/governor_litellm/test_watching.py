@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from governor.plan.dialects import dialect_for
 from governor.records import Call, Rung, Usage
 from governor.stops.settings import Stops
-from governor_litellm.watching import Watching, shown_at_most
+from governor_litellm.watching import Watching, all_told, shown_at_most
 from governor_litellm.wires.items import Items
 from governor_litellm.wires.messages import MessagesWire
 from governor_litellm.wires.sse import Events
@@ -90,6 +91,22 @@ def test_every_holder_of_an_upstream_is_closed_even_if_one_fails(caplog: pytest.
     asyncio.run(watching.close())
     assert closed == ["stream", "response"]
     assert "could not be closed" in caplog.text
+
+
+async def test_a_proxy_that_stops_waits_until_litellm_knows_of_a_stream_that_was_cut() -> None:
+    known: list[Any] = []
+
+    async def slowly(response: Any, **_: Any) -> None:
+        await asyncio.sleep(0.05)
+        known.append(response)
+
+    account = SimpleNamespace(model="claude", dispatch_success_handlers=slowly)
+    watching = Watching(MessagesWire(), call(), CLAUDE, SimpleNamespace(logging_obj=account))
+    watching.take(STREAM)
+    watching.log(watching.reply())
+    assert not known, "nobody waits for it else"
+    await all_told(10.0)
+    assert len(known) == 1
 
 
 def test_a_tool_call_that_is_open_is_closed_with_what_came_of_it() -> None:
