@@ -3,17 +3,17 @@
     .venv-vllm/bin/python -m benchmarks.engine [--runs 10] [--tokens 64] [--models FOLDER] [--json]
 
 Run it in the environment that `make engine` makes; about 25 minutes, 8 GB of memory. Two servers of one model stand up
-side by side, one with the processor and one without; whichever is not asked waits and takes 1 to 2 % of a core. In
-every run each contender has three times four turns with the bare server: bare, contender, contender, bare. A turn is 8
-requests at once, all of which are made to write the same number of tokens: nothing ends them before, and no rule but
-that of `budget reached` is ever met. That the thoughts really lasted as long as they should is checked in each answer's
-usage.
+side by side, one with the processor and one without. In every run each contender meets the bare server in four visits:
+bare, contender, contender, bare. A visit is three turns, after a rest: a worker that has nothing more to do spins on a
+core for a second, which would be the other server's. A turn is 8 requests at once, all of which are made to write the
+same number of tokens: nothing ends them before, and no rule but that of `budget reached` is ever met. That the thoughts
+really lasted as long as they should is checked in each answer's usage.
 
-Throughput is the tokens of a run's turns by their seconds, and a contender's is taken as a share of the bare server's
-between whose turns it had its own. What is printed is the median over runs, and a 95 % percentile bootstrap over runs
-(10,000 resamples, seed 0). Exit status 1 where a median is below its limit. Beside it stands what the processor's own
-calls take of a step (see engine_step), which a noisy neighbour hardly touches. Where nobody is governed they take
-nothing: how far that row is from 1 tells how much of the others' distance is the machine's.
+Throughput is the tokens of a turn by the seconds of a run's median turn, and a contender's is taken as a share of the
+bare server's between whose visits it had its own. What is printed is the median over runs, and a 95 % percentile
+bootstrap over runs (10,000 resamples, seed 0). Exit status 1 where a median is below its limit. Beside it stands what
+the processor's own calls take of a step (see engine_step). Where nobody is governed they take nothing: how far that row
+is from 1 tells how much of the others' distance is the machine's.
 
 The model is SmolLM2-135M, where its file and the converter are at hand, else two small layers of random weights, whose
 step is so short that the processor's share of it says little about any real model; the table's first line tells which.
@@ -43,7 +43,10 @@ from tests.governor_vllm.engine_models import LONG, make
 from tests.governor_vllm.engines import PARSED, served
 
 AT_ONCE = 8
-BLOCKS = 3
+TURNS = 3
+"""Turns of one visit."""
+REST = 1.5
+"""Seconds before a visit, in which the other server's worker comes to rest."""
 PATIENCE = 600.0
 LOADED, CARRIED, REACHED, MARGIN, GROUP = "nobody governed", "budget carried", "budget reached", "margin", "group"
 LEAST: Mapping[str, float] = {LOADED: 0.98, CARRIED: 0.98, REACHED: 0.98, MARGIN: 0.95, GROUP: 0.95}
@@ -123,6 +126,7 @@ class Bench:
     bare: Link
     loaded: Link
     tokens: int
+    rest: float = REST
 
     def run(self) -> Run:
         """Every contender's turns."""
@@ -130,11 +134,13 @@ class Bench:
 
     def _pair(self, contender: Contender) -> Pair:
         ungoverned = Contender("no processor", self.tokens)
-        spent = {self.bare: 0.0, self.loaded: 0.0}
-        for link in (self.bare, self.loaded, self.loaded, self.bare) * BLOCKS:
-            spent[link] += self._turn(link, ungoverned if link is self.bare else contender)
-        made = 2 * BLOCKS * AT_ONCE * self.tokens
-        return Pair(made / spent[self.bare], made / spent[self.loaded])
+        turns: dict[Link, list[float]] = {self.bare: [], self.loaded: []}
+        for link in (self.bare, self.loaded, self.loaded, self.bare):
+            time.sleep(self.rest)
+            asked = ungoverned if link is self.bare else contender
+            turns[link] += [self._turn(link, asked) for _ in range(TURNS)]
+        made = AT_ONCE * self.tokens
+        return Pair(made / statistics.median(turns[self.bare]), made / statistics.median(turns[self.loaded]))
 
     def _turn(self, link: Link, contender: Contender) -> float:
         """Seconds for 8 replies at once."""

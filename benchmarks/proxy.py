@@ -1,12 +1,13 @@
 """What the hook costs a LiteLLM proxy: one without it against governed ones, before an upstream that answers at once.
 
-    python -m benchmarks.proxy [--runs 10] [--requests 300] [--json]
+    python -m benchmarks.proxy [--runs 10] [--requests 300] [--stint 20] [--json]
 
 Needs the extra `proxy`; takes 15 minutes. Every run starts fresh processes: an upstream, a bare proxy, and one
 governed proxy for each kind of ledger, one of which verifies each answer too. Waiting times are of one client that asks
-each proxy in turn, for whole answers and for the first event of streams that pass; throughput is of 20 connections to
-one proxy at a time, in two turns whose order is reversed. The policy has two rungs, a monthly budget of the application
-and a daily one of the tenant; the prompt has 1,600 characters.
+the proxies in turn, 20 times each (`--stint`), for whole answers and for the first event of streams that pass;
+throughput is of 20 connections to one proxy at a time, in four turns, each in the order that reverses the one before.
+The policy has two rungs, a monthly budget of the application and a daily one of the tenant; the prompt has 1,600
+characters.
 
 A run gives each proxy a median, and governed less bare is taken within the run. What is printed is the median over
 runs, and a 95 % percentile bootstrap over runs (10,000 resamples, seed 0). Exit status 1 where a median passes its
@@ -28,10 +29,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.proxy_client import Connection, at_once, taking_turns
+from benchmarks.proxy_client import STINT, Connection, at_once, taking_turns
 from benchmarks.proxy_servers import BARE, MEMORY, PROXIES, SQLITE, VERIFIED, proxies
 
 CONCURRENCY = 20
+TURNS = 4
 WARMING = 40
 MOST_MS: Mapping[str, float] = {MEMORY: 0.5, SQLITE: 1.0, VERIFIED: 1.0}
 MOST_FIRST_MS = 2.0
@@ -106,20 +108,20 @@ def compared(runs: Sequence[Run]) -> list[Compared]:
     ]
 
 
-def measured(requests: int) -> Run:
+def measured(requests: int, stint: int) -> Run:
     """One run."""
     with tempfile.TemporaryDirectory() as folder, proxies(Path(folder)) as ports:
-        return asyncio.run(_measured(ports, requests))
+        return asyncio.run(_measured(ports, requests, stint))
 
 
-async def _measured(ports: Mapping[str, int], requests: int) -> Run:
+async def _measured(ports: Mapping[str, int], requests: int, stint: int) -> Run:
     for port in ports.values():
         await at_once(port, WARMING, CONCURRENCY)
-    seconds = await taking_turns(list(ports.values()), requests)
-    firsts = await taking_turns([ports[name] for name in PASSING], requests, Connection.first)
+    seconds = await taking_turns(list(ports.values()), requests, stint=stint)
+    firsts = await taking_turns([ports[name] for name in PASSING], requests, Connection.first, stint)
     rates: dict[str, list[float]] = {name: [] for name in ports}
-    for name in (*ports, *reversed([*ports])):
-        rates[name].append(await at_once(ports[name], requests, CONCURRENCY))
+    for name in (*ports, *reversed([*ports])) * (TURNS // 2):
+        rates[name].append(await at_once(ports[name], 2 * requests // TURNS, CONCURRENCY))
     return Run(
         _medians(ports, seconds),
         _medians(PASSING, firsts),
@@ -162,12 +164,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10, help="runs, each of fresh processes (default 10)")
     parser.add_argument("--requests", type=int, default=300, help="to each proxy, for either figure (default 300)")
+    parser.add_argument("--stint", type=int, default=STINT, help=f"of these in a row to one proxy (default {STINT})")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     runs: list[Run] = []
     for number in range(1, arguments.runs + 1):
         print(f"run {number} of {arguments.runs} ...", file=sys.stderr, flush=True)
-        runs.append(measured(arguments.requests))
+        runs.append(measured(arguments.requests, arguments.stint))
     found = compared(runs)
     passed = all(one.passed for one in found)
     if arguments.json:

@@ -82,17 +82,25 @@ def _request(**more: object) -> bytes:
 
 REQUEST = _request()
 STREAMED = _request(stream=True, stream_options={"include_usage": True})
+STINT = 20
+"""Requests in a row to one proxy."""
+
 Ask = Callable[[Connection], Awaitable[float]]
 
 
-async def taking_turns(ports: Sequence[int], rounds: int, ask: Ask = Connection.ask) -> list[list[float]]:
-    """Seconds of each proxy's requests, one at a time: one to each proxy in turn, another one first each round."""
+async def taking_turns(
+    ports: Sequence[int], requests: int, ask: Ask = Connection.ask, stint: int = STINT
+) -> list[list[float]]:
+    """Seconds of so many requests to each proxy, one at a time: a stint at each in turn, another one first each round.
+
+    A stint's first request finds the processor's caches full of the other proxies, as no proxy at work does.
+    """
     connections = [await Connection.to(port) for port in ports]
     seconds: list[list[float]] = [[] for _ in ports]
-    for number in range(rounds):
+    for number, begun in enumerate(range(0, requests, stint)):
         for offset in range(len(ports)):
             at = (number + offset) % len(ports)
-            seconds[at].append(await ask(connections[at]))
+            seconds[at] += [await ask(connections[at]) for _ in range(min(stint, requests - begun))]
     for connection in connections:
         connection.close()
     return seconds

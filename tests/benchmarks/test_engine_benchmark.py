@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from benchmarks.engine import (
-    BLOCKS,
     CARRIED,
     GROUP,
     LEAST,
     REACHED,
+    TURNS,
     Bench,
     Contender,
     Pair,
@@ -75,12 +75,12 @@ class Asked(Link):
 
 def test_each_contender_has_its_turns_between_two_of_the_bare_server() -> None:
     bare, loaded = list[Any](), list[Any]()
-    found = Bench(Asked(bare), Asked(loaded), TOKENS).run()
+    found = Bench(Asked(bare), Asked(loaded), TOKENS, rest=0.0).run()
     assert set(found) == set(LEAST) == {one.name for one in contenders(TOKENS)}
-    assert len(bare) == len(loaded) == len(LEAST) * 2 * BLOCKS * 8
+    assert len(bare) == len(loaded) == len(LEAST) * 2 * TURNS * 8
     assert {rules for _, rules in bare} == {None}
     governed = [rules for _, rules in loaded if rules]
-    assert len(governed) == (len(LEAST) - 1) * 2 * BLOCKS * 8
+    assert len(governed) == (len(LEAST) - 1) * 2 * TURNS * 8
     assert all(pair.bare > 0 and pair.loaded > 0 for pair in found.values())
 
 
