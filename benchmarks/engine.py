@@ -2,7 +2,7 @@
 
     .venv-vllm/bin/python -m benchmarks.engine [--runs 10] [--tokens 64] [--models FOLDER] [--json]
 
-Run it in the environment that `make engine` makes; about 25 minutes, 8 GB of memory. Two servers of one model stand up
+Run it in the environment that `make engine` makes; half an hour, 8 GB of memory. Two servers of one model stand up
 side by side, one with the processor and one without. In every run each contender meets the bare server in four visits:
 bare, contender, contender, bare. A visit is three turns, after a rest: a worker that has nothing more to do spins on a
 core for a second, which would be the other server's. A turn is 8 requests at once, all of which are made to write the

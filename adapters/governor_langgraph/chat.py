@@ -6,6 +6,7 @@ other. Which model answers, and how hard it thinks, the policy says.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from langchain_core.utils.json import parse_partial_json
 from pydantic import BaseModel, ConfigDict, Field
 
 from governor.arm import arm_of
+from governor.aside import asks_a_server
 from governor.drivers import adrive, drive
 from governor.errors import NoAnswerError
 from governor.facade import Governor
@@ -159,7 +161,7 @@ class GovernedChat(BackendChat):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        governor, step, bound = self._asked(messages, kwargs)
+        governor, step, bound = await self._asked_aside(messages, kwargs)
         outcome = await adrive(governor.process(step, **bound), governor.async_ports().perform)
         return ChatResult(generations=[ChatGeneration(message=self._ended(outcome, stop))])
 
@@ -186,7 +188,7 @@ class GovernedChat(BackendChat):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        governor, step, bound = self._asked(messages, kwargs)
+        governor, step, bound = await self._asked_aside(messages, kwargs)
         shown = _Shown(stop)
         stream = AsyncStream(
             governor.backend, lambda: governor.process(step, streamed=True, **bound), governor.async_ports().perform
@@ -220,6 +222,14 @@ class GovernedChat(BackendChat):
         if governed:
             step = replace(step, messages=with_left(governor, terms, step))
         return governor, step, bound
+
+    async def _asked_aside(self, messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]) -> Asked:
+        """The same, in a thread where a server is asked what is left."""
+        attempt = running()
+        ledger = (attempt.governor if attempt else self.governor).ledger
+        if not asks_a_server(ledger):
+            return self._asked(messages, kwargs)
+        return await asyncio.to_thread(self._asked, messages, kwargs)
 
     def _context(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What a step is told beside its messages and its place, given its tools and schema."""

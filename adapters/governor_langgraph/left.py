@@ -6,15 +6,18 @@ Liu et al. 2025, "Budget-Aware Tool-Use Enables Effective Agent Scaling" (arXiv:
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Coroutine, Mapping
 from typing import Any, cast
 
+from governor.errors import LedgerError
 from governor.facade import Governor
 from governor.ledger.sums import DIMENSIONS
 from governor.policy import tell_for
 from governor.protocols import Terms
 from governor.records import Message, Step
 
+log = logging.getLogger("governor")
 _SAID = {
     "tokens": "{:,} tokens",
     "micros": "${:.4f}",
@@ -49,7 +52,11 @@ def with_left(governor: Governor, terms: Terms, step: Step) -> tuple[Message, ..
     messages = step.messages
     if not messages or messages[-1].get("role") != "tool" or not tell_for(governor.policy, step):
         return messages
-    left = left_of(governor, terms)
+    try:
+        left = left_of(governor, terms)
+    except LedgerError as fault:  # what it means that the store is down, the step's reservation and `fail` say
+        log.warning("a step is not told what is left of its budgets: %s", fault)
+        return messages
     if not left:
         return messages
     said = ", ".join(_SAID[name].format(number / 1e6 if name == "micros" else number) for name, number in left.items())

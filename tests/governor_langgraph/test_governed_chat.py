@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 
-from governor.errors import BackendUnavailableError, NoAnswerError
+from governor.errors import BackendUnavailableError, LedgerUnavailableError, NoAnswerError
 from governor.records import Reply, ToolCall, Usage
 from governor_langgraph import GovernedChat
 from tests.governor_langgraph.desk import LADDER, Desk, by_rung, desk, named, reply
@@ -249,6 +250,32 @@ def test_after_a_tools_result_the_model_hears_what_is_left(say: Callable[..., AI
     assert at.backend.calls[0].messages[-1]["content"] == "hello"
     wanted = "3\n\n[Budget left: 9,975 tokens, $1.0000, 6 model calls]"
     assert at.backend.calls[1].messages[-1]["content"] == wanted
+
+
+def test_a_store_that_does_not_know_what_is_left_ends_no_step(
+    say: Callable[..., AIMessage], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def down(scope: str) -> Any:
+        raise LedgerUnavailableError("the store is down")
+
+    at = told_desk(tell=True)
+    monkeypatch.setattr(at.governor.ledger, "balance", down)
+    assert say(at.chat, tool_round()).text == "low"
+    assert at.backend.calls[0].messages[-1]["content"] == "3"
+    assert "not told what is left of its budgets: the store is down" in caplog.text
+
+
+async def test_an_event_loop_does_not_wait_for_a_server_to_say_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = told_desk(tell=True)
+    ledger, askers = at.governor.ledger, set[int]()
+    balance = ledger.balance
+    monkeypatch.setattr(type(ledger), "remote", True)
+    monkeypatch.setattr(ledger, "balance", lambda scope: askers.add(threading.get_ident()) or balance(scope))
+    await at.chat.ainvoke(tool_round(), config={"configurable": {"thread_id": "t"}})
+    assert "[Budget left: " in at.backend.calls[0].messages[-1]["content"]
+    assert at.kept.outcomes[0].session == "t", "the step's place is known there too"
+    assert askers
+    assert threading.get_ident() not in askers
 
 
 def test_of_a_result_in_parts_it_is_one_more_part() -> None:
