@@ -120,9 +120,10 @@ async def test_in_an_event_loop_every_price_that_a_server_knows_comes_with_the_n
         remote = True
 
         def __init__(self, ledger: Ledger) -> None:
-            self.ledger, self.askers = ledger, set[int]()
+            self.ledger, self.askers, self.go = ledger, set[int](), threading.Event()
 
         def balance(self, scope: str) -> Balance:
+            assert self.go.wait(10)
             self.askers.add(threading.get_ident())
             return self.ledger.balance(scope)
 
@@ -132,6 +133,7 @@ async def test_in_an_event_loop_every_price_that_a_server_knows_comes_with_the_n
     pacer = Pacer(lambda: ledger)  # type: ignore[arg-type, return-value]  # nothing else is asked of it
     both = [paced(), replace(paced(), name="tenant:a/day", scope="app:a@0")]
     assert pacer.mu(both, LADDER, 900.0) == 0.0
+    ledger.go.set()
     async with asyncio.timeout(10):
         while pacer.mu(both[1:], LADDER, 901.0) == 0.0:  # noqa: ASYNC110 - a price, no event
             await asyncio.sleep(0.01)
