@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.tools import tool
 
 from governor.errors import BackendUnavailableError, LedgerUnavailableError, NoAnswerError
+from governor.protocols import Balance
 from governor.records import Reply, ToolCall, Usage
 from governor_langgraph import GovernedChat
 from tests.governor_langgraph.desk import LADDER, Desk, by_rung, desk, named, reply
@@ -269,8 +270,13 @@ async def test_an_event_loop_does_not_wait_for_a_server_to_say_what_is_left(monk
     at = told_desk(tell=True)
     ledger, askers = at.governor.ledger, set[int]()
     balance = ledger.balance
+
+    def asked(scope: str) -> Balance:
+        askers.add(threading.get_ident())
+        return balance(scope)
+
     monkeypatch.setattr(type(ledger), "remote", True)
-    monkeypatch.setattr(ledger, "balance", lambda scope: askers.add(threading.get_ident()) or balance(scope))
+    monkeypatch.setattr(ledger, "balance", asked)
     await at.chat.ainvoke(tool_round(), config={"configurable": {"thread_id": "t"}})
     assert "[Budget left: " in at.backend.calls[0].messages[-1]["content"]
     assert at.kept.outcomes[0].session == "t", "the step's place is known there too"
