@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ import urllib.request
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from tests.ports import free_port
 
 KEY = "sk-" + "ab12" * 12
 CONFIG = """\
@@ -49,7 +50,7 @@ def proxies(folder: Path) -> Generator[Mapping[str, int], None, None]:
         config.write_text(CONFIG.format(port=int(upstream.stdout.readline())))
         ports: dict[str, int] = {}
         for name in PROXIES:
-            ports[name] = _free_port()
+            ports[name] = free_port()
             command, environ = _proxy(name, ports[name], config, folder)
             servers.enter_context(process(command, environ, folder / f"{name}.log"))
         for name, port in ports.items():
@@ -90,13 +91,6 @@ def process(
                 yield process
             finally:
                 process.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def await_proxy(port: int, log: Path) -> None:

@@ -74,7 +74,7 @@ class Aside:
     def _run(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception:
+        except Exception:  # nobody waits for the thread who could be told
             log.exception("work beside a step broke down")
         finally:
             self._busy.release()

@@ -96,7 +96,7 @@ class Pacer:
         with self._lock:
             due = [one for one in paced if not _current(self._known(one), one, now)]
         if due:
-            self._look(due, unit, now)
+            self._look_aside(due, unit, now)
         with self._lock:
             return sum(self._known(one).mu for one in paced)
 
@@ -107,16 +107,16 @@ class Pacer:
             self._looks[paced.name] = known
         return known or _NEVER
 
-    def _look(self, due: Sequence[Paced], unit: float, now: float) -> None:
+    def _look_aside(self, due: Sequence[Paced], unit: float, now: float) -> None:
         ledger = self._ledger()
         if inspect.iscoroutinefunction(ledger.balance):
             raise TypeError(
                 f"'{due[0].scope}' has a pace, which needs a ledger that answers at once, not an awaited one"
             )
         self._aside = self._aside or Aside(ledger)
-        self._aside(lambda: self._price(ledger, due, unit, now))
+        self._aside(lambda: self._look(ledger, due, unit, now))
 
-    def _price(self, ledger: Ledger, due: Sequence[Paced], unit: float, now: float) -> None:
+    def _look(self, ledger: Ledger, due: Sequence[Paced], unit: float, now: float) -> None:
         for paced in due:
             with self._lock:
                 last = self._known(paced)

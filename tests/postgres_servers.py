@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     import psycopg
@@ -34,9 +35,7 @@ class PostgresServer:
         self._user = "nobody" if os.getuid() == 0 else None
         if self._user:
             shutil.chown(self.folder, self._user)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         made = self._run("initdb", "-D", self._data, "-U", "governor", "-A", "trust", "-E", "UTF8", "--no-sync", "-N")
         if made.wait():
             raise RuntimeError(f"initdb failed: {(self.folder / 'log').read_text()[-500:]}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 from governor.errors import BackendError
 from governor_vllm.link import Link
 from tests.governor_vllm.engine_models import template
+from tests.ports import free_port
 
 READY_SECONDS = 300.0
 SETTINGS: Mapping[str, str] = {
@@ -48,9 +48,7 @@ class Engine:
     name: str = "q"
 
     def __enter__(self) -> Engine:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
+        port = str(free_port())
         self.url = f"http://127.0.0.1:{port}/v1"
         program = [sys.executable, "-m", "governor"] if self.governed else [str(Path(sys.executable).parent / "vllm")]
         command = [*program, "serve", str(self.model), "--served-model-name", self.name]
