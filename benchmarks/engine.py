@@ -2,12 +2,13 @@
 
     .venv-vllm/bin/python -m benchmarks.engine [--runs 10] [--tokens 64] [--models FOLDER] [--json]
 
-Run it in the environment that `make engine` makes; half an hour, 8 GB of memory. Two servers of one model stand up
-side by side, one with the processor and one without. In every run each contender meets the bare server in four visits:
-bare, contender, contender, bare. A visit is three turns, after a rest: a worker that has nothing more to do spins on a
-core for a second, which would be the other server's. A turn is 8 requests at once, all of which are made to write the
-same number of tokens: nothing ends them before, and no rule but that of `budget reached` is ever met. That the thoughts
-really lasted as long as they should is checked in each answer's usage.
+Run it in the environment that `make engine` makes; an hour, 8 GB of memory. Two servers of one model stand up side by
+side, one with the processor and one without, and for the second half of the runs two new ones, begun in the other
+order: what memory a process happens to get stays with it. In every run each contender meets the bare server in four
+visits: bare, contender, contender, bare. A visit is three turns, after a rest: a worker that has nothing more to do
+spins on a core for a second, which would be the other server's. A turn is 8 requests at once, all of which are made to
+write the same number of tokens: nothing ends them before, and no rule but that of `budget reached` is ever met. That
+the thoughts really lasted as long as they should is checked in each answer's usage.
 
 Throughput is the tokens of a turn by the seconds of a run's median turn, and a contender's is taken as a share of the
 bare server's between whose visits it had its own. What is printed is the median over runs, and a 95 % percentile
@@ -31,7 +32,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,19 +162,26 @@ class Bench:
 
 
 def measured(models: Path, runs: int, tokens: int) -> list[Run]:
-    """So many runs, after one that is not counted: it warms the servers, and the processor makes its tables."""
-    same = (*PARSED, "--scheduling-policy", "priority")
-    with (
-        served(models, "thinking", LONG, same, governed=False) as one,
-        served(models, "thinking", LONG, PARSED) as other,
-        closing(Link(one.url)) as bare,
-        closing(Link(other.url)) as loaded,
-    ):
-        bench, found = Bench(bare, loaded, tokens), list[Run]()
+    """So many runs, half of them on servers that were begun in the other order."""
+    first = runs - runs // 2
+    return _on_servers(models, first, tokens) + _on_servers(models, runs - first, tokens, loaded_first=True)
+
+
+def _on_servers(models: Path, runs: int, tokens: int, *, loaded_first: bool = False) -> list[Run]:
+    """Runs on two new servers, after one that is not counted: it warms them, and the processor makes its tables."""
+    if not runs:
+        return []
+    with ExitStack() as servers:
+        links: dict[bool, Link] = {}
+        for governed in (loaded_first, not loaded_first):
+            options = PARSED if governed else (*PARSED, "--scheduling-policy", "priority")
+            server = servers.enter_context(served(models, "thinking", LONG, options, governed=governed))
+            links[governed] = servers.enter_context(closing(Link(server.url)))
+        bench, found = Bench(links[False], links[True], tokens), list[Run]()
         for number in range(runs + 1):
             print(f"run {number} of {runs} ..." if number else "warming ...", file=sys.stderr, flush=True)
             found.append(bench.run())
-        return found[1:]
+    return found[1:]
 
 
 def told_model(models: Path) -> str:

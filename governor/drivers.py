@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from governor.effects import (
     CallModel,
     Compute,
     Cut,
+    Described,
     Effect,
     Emit,
     Enter,
@@ -41,6 +42,7 @@ Performer = Callable[[Effect], Any]
 
 _BOOKKEEPING = (Reserve, Extend, Settle, Refund)
 _CLOSING = (Settle, Refund)
+_NONE: Mapping[str, Any] = {}
 
 
 class Abandoned(BaseException):
@@ -71,13 +73,17 @@ class Ports:
             case Compute(_, work):
                 return self.compute(work)
             case Enter(name, attributes):
-                return self.tracer.enter(name, attributes)
+                return self.tracer.enter(name, self._described(attributes))
             case Exit(attributes, error):
-                return self.tracer.exit(attributes, error)
+                return self.tracer.exit(self._described(attributes), error)
             case Emit(step, record):
                 return self._record(step, record)
             case _:
                 return self._book(effect)
+
+    def _described(self, attributes: Described) -> Mapping[str, Any]:
+        """A span's attributes, which nobody makes who has nobody to tell."""
+        return attributes() if self.tracer.recording else _NONE
 
     def _record(self, step: Step, record: Attempt | Outcome) -> None:
         """Every sink gets the record, whichever of them fails; the first failure is raised."""
@@ -191,7 +197,7 @@ async def adrive(process: Process[T], perform: Performer) -> T:
                     cancellation, held_back = held_back, None
                     raise cancellation
                 answer = perform(effect)
-                if inspect.isawaitable(answer):
+                if answer is not None and inspect.isawaitable(answer):  # most effects have no answer
                     if isinstance(effect, _BOOKKEEPING):
                         task = asyncio.ensure_future(answer)
                         held_back = await _finished(task) or held_back

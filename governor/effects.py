@@ -7,10 +7,18 @@ replayed from recorded replies or tested with scripted ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from governor.records import Amount, Attempt, Call, Limit, Outcome, Step
+
+Described: TypeAlias = Callable[[], Mapping[str, Any]]
+"""Says what a span's attributes are: asked only where somebody is told of spans."""
+
+
+def _none() -> Mapping[str, Any]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +115,14 @@ class Enter:
     """Opens a trace span; spans nest as Enter and Exit do."""
 
     name: str
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Described = _none
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
     """Closes the innermost trace span, adding attributes; `error` marks it as failed."""
 
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Described = _none
     error: str = ""
 
 
@@ -176,7 +184,7 @@ def _asked(effect: Effect) -> Process[Any]:
 
 
 def traced(
-    name: str, attributes: Mapping[str, Any], body: Process[T], describe: Callable[[T], Mapping[str, Any]]
+    name: str, attributes: Described, body: Process[T], describe: Callable[[T], Mapping[str, Any]]
 ) -> Process[T]:
     """Run `body` inside a span; `describe` turns its result into the span's closing attributes."""
     yield Enter(name, attributes)
@@ -185,5 +193,5 @@ def traced(
     except BaseException as cause:
         yield Exit(error="" if isinstance(cause, Unneeded) else type(cause).__name__)
         raise
-    yield Exit(describe(result))
+    yield Exit(partial(describe, result))
     return result

@@ -35,19 +35,21 @@ def granted(climb: Climb, plan: Plan) -> Process[BudgetExceededError | Outcome |
 
 def _held(climb: Climb, plan: Plan) -> Process[None]:
     call = call_of(climb, plan)
-    needed = bound_of(climb, call, plan.mode)
+    calls = _calls(call, plan.mode)
+    beside = Amount() if plan.mode in COMPARISONS else _verifying(climb, call)
+    needed = calls + beside
     climb.reach = None
     if climb.terms.reserve == "ladder" and not climb.account.opened:
         try:
-            yield from climb.account.grant(_whole_ladder(climb, plan, needed), plan.rung.model, _calls(call, plan.mode))
+            yield from climb.account.grant(_whole_ladder(climb, plan, needed), plan.rung.model, calls)
         except BudgetExceededError:
             if climb.terms.on_exhausted != "degrade":
                 raise
         else:
             return
-    reach = None if plan.mode in SECOND_LOOKS else opening(call, plan, climb.terms, _verifying(climb, call))
+    reach = None if plan.mode in SECOND_LOOKS else opening(call, plan, climb.terms, beside)
     if reach is None:
-        yield from climb.account.grant(needed, plan.rung.model, _calls(call, plan.mode))
+        yield from climb.account.grant(needed, plan.rung.model, calls)
     else:
         climb.reach = yield from climb.account.grant_reach(call, reach)
     climb.account.cut = None
@@ -74,10 +76,9 @@ def checker(climb: Climb, call: Call) -> Verifier | None:
     return None if most.calls or most.micros else verifier
 
 
-def bound_of(climb: Climb, call: Call, mode: BacktrackMode = "fresh") -> Amount:
-    """The most an attempt can use: its samples and, where one has its say, its verifier."""
-    needed = _calls(call, mode)
-    return needed if mode in COMPARISONS else needed + _verifying(climb, call)
+def bound_of(climb: Climb, call: Call) -> Amount:
+    """The most a new attempt can use: its samples and, where one has its say, its verifier."""
+    return _calls(call, "fresh") + _verifying(climb, call)
 
 
 def _calls(call: Call, mode: BacktrackMode) -> Amount:

@@ -7,6 +7,7 @@ parts it is given; drivers, replay and simulation run this same generator.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from governor.account import Account
 from governor.arm import arm_of, unenforced
@@ -66,7 +67,8 @@ def govern(step: Step, terms: Terms, mind: Mind) -> Process[Outcome]:
     (a cancellation, a record that can't be written under `fail: closed`) leaves only after the reservation is
     settled.
     """
-    return traced(step_name(step), step_attributes(step, terms.app), _step(step, terms, mind), outcome_attributes)
+    attributes = partial(step_attributes, step, terms.app)
+    return traced(step_name(step), attributes, _step(step, terms, mind), outcome_attributes)
 
 
 def _step(step: Step, terms: Terms, mind: Mind) -> Process[Outcome]:
@@ -201,10 +203,11 @@ def _attempt(climb: Climb, plan: Plan) -> Process[Attempt]:
 
 def _spanned(climb: Climb, call: Call, answering: Process[Attempt]) -> Process[Attempt]:
     """An attempt in its span: a model's call, or the bracket around calls that are steps of their own."""
+    asked = partial(call_attributes, call)
     if not climb.terms.nested:
-        return (yield from traced(attempt_name(call.rung), call_attributes(call), answering, attempt_attributes))
-    told = own(call_attributes(call))
-    return (yield from traced(nested_name(call.rung), told, answering, lambda one: own(attempt_attributes(one))))
+        return (yield from traced(attempt_name(call.rung), asked, answering, attempt_attributes))
+    name = nested_name(call.rung)
+    return (yield from traced(name, lambda: own(asked()), answering, lambda one: own(attempt_attributes(one))))
 
 
 def _checked(climb: Climb, plan: Plan, call: Call, reply: Reply) -> Process[Verdict]:
@@ -212,7 +215,7 @@ def _checked(climb: Climb, plan: Plan, call: Call, reply: Reply) -> Process[Verd
         return flaw(reply) or compared(_in_hand(climb, plan), reply)
     verifier = checker(climb, call)
     name = verify_name(verifier.name if verifier else "complete")
-    return (yield from traced(name, {}, _verify(climb, verifier, call, reply), verdict_attributes))
+    return (yield from traced(name, dict, _verify(climb, verifier, call, reply), verdict_attributes))
 
 
 def _in_hand(climb: Climb, plan: Plan) -> Reply:

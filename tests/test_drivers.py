@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from governor.drivers import Ports, adrive, async_ports, drive, sync_ports
-from governor.effects import Compute, Effect, Emit, Now, Process, Reserve, Settle
+from governor.effects import Compute, Effect, Emit, Enter, Exit, Now, Process, Reserve, Settle
 from governor.errors import BackendTimeoutError, BudgetExceededError, RecordError, VerifierError
 from governor.ledger import open_ledger
 from governor.records import Amount, Limit, Outcome, Step
@@ -210,3 +210,28 @@ def test_a_sink_that_fails_does_not_keep_the_record_from_the_next() -> None:
     with pytest.raises(RecordError):
         drive(process(), sync_ports(ScriptedBackend([]), open_ledger("memory://"), sinks, NullTracer()).perform)
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("recording", [False, True])
+def test_what_spans_say_is_made_only_for_somebody_who_is_told(recording: bool) -> None:
+    told: list[tuple[Any, ...]] = []
+
+    class Listening(NullTracer):
+        def enter(self, name: str, attributes: Mapping[str, Any]) -> None:
+            told.append((name, attributes))
+
+        def exit(self, attributes: Mapping[str, Any], error: str) -> None:
+            told.append((attributes, error))
+
+    def described(name: str) -> Callable[[], Mapping[str, Any]]:
+        return lambda: made.append(name) or {"name": name}  # type: ignore[func-returns-value]  # to note it
+
+    made: list[str] = []
+    tracer = Listening()
+    tracer.recording = recording
+    ports = sync_ports(ScriptedBackend([]), open_ledger("memory://"), (), tracer)
+    ports.perform(Enter("one", described("first")))
+    ports.perform(Exit(described("last"), "failed"))
+    assert made == (["first", "last"] if recording else [])
+    first, last = ({"name": name} if recording else {} for name in ("first", "last"))
+    assert told == [("one", first), (last, "failed")], "spans are opened and closed alike"

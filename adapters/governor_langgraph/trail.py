@@ -30,7 +30,7 @@ KEEP_SECONDS = 30 * 86_400.0
 
 
 class TrailWarning(UserWarning):
-    """The trail of a run could not be kept, and the policy says `fail: open`: a crash would lose it."""
+    """The store could not keep the trail of a run, or tell its budgets, and the policy says `fail: open`."""
 
 
 @dataclass(slots=True)
@@ -89,11 +89,20 @@ class Trail:
         return back
 
     def _left(self, terms: Terms) -> float:
-        """What is left for other steps, in what their cost is counted in; a step's own limits are for it alone."""
+        """What is left for other steps, in what their cost is counted in; a step's own limits are for it alone.
+
+        Where the store can't say: LedgerError under `fail: closed`, else nothing where money is limited, which no step
+        goes on without, and infinite where it is not.
+        """
         if _awaited(self.governor.ledger.balance):
             return math.inf
         shared = tuple(limit for limit in terms.limits if not limit.scope.startswith("step:"))
-        left = left_of(self.governor, replace(terms, limits=shared))
+        try:
+            left = left_of(self.governor, replace(terms, limits=shared))
+        except LedgerError as fault:
+            self._lost(fault, "what is left of its budgets is not known")
+            every = (*terms.limits, *(limit for _, limits in terms.models for limit in limits))
+            return 0.0 if any(limit.micros is not None for limit in every) else math.inf
         return left.get("micros" if priced(terms) else "tokens", math.inf)
 
     def wanted(self) -> Back | None:
@@ -133,7 +142,7 @@ class Trail:
         try:
             update(shelf, self._key(name), lambda _: value, ttl=KEEP_SECONDS)
         except LedgerError as fault:
-            self._lost(fault)
+            self._lost(fault, "its trail is not kept")
 
     def _load(self, name: str) -> bytes | None:
         shelf = self._shelf()
@@ -142,7 +151,7 @@ class Trail:
         try:
             found = shelf.load(self._key(name))
         except LedgerError as fault:
-            self._lost(fault)
+            self._lost(fault, "its trail is not kept")
             return None
         return found[0] if found else None
 
@@ -150,10 +159,10 @@ class Trail:
         """Where the trail is kept."""
         return shelf_of(self.governor) if self.durable else None
 
-    def _lost(self, fault: LedgerError) -> None:
+    def _lost(self, fault: LedgerError, what: str) -> None:
         if self.governor.policy.fail == "closed":
             raise fault
-        warnings.warn(f"the trail of run '{self.past.run}' is not kept: {fault}", TrailWarning, stacklevel=4)
+        warnings.warn(f"run '{self.past.run}': {what}: {fault}", TrailWarning, stacklevel=4)
 
     def _key(self, name: str) -> str:
         """The past lies under the thread, results under the run too, so that none is taken for another's."""

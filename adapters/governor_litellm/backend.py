@@ -22,6 +22,7 @@ from governor_litellm.faults import fault, kind_of, refused, timed
 from governor_litellm.reply import Assembly, Evidence, reply_of
 from governor_litellm.request import ModelOptions, Target, arguments
 from governor_litellm.retries import RetryPolicy
+from governor_litellm.timeouts import steady
 
 _NO_MODELS: Mapping[str, Mapping[str, Any]] = {}
 
@@ -46,7 +47,7 @@ class Attempt:
         self.call, self.target, self.clock = call, target, retries.clock
         self.started = retries.clock()
         self.deadline = self.started + call.timeout
-        self.reached = False
+        self.reached = self.begun = False
         self.key = target.key()
         self.base = arguments(call, target)
 
@@ -62,6 +63,10 @@ class Attempt:
             raise self.late()
         return left
 
+    def ends(self) -> float:
+        """The deadline as it stands now, on `clock`."""
+        return self.deadline
+
     def failed(self, error: BaseException) -> None:
         """Take note of a fault that is tried again: it may have cost something."""
         self.reached = self.reached or not refused(error)
@@ -71,7 +76,7 @@ class Attempt:
         _ = self.left
 
     def late(self) -> BackendTimeoutError:
-        text = f"{self.call.rung.model}: no whole answer within {self.call.timeout:g} s"
+        text = f"{self.call.rung.model}: no whole answer within {round(self.deadline - self.started, 3):g} s"
         return BackendTimeoutError(text, model=self.call.rung.model, seconds=self.seconds)
 
     @contextmanager
@@ -94,14 +99,25 @@ class Attempt:
                 server=self.target.options.api_base,
             ) from None
 
-    def keywords(self, *, stream: bool) -> dict[str, Any]:
-        """Arguments of the next request, whose time limit is what is left."""
-        more: dict[str, Any] = {"timeout": self.left, "caching": False}
+    def keywords(self, *, stream: bool, guarded: bool) -> dict[str, Any]:
+        """Arguments of the next request, whose time limit is what is left; `guarded`: its caller ends it there too."""
+        more: dict[str, Any] = {"timeout": self._limit(guarded=guarded), "caching": False}
         if self.key is not None:
             more["api_key"] = self.key
         if stream:
             more |= {"stream": True, "stream_options": self._stream_options}
         return {**self.base, **more}
+
+    def _limit(self, *, guarded: bool) -> float:
+        """Seconds for the next request: the first has all of the call's, whatever little has passed since it began.
+
+        What rounding takes away is no time to send a request again that ran into its limit.
+        """
+        left = self.left
+        limit = steady(left if self.begun else self.call.timeout, self.call.rung.timeout, guarded=guarded)
+        self.begun = True
+        self.deadline = min(self.deadline, self.clock() + limit)
+        return limit
 
     @property
     def _stream_options(self) -> dict[str, bool]:
@@ -199,13 +215,13 @@ class LiteLLMBackend:
         return Attempt(call, self._target(call.rung.model), self._retries)
 
     def _send(self, attempt: Attempt, *, stream: bool) -> Any:
-        retrying = Retrying(sleep=self._sleep, **self._retries.arguments(attempt.deadline, attempt.failed))
-        return retrying(lambda: sdk().completion(**attempt.keywords(stream=stream)))
+        retrying = Retrying(sleep=self._sleep, **self._retries.arguments(attempt.ends, attempt.failed))
+        return retrying(lambda: sdk().completion(**attempt.keywords(stream=stream, guarded=False)))
 
     async def _asend(self, attempt: Attempt, *, stream: bool) -> Any:
-        retrying = AsyncRetrying(sleep=self._asleep, **self._retries.arguments(attempt.deadline, attempt.failed))
+        retrying = AsyncRetrying(sleep=self._asleep, **self._retries.arguments(attempt.ends, attempt.failed))
 
         async def once() -> Any:
-            return await sdk().acompletion(**attempt.keywords(stream=stream))
+            return await sdk().acompletion(**attempt.keywords(stream=stream, guarded=True))
 
         return await retrying(once)

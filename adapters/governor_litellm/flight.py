@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -26,6 +25,7 @@ from governor.records import Call, Outcome, Reply, Step
 from governor.watched import asked, doubted
 from governor_litellm.faults import fault
 from governor_litellm.models import Ask, ProxyModels, RouterBackend
+from governor_litellm.timeouts import steady
 from governor_litellm.watching import Watching, shown_at_most
 from governor_litellm.wires import Wire
 
@@ -68,7 +68,6 @@ class Flight:
     models: ProxyModels
     request: Request
     over: Callable[[Flight], None]
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
     sent: bool = False
     """Whether a deployment was asked: before that nothing can be owed."""
     closed: str = ""
@@ -86,6 +85,11 @@ class Flight:
         self._answer.add_done_callback(_seen)
         self.task = loop.create_task(self._run())
         self.task.add_done_callback(self._ended)
+
+    @property
+    def id(self) -> str:
+        """The step's, which no other request has."""
+        return self.request.step.id
 
     @property
     def governed(self) -> bool:
@@ -124,15 +128,18 @@ class Flight:
                 await self.admitted()
         return self.call
 
-    def changes(self, call: Call) -> Mapping[str, Any]:
-        """The fields of the client's request that a call changes. PolicyError for what can't be expressed."""
+    def changes(self, call: Call, *, guarded: bool = False) -> Mapping[str, Any]:
+        """The fields of the client's request that a call changes. PolicyError for what can't be expressed.
+
+        `guarded`: whoever makes the call ends it at its time limit.
+        """
         request, dialect = self.request, self.dialect(call)
         more = call.messages[len(request.step.messages) :]
         return {
             **request.wire.following(request.kept, more, call.rung.instruction),
             **request.wire.fields(call.rung, dialect, request.kept),
             **self._listening(call, dialect),
-            "timeout": smaller(call.timeout, request.kept.get("timeout")),
+            "timeout": smaller(steady(call.timeout, call.rung.timeout, guarded=guarded), request.kept.get("timeout")),
         }
 
     def watching(self, source: Any, account: Any = None) -> Watching | None:
@@ -265,18 +272,24 @@ class Flight:
 
     async def _by_proxy(self, call: Call) -> Reply:
         self._asked = time.monotonic()
+        silence = asyncio.get_running_loop().call_later(max(PATIENCE, 4 * call.timeout), self._silent)
         self.first.set_result(call)
         try:
-            async with asyncio.timeout(max(PATIENCE, 4 * call.timeout)):
-                return await self._answer
-        except TimeoutError:
+            return await self._answer
+        finally:
+            silence.cancel()
+
+    def _silent(self) -> None:
+        """The proxy's call counts as lost."""
+        call = self.call
+        if call is not None and not self._answer.done():
             self.closed = SILENCE
-            raise BackendStreamError(self.closed, model=call.rung.model) from None
+            self._fail(BackendStreamError(SILENCE, model=call.rung.model))
 
     async def _by_router(self, call: Call) -> Reply:
         request, model = self.request, call.rung.model
         try:
-            fields = {**request.kept, **self.changes(call), "stream": request.stream or None}
+            fields = {**request.kept, **self.changes(call, guarded=True), "stream": request.stream or None}
         except PolicyError as refused:
             raise BackendRequestError(f"{model}: {refused}", model=model, sent=False) from refused
         whole = {key: value for key, value in fields.items() if value is not None}

@@ -17,6 +17,7 @@ from governor.policy import Check, Finding
 from governor.protocols import Delta
 from governor.records import Call, Reply, Rung
 from governor_litellm.faults import fault
+from governor_litellm.timeouts import steady
 from governor_litellm.watching import Watching
 from governor_litellm.wires import Wire
 from governor_litellm.wires.chat import ChatWire
@@ -134,7 +135,7 @@ class RouterBackend:
             raise BackendRequestError(f"{model}: {refused}", model=model, sent=False) from refused
         messages = {"messages": [dict(message) for message in call.messages]}
         told = CHAT.following(messages, (), call.rung.instruction)
-        asked = {**messages, **told, **own, "timeout": call.timeout}
+        asked = {**messages, **told, **own, "timeout": steady(call.timeout, call.rung.timeout, guarded=True)}
         if call.response_schema is not None:
             schema = {"name": "answer", "schema": dict(call.response_schema)}
             asked["response_format"] = {"type": "json_schema", "json_schema": schema}

@@ -28,10 +28,11 @@ class RetryPolicy:
     jitter: float = 0.5
     clock: Callable[[], float] = time.monotonic
 
-    def arguments(self, deadline: float, failed: Callable[[BaseException], None]) -> dict[str, Any]:
+    def arguments(self, deadline: Callable[[], float], failed: Callable[[BaseException], None]) -> dict[str, Any]:
         """What tenacity's Retrying and AsyncRetrying are both made with.
 
-        `deadline` is on `clock`; `failed` is told of each fault that is followed by another attempt.
+        `deadline` says when on `clock`, asked before each wait; `failed` is told of each fault that another attempt
+        follows.
         """
         backoff = wait_exponential(multiplier=self.first, max=self.longest) + wait_random(0, self.jitter)
 
@@ -40,7 +41,7 @@ class RetryPolicy:
             return backoff(state) if asked is None else asked
 
         def stop(state: RetryCallState) -> bool:
-            return self.clock() + state.upcoming_sleep >= deadline
+            return self.clock() + state.upcoming_sleep >= deadline()
 
         def tell(state: RetryCallState) -> None:
             error = error_of(state)

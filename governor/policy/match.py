@@ -132,8 +132,9 @@ _ANY_TOOL = ToolRule()
 
 
 def _matching(policy: Policy, step: Step) -> _Ready:
-    prompt = step.prompt
-    for ready in _prepared(policy):
+    rules = _prepared(policy)
+    prompt = step.prompt if len(rules) > 1 else ""  # the last one has no conditions
+    for ready in rules:
         if all(condition(step, prompt) for condition in ready.conditions):
             return ready
     raise AssertionError("the last entry has no conditions")

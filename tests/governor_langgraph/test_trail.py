@@ -15,6 +15,7 @@ from governor.ledger import open_ledger
 from governor.ledger.book import BookLedger
 from governor.ledger.memory import MemoryStore
 from governor.policy import policy_from
+from governor.protocols import Balance, Terms
 from governor.records import Step
 from governor.shelf import LARGEST
 from governor.testing import ScriptedBackend
@@ -106,9 +107,43 @@ def test_a_closed_policy_stops_where_the_trail_can_t_be_kept() -> None:
 
 def test_an_open_policy_goes_on_with_what_it_remembers() -> None:
     trail = Trail(governor(Down(MemoryStore(), time.time, 900.0), fail="open"), "thread", Past("run"))
-    with pytest.warns(TrailWarning, match="the trail of run 'run' is not kept: down"):
+    with pytest.warns(TrailWarning, match="run 'run': its trail is not kept: down"):
         trail.walked(done("plan", 1))
     assert trail.past.done == (done("plan", 1),)
+
+
+class Speechless(BookLedger):
+    """A store that can't say what is left."""
+
+    def balance(self, scope: str) -> Balance:
+        raise LedgerUnavailableError("down")
+
+
+def speechless(fail: str, budget: dict[str, Any]) -> tuple[Trail, Terms]:
+    """The trail of a run with a step behind it, and what its failing step is granted."""
+    ledger = Speechless(MemoryStore(), time.time, 900.0)
+    mine = governor(ledger, fail=fail, budget={"app": {"per": "total", **budget}})
+    return Trail(mine, "thread", Past("run", (done("plan", 1),))), mine.terms(failing(3)[0])
+
+
+def test_an_open_policy_goes_back_though_the_store_can_t_say_what_is_left() -> None:
+    trail, terms = speechless("open", {"tokens": 10_000})
+    with pytest.warns(TrailWarning, match="run 'run': what is left of its budgets is not known: down"):
+        back = trail.back(*failing(3), terms)
+    assert back is not None
+    assert back.node == "plan"
+
+
+def test_nothing_is_done_again_under_a_money_limit_that_nobody_can_read() -> None:
+    trail, terms = speechless("open", {"usd": 1})
+    with pytest.warns(TrailWarning, match="not known: down"):
+        assert trail.back(*failing(3), terms) is None
+
+
+def test_a_closed_policy_stops_where_the_store_can_t_say_what_is_left() -> None:
+    trail, terms = speechless("closed", {"tokens": 10_000})
+    with pytest.raises(LedgerUnavailableError, match="down"):
+        trail.back(*failing(3), terms)
 
 
 class Awaited(BookLedger):

@@ -29,6 +29,8 @@ class Seen:
     headers: Mapping[str, str]
     body: Mapping[str, Any]
     at: float
+    peer: int
+    """The client's port: the same for requests on one connection."""
 
 
 @dataclass(frozen=True)
@@ -138,11 +140,12 @@ def usual(path: str) -> Answer:
 
 
 class StubServer:
-    """Answers with the scripted answers in order, then as a healthy server."""
+    """Answers with the scripted answers in order, then as a healthy server. With `keeps` connections stay open."""
 
-    def __init__(self, script: Iterable[Answer] = ()) -> None:
+    def __init__(self, script: Iterable[Answer] = (), *, keeps: bool = False) -> None:
         self.script = deque(script)
         self.seen: list[Seen] = []
+        self.keeps = keeps
         self._closing = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -184,16 +187,19 @@ class StubServer:
                 raw = self.rfile.read(int(self.headers.get("content-length", 0)))
                 path = self.path.partition("?")[0]
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                stub.seen.append(Seen(path, headers, json.loads(raw or b"{}"), time.monotonic()))
+                stub.seen.append(
+                    Seen(path, headers, json.loads(raw or b"{}"), time.monotonic(), self.client_address[1])
+                )
                 self._send(stub.script.popleft() if stub.script else usual(path))
 
             def _send(self, answer: Answer) -> None:
                 if answer.hang and stub._closing.wait(answer.hang):
                     self.close_connection = True
                     return
-                self.close_connection = True
                 self.send_response(answer.status)
-                self.send_header("connection", "close")  # else a client may send its next request into a closed one
+                self.close_connection = not stub.keeps
+                if self.close_connection:
+                    self.send_header("connection", "close")  # else a client may send its next one into a closed one
                 for name, value in answer.headers.items():
                     self.send_header(name.replace("_", "-"), value)
                 self.send_header("content-length", str(len(answer.body) + 100 * answer.cut))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
+import weakref
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -17,7 +19,7 @@ from governor.ledger import open_ledger
 from governor.policy import Policy, policy_from
 from governor.protocols import Ledger
 from governor.records import Call, Outcome, Step
-from governor_litellm.flight import GONE, Flight, Request
+from governor_litellm.flight import GONE, SILENCE, Flight, Request
 from governor_litellm.models import ProxyModels, RouterBackend
 from governor_litellm.wires.chat import ChatWire
 
@@ -191,6 +193,33 @@ async def test_a_request_that_nobody_holds_any_more_ends() -> None:
     assert bench.flight.closed == GONE
     assert outcome.status == "error"
     bench.settled()
+
+
+async def test_a_call_that_nothing_is_heard_of_is_given_up_and_booked_at_its_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("governor_litellm.flight.PATIENCE", 0.01)
+    bench, began = Bench(POLICY), time.monotonic()
+    call = await bench.begun()
+    assert isinstance(call, Call)
+    async with asyncio.timeout(5):
+        outcome = await bench.flight.outcome()
+    assert time.monotonic() - began >= 4 * call.timeout
+    assert (outcome.status, bench.flight.closed, bench.router.calls) == ("error", SILENCE, 0)
+    assert bench.ledger.balance("app:a").spent.answer == 50, "it may have cost all that it could"
+    bench.settled()
+
+
+async def test_an_answer_in_time_leaves_nothing_waiting() -> None:
+    bench = Bench(POLICY)
+    await bench.begun()
+    bench.flight.give(response("42"))
+    assert (await bench.flight.outcome()).status == "accepted"
+    flight = weakref.ref(bench.flight)
+    del bench
+    gc.collect()
+    await asyncio.sleep(0)
+    assert flight() is None, "no timer holds on to it"
 
 
 async def test_an_answer_that_nobody_waits_for_is_not_taken_back() -> None:

@@ -60,6 +60,10 @@ class Upstream:
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
         self.paths: list[str] = []
+        self.peers: list[int] = []
+        """The client's port of each request: the same for requests on one connection."""
+        self.keeps = False
+        """Whether connections stay open after whole answers."""
         self.cut_off = 0
         """Streams whose reader went away."""
         self.finished = 0
@@ -76,6 +80,7 @@ class Upstream:
     def reset(self) -> None:
         self.seen.clear()
         self.paths.clear()
+        self.peers.clear()
         self.cut_off = self.finished = 0
 
     def close(self) -> None:
@@ -305,6 +310,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         self.upstream.seen.append(body)
         self.upstream.paths.append(path)
+        self.upstream.peers.append(self.client_address[1])
         self.close_connection = True
         said = texts(body)
         status = _failure(body)
@@ -321,7 +327,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, value: Mapping[str, Any], status: int = 200) -> None:
         raw = json.dumps(value).encode()
         self.send_response(status)
-        self.send_header("connection", "close")  # a client that keeps it would find it closed
+        self.close_connection = not self.upstream.keeps
+        if self.close_connection:
+            self.send_header("connection", "close")  # a client that keeps it would find it closed
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(raw)))
         self.end_headers()

@@ -180,13 +180,13 @@ def test_an_exception_closes_every_span_it_passes_as_failed() -> None:
     def perform(effect: Effect) -> None:
         match effect:
             case Enter(name, attributes):
-                spans.tracer.enter(name, attributes)
+                spans.tracer.enter(name, attributes())
             case Exit(attributes, error):
-                spans.tracer.exit(attributes, error)
+                spans.tracer.exit(attributes(), error)
             case _:
                 assert isinstance(effect, Now)
 
-    process = traced("outer", {}, traced("inner", {}, body(), lambda _: {}), lambda _: {})
+    process = traced("outer", dict, traced("inner", dict, body(), lambda _: {}), lambda _: {})
     with pytest.raises(KeyError):
         drive(process, perform)
     finished = spans.finished()
