@@ -2,8 +2,8 @@
 
 A virtual processor with nothing to do is halted, and its host gives the core to others: whoever asks it for something
 the next millisecond pays for waking it and for caches that are no longer its own. A process that spins at the very
-lowest priority keeps it running and gives way to anything else at once (sched(7), SCHED_IDLE), as the kernel's
-`idle=poll` does for a whole machine.
+lowest priority keeps it running and gives way at once to anything else of its session (sched(7): SCHED_IDLE, and the
+autogroup feature, by which another session would have to share), as the kernel's `idle=poll` does for a machine.
 """
 
 from __future__ import annotations
