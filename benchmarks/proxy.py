@@ -2,16 +2,12 @@
 
     python -m benchmarks.proxy [--runs 10] [--requests 300] [--stint 20] [--json]
 
-Needs Linux and the extra `proxy`; takes 20 minutes. Every run starts fresh processes: an upstream, a bare proxy, and
-one governed proxy for each kind of ledger, one of which verifies each answer too. Waiting times are of one client that
-asks the proxies in turn, 20 times each (`--stint`), for whole answers and for the first event of streams that pass;
+Needs the extra `proxy`; takes 15 minutes. Every run starts fresh processes: an upstream, a bare proxy, and one
+governed proxy for each kind of ledger, one of which verifies each answer too. Waiting times are of one client that asks
+the proxies in turn, 20 times each (`--stint`), for whole answers and for the first event of streams that pass;
 throughput is of 20 connections to one proxy at a time, in four turns, each in the order that reverses the one before.
 The policy has two rungs, a monthly budget of the application and a daily one of the tenant; the prompt has 1,600
 characters.
-
-Waiting times are taken twice: with processors that are kept from sleeping (benchmarks.awake), which is what limits are
-for, and with processors that are left to. The second is what a single client of an idle virtual machine waits: then
-every proxy's work costs more, the bare one's too, as each request finds the processor halted and its caches cold.
 
 A run gives each proxy a median, and governed less bare is taken within the run. What is printed is the median over
 runs, and a 95 % percentile bootstrap over runs (10,000 resamples, seed 0). Exit status 1 where a median passes its
@@ -33,7 +29,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.awake import awake
 from benchmarks.proxy_client import STINT, Connection, at_once, taking_turns
 from benchmarks.proxy_servers import BARE, MEMORY, PROXIES, SQLITE, VERIFIED, proxies
 
@@ -49,23 +44,15 @@ LEAST_THROUGHPUT = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run: median milliseconds, those to a stream's first event, and requests a second of each proxy.
-
-    `sleepy_ms` are with processors that are left to sleep.
-    """
+    """One run: median milliseconds, those to a stream's first event, and requests a second of each proxy."""
 
     ms: Mapping[str, float]
     first_ms: Mapping[str, float]
     rps: Mapping[str, float]
-    sleepy_ms: Mapping[str, float]
 
     def added(self, name: str) -> float:
         """Milliseconds beyond the bare proxy's."""
         return self.ms[name] - self.ms[BARE]
-
-    def added_sleepy(self, name: str) -> float:
-        """The same with processors that are left to sleep."""
-        return self.sleepy_ms[name] - self.sleepy_ms[BARE]
 
     def added_first(self, name: str) -> float:
         """The same, until a stream's first event."""
@@ -100,7 +87,6 @@ class Compared:
     added_ms: Figure
     added_first_ms: Figure | None
     throughput: Figure
-    added_sleepy_ms: Figure
 
     @property
     def passed(self) -> bool:
@@ -116,7 +102,6 @@ def compared(runs: Sequence[Run]) -> list[Compared]:
             Figure.of([run.added(name) for run in runs]),
             Figure.of([run.added_first(name) for run in runs]) if name in PASSING else None,
             Figure.of([run.ratio(name) for run in runs]),
-            Figure.of([run.added_sleepy(name) for run in runs]),
         )
         for name in PROXIES
         if name != BARE
@@ -132,18 +117,15 @@ def measured(requests: int, stint: int) -> Run:
 async def _measured(ports: Mapping[str, int], requests: int, stint: int) -> Run:
     for port in ports.values():
         await at_once(port, WARMING, CONCURRENCY)
-    sleepy = await taking_turns(list(ports.values()), requests, stint=stint)
-    with awake():
-        seconds = await taking_turns(list(ports.values()), requests, stint=stint)
-        firsts = await taking_turns([ports[name] for name in PASSING], requests, Connection.first, stint)
-        rates: dict[str, list[float]] = {name: [] for name in ports}
-        for name in (*ports, *reversed([*ports])) * (TURNS // 2):
-            rates[name].append(await at_once(ports[name], 2 * requests // TURNS, CONCURRENCY))
+    seconds = await taking_turns(list(ports.values()), requests, stint=stint)
+    firsts = await taking_turns([ports[name] for name in PASSING], requests, Connection.first, stint)
+    rates: dict[str, list[float]] = {name: [] for name in ports}
+    for name in (*ports, *reversed([*ports])) * (TURNS // 2):
+        rates[name].append(await at_once(ports[name], 2 * requests // TURNS, CONCURRENCY))
     return Run(
         _medians(ports, seconds),
         _medians(PASSING, firsts),
         {name: statistics.harmonic_mean(found) for name, found in rates.items()},
-        _medians(ports, sleepy),
     )
 
 
@@ -154,27 +136,20 @@ def _medians(names: Iterable[str], seconds: Iterable[Sequence[float]]) -> dict[s
 
 def table(runs: Sequence[Run], found: Sequence[Compared]) -> str:
     """As Markdown."""
-    awake_ms, sleepy_ms = (statistics.median(ms[BARE] for ms in all_ms) for all_ms in _waits(runs))
-    bare = f"{awake_ms:.2f} ms ({sleepy_ms:.2f} where processors sleep), {_rps(runs):.0f} requests/s"
+    bare = f"{statistics.median(run.ms[BARE] for run in runs):.2f} ms, {_rps(runs):.0f} requests/s"
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     lines = [
         f"{len(runs)} runs; bare: {bare} with {CONCURRENCY} at once; {os.cpu_count()} processors, load {load}",
         "",
-        "| ledger | added, ms | at most | to a stream's first event, ms | at most | throughput of bare | at least | | "
-        "added where processors sleep, ms |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| ledger | added, ms | at most | to a stream's first event, ms | at most | throughput of bare | at least | |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for one in found:
         added, share, verdict = _told(one.added_ms), _told(one.throughput), "pass" if one.passed else "**FAIL**"
         first = "held back | " if one.added_first_ms is None else f"{_told(one.added_first_ms)} | {MOST_FIRST_MS}"
-        sleepy = _told(one.added_sleepy_ms)
-        cells = (one.name, added, MOST_MS[one.name], first, share, LEAST_THROUGHPUT, verdict, sleepy)
+        cells = (one.name, added, MOST_MS[one.name], first, share, LEAST_THROUGHPUT, verdict)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
-
-
-def _waits(runs: Sequence[Run]) -> tuple[list[Mapping[str, float]], list[Mapping[str, float]]]:
-    return [run.ms for run in runs], [run.sleepy_ms for run in runs]
 
 
 def _rps(runs: Sequence[Run]) -> float:

@@ -95,14 +95,13 @@ async def taking_turns(
 
     A stint's first request finds the processor's caches full of the other proxies, as no proxy at work does.
     """
-    connections = [await Connection.to(port) for port in ports]
     seconds: list[list[float]] = [[] for _ in ports]
     for number, begun in enumerate(range(0, requests, stint)):
         for offset in range(len(ports)):
             at = (number + offset) % len(ports)
-            seconds[at] += [await ask(connections[at]) for _ in range(min(stint, requests - begun))]
-    for connection in connections:
-        connection.close()
+            connection = await Connection.to(ports[at])  # one that waited for the others' stints may be closed by now
+            seconds[at] += [await ask(connection) for _ in range(min(stint, requests - begun))]
+            connection.close()
     return seconds
 
 

@@ -210,6 +210,28 @@ class Batch:
         self._script[slots] = now.script
         self.seen[slots] = self.seen[slots] + index(self.xp, active)
 
+    def skip(self, slots: Array, tokens: Array, nodes: Array) -> None:
+        """So many tokens without an event stand in the slots, of which nothing but the place is kept (see `rests`)."""
+        here = columns(Place, self._rows.place[slots])
+        self._rows.place[slots] = matrix(self.xp, place.passed(self.xp, here, tokens, nodes))
+        self.seen[slots] = self.seen[slots] + tokens
+
+    def rests(self, slots: NDArray[np.integer], view: View, order: Order) -> NDArray[np.float64]:
+        """How many more tokens (rows,) may come, as long as they bring no event, until there is something to do.
+
+        That is known of requests with a budget alone; 0 for others, and where words are written. For numpy only.
+        """
+        here, limits = columns(Place, view.rows.place), view.limits
+        left = np.minimum(limits.budget - here.count, limits.room - here.made) - view.lengths[:, BUDGET]
+        idle = (self._needs[slots] == _ANY) & (columns(Script, view.script).kind == 0) & ~order.forced
+        found: NDArray[np.float64] = np.where(here.inside > 0, left.clip(0.0), np.inf)
+        return np.where(idle, found, 0.0)
+
+    def nodes(self, view: View) -> list[int]:
+        """The states of the marks in which rows are."""
+        found: list[int] = place.node(self.xp, columns(Place, view.rows.place)).tolist()
+        return found
+
     def later(self, view: View, signals: Signals, tokens: Array, uses: Uses) -> View:
         """The rows if `tokens` followed: the committed state stays as it is."""
         return self._later(view, signals, tokens, uses)[0]

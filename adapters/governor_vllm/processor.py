@@ -131,15 +131,26 @@ def _governing(params: SamplingParams) -> Stops | None:
 
 @dataclass(slots=True)
 class _Request:
-    """A governed request of runner V1: its slot, and its tokens as the runner extends them."""
+    """A governed request of runner V1: its slot, and its tokens as the runner extends them.
+
+    It rests until its output is `wakes` long: until then its first `looked` tokens are known to have brought no event,
+    and the marks to be in the state `node`. 0: it doesn't rest.
+    """
 
     slot: int
     prompt: Sequence[int]
     output: Sequence[int]
+    wakes: float = 0.0
+    looked: int = 0
+    node: int = 0
 
 
 class _Lists:
-    """Runner V1: lists of tokens on the host, so state is numpy; one short step for each governed row."""
+    """Runner V1: lists of tokens on the host, so state is numpy; one short step for each governed row.
+
+    A request that has but a budget rests until that is near: of each token no more is looked up than whether it is an
+    event, one that opens or closes something. What it slept through is then taken in at once.
+    """
 
     def __init__(self, vocabulary: Vocabulary, slots: int, device: torch.device) -> None:
         self._batch: Batch | None = None
@@ -190,9 +201,12 @@ class _Lists:
         batch = self._batch
         if not self._requests or batch is None:
             return
-        rows = sorted(self._requests)
+        rows = sorted(row for row, request in self._requests.items() if not self._rests(request))
+        if not rows:
+            return
         slots = np.array([self._requests[row].slot for row in rows])
         needs = batch.needs(slots)
+        self._wake(batch, rows)
         while self._commit(batch, rows, slots, needs):
             pass
         view = batch.view(slots)
@@ -201,6 +215,37 @@ class _Lists:
         order = batch.order(view, signals, np.ones(len(rows), dtype=bool), needs.uses)
         if order.forced.any() or order.kept.any():
             write(logits, torch.tensor(rows, device=self._device), self._moved(order), self._endings)
+        self._lay(batch, rows, batch.rests(slots, view, order).tolist(), batch.nodes(view))
+
+    def _rests(self, request: _Request) -> bool:
+        """Whether there is still nothing to do for a request: its new tokens are looked at one by one."""
+        output = request.output
+        if len(output) >= request.wakes:
+            return False
+        nodes, events = self._vocabulary.steps
+        while request.looked < len(output):
+            token = output[request.looked]
+            at = request.node * self._vocabulary.size + token
+            if token < 0 or events[at]:
+                return False
+            request.node = nodes[at]
+            request.looked += 1
+        return True
+
+    def _wake(self, batch: Batch, rows: Sequence[int]) -> None:
+        """Take in at once what those of the rows that rested have slept through."""
+        rested = [request for row in rows if (request := self._requests[row]).wakes]
+        if rested:
+            slots = np.array([request.slot for request in rested])
+            stand = np.array([len(request.prompt) + request.looked for request in rested])
+            batch.skip(slots, stand - batch.seen[slots], np.array([request.node for request in rested]))
+
+    def _lay(self, batch: Batch, rows: Sequence[int], rests: Sequence[float], nodes: Sequence[int]) -> None:
+        """Let rows rest for which there is nothing to do for so many tokens."""
+        for row, rest, node in zip(rows, rests, nodes, strict=True):
+            request = self._requests[row]
+            request.looked, request.node = int(batch.seen[request.slot]) - len(request.prompt), node
+            request.wakes = request.looked + rest if rest else 0.0
 
     def _commit(self, batch: Batch, rows: Sequence[int], slots: Array, needs: Needs) -> bool:
         """Take in the next token of every request that has one."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.stops.marks import END, MARK, Marks
+from governor.stops.marks import END, MARK, NODE_AT, Marks, events
 
 LONGEST = 128
 """Tokens of a phrase with the mark that ends the thought; what is longer is cut in front of that mark."""
@@ -42,6 +42,15 @@ class Vocabulary:
         known = min(self.size, len(self.tokenizer))
         texts = [self.tokenizer.decode([token], skip_special_tokens=False) for token in range(known)]
         return self.marks.table([*texts, *[""] * (self.size - known)])
+
+    @cached_property
+    def steps(self) -> tuple[memoryview, bytes]:
+        """The next state, and 1 for an event (see `governor.stops.marks.events`), at `state * size + token`.
+
+        For single look-ups on the host, at which these are quicker than arrays.
+        """
+        states = (self.table >> NODE_AT).astype(np.uint16).ravel()
+        return memoryview(states), events(self.table).astype(np.uint8).tobytes()
 
     @cached_property
     def endings(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

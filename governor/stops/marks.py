@@ -118,6 +118,12 @@ class Marks:
         return [_all(code for word, code in self._words.items() if prefix.endswith(word)) for prefix in self._nodes]
 
 
+def events(table: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Of which entries of a table a place must be told: those that complete a mark or a fence, or that hold braces."""
+    found: NDArray[np.bool_] = ((table & (MARK | FENCE)) > 0) | (braces_of(table) != 0)
+    return found
+
+
 def braces_of(packed: Array) -> Array:
     """Braces opened less braces closed, of entries of the table."""
     return ((packed >> BRACES_AT) & (2 * BRACES_BIAS - 1)) - BRACES_BIAS

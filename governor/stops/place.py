@@ -68,6 +68,26 @@ def moved(xp: Namespace, place: Place, packed: Array, generated: Array, *, anywh
     )
 
 
+def passed(xp: Namespace, place: Place, tokens: Array, node: Array) -> Place:
+    """The place after so many generated `tokens` (rows,) that brought no event (see `marks.events`), at a new `node`.
+
+    The same as `moved` by each of them, but for `sentence`, which is not known.
+    """
+    open_for = (place.open_for + tokens) * flag(xp, (place.fence > 0) | (place.depth > 0))
+    held = flag(xp, open_for <= HOLD)
+    return Place(
+        node=flag(xp, node),
+        inside=place.inside,
+        tool=place.tool,
+        fence=place.fence * held,
+        depth=place.depth * held,
+        open_for=open_for * held,
+        sentence=0.0 * place.sentence,
+        count=place.count + tokens * place.inside,
+        made=place.made + tokens,
+    )
+
+
 def free(place: Place, *, anywhere: bool = False) -> Array:
     """Whether a thought may be ended here: inside it, and in no tool call, fence or JSON."""
     clear = (place.tool == 0) & (place.open_for == 0)

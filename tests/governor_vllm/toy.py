@@ -79,6 +79,8 @@ class Request:
     prompt: tuple[int, ...]
     stops: Stops | None
     max_tokens: int = 120
+    stays: bool = False
+    """Whether it thinks on and on, and seldom says anything but letters."""
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Of the token after `tokens`."""
@@ -86,6 +88,9 @@ class Request:
         key = [self.seed, 0 if lingers else len(tokens) // 4, *(tokens[-2:])]
         logits = np.random.default_rng(key).normal(0.0, 2.0, SIZE).astype(np.float32)
         logits[END] += -4.0 if lingers else 2.5
+        if self.stays:
+            logits[[END, *range(PIECES.index("a"))]] -= 4.0
+            logits[EOS] -= 20.0
         logits[[EOS, *range(EOS, SIZE)]] -= 4.0
         return logits
 

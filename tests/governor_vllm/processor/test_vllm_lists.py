@@ -14,11 +14,15 @@ from vllm import SamplingParams
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
+from governor.stops.phrases import BUDGET
 from governor.stops.settings import Stops
+from governor_vllm.batch import Batch
 from governor_vllm.processor import GovernorLogitsProcessor
+from governor_vllm.script import scripts_of
 from tests.governor_vllm.processor.served import config, params, toy_tokens
-from tests.governor_vllm.toy import END, EOS, SIZE, THINK, Expected, Request, requests
+from tests.governor_vllm.toy import END, EOS, PIECES, SIZE, THINK, VOCABULARY, Expected, Request, requests
 
+LETTER = PIECES.index("k")
 SWAP, ONE_WAY = MoveDirectionality.SWAP, MoveDirectionality.UNIDIRECTIONAL
 
 
@@ -133,6 +137,37 @@ def test_a_part_of_a_prompt_changes_nothing() -> None:
     for _ in range(5):
         runner._step()
     assert runner.rows[0][1][4] == END
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_long_thoughts_with_open_fences_and_braces_end_where_they_would_alone(seed: int) -> None:
+    kinds = [Stops(budget=400), Stops(budget=330, phrase="so, "), Stops(reserve=250, phrase="so")]
+    asked = [Request(10_000 * seed + at, (THINK,), stops, max_tokens=700, stays=True) for at, stops in enumerate(kinds)]
+    found = Runner(2, seed).run(asked)
+    for request in asked:
+        assert found[request.seed] == Expected(request).run(), request.stops
+
+
+def test_a_request_that_has_but_a_budget_is_only_looked_at_until_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    worked: list[int] = []
+    view = Batch.view
+
+    def counted(self: Batch, slots: Any) -> Any:
+        worked.append(len(output))
+        return view(self, slots)
+
+    monkeypatch.setattr(Batch, "view", counted)
+    runner, output = Runner(1, 0), list[int]()
+    request = Request(7, (THINK,), Stops(budget=60))
+    runner.processor.update_state(BatchUpdate(1, [], [(0, params(request), [THINK], output)], []))
+    while len(output) < 200:
+        logits = torch.zeros(1, SIZE)
+        logits[0, LETTER] = 1.0
+        output.append(int(runner.processor.apply(logits)[0].argmax()))
+    assert output[59] == END
+    assert output[60:] == [LETTER] * 140
+    words = len(scripts_of(Stops(budget=60), VOCABULARY)[BUDGET])
+    assert set(worked) <= {0, *range(60 - words, 62)}, "at its begin, and while words of ours are written"
 
 
 def test_what_was_masked_stays_masked() -> None:
