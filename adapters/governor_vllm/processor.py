@@ -160,6 +160,7 @@ class _Lists:
         self._endings: Endings | None = None
         self._free = list(range(slots))
         self._requests: dict[int, _Request] = {}
+        self._steps = (memoryview(b""), b"")
         self._blind = False
 
     def update(self, change: BatchUpdate) -> None:
@@ -195,6 +196,7 @@ class _Lists:
         if self._batch is None:
             self._batch = Batch(np, np.asarray, self._vocabulary, self._slots)
             self._endings = Endings.on(self._device, self._vocabulary.endings)
+            self._steps = self._vocabulary.steps
         return self._batch
 
     def apply(self, logits: torch.Tensor) -> None:
@@ -222,7 +224,7 @@ class _Lists:
         output = request.output
         if len(output) >= request.wakes:
             return False
-        nodes, events = self._vocabulary.steps
+        nodes, events = self._steps
         while request.looked < len(output):
             token = output[request.looked]
             at = request.node * self._vocabulary.size + token

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import time
-import warnings
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -14,7 +11,7 @@ from hypothesis import strategies as st
 from governor.errors import BackendTimeoutError
 from governor.records import Call, Rung
 from governor_litellm import LiteLLMBackend
-from governor_litellm.backend import Attempt, sdk
+from governor_litellm.backend import Attempt
 from governor_litellm.request import ModelOptions, Target
 from governor_litellm.retries import RetryPolicy
 from governor_litellm.timeouts import steady
@@ -26,16 +23,6 @@ LEFT = (59.98, 59.95, 59.91, 59.87, 59.7)
 """Of a step's 60 s when calls are made a little later each time."""
 RUNG = Rung(id="r", model="openai/m", timeout=600.0)
 EAGER = RetryPolicy(first=0.01, longest=0.01, jitter=0.0)
-
-
-@pytest.fixture
-def forgotten() -> Iterator[None]:
-    """LiteLLM forgets its clients afterwards, which would keep connections to servers that are gone."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sdk().in_memory_llm_clients_cache.flush_cache()
-        gc.collect()
 
 
 @given(seconds=SECONDS, usual=SECONDS)
@@ -88,7 +75,7 @@ def test_a_calls_first_request_has_all_of_its_time_and_a_later_one_what_is_left(
     assert given == [600.0, 490.0, 390.0]
 
 
-def test_calls_of_a_step_with_a_deadline_share_a_connection(forgotten: None) -> None:
+def test_calls_of_a_step_with_a_deadline_share_a_connection() -> None:
     with StubServer(keeps=True) as server:
         ours = of(server)
         for seconds in LEFT:
@@ -99,7 +86,7 @@ def test_calls_of_a_step_with_a_deadline_share_a_connection(forgotten: None) -> 
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_awaited_calls_of_a_step_with_a_deadline_share_a_connection(forgotten: None) -> None:
+async def test_awaited_calls_of_a_step_with_a_deadline_share_a_connection() -> None:
     with StubServer(keeps=True) as server:
         ours = of(server)
         for seconds in LEFT:
@@ -126,7 +113,7 @@ async def test_an_awaited_one_has_all_of_its_time_and_is_not_sent_again() -> Non
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_a_proxys_requests_with_a_deadline_share_a_connection(proxy: ProxyUnderTest, forgotten: None) -> None:
+async def test_a_proxys_requests_with_a_deadline_share_a_connection(proxy: ProxyUnderTest) -> None:
     proxy.default(proxy.policy("deadline: 15\nverify: {regex: '42'}\n"))
     upstream = proxy.upstream
     await proxy.chat()  # what is imported on first use takes of the deadline
