@@ -50,7 +50,7 @@ class Vocabulary:
         For single look-ups on the host, at which these are quicker than arrays.
         """
         states = (self.table >> NODE_AT).astype(np.uint16).ravel()
-        return memoryview(states), events(self.table).astype(np.uint8).tobytes()
+        return states.data, events(self.table).astype(np.uint8).tobytes()
 
     @cached_property
     def endings(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
