@@ -98,14 +98,13 @@ def _account(step: Step, terms: Terms, arm: Arm, started: float) -> Account:
     """In shadow and control arms only the caller's own deadline holds, not the policy's: calls stay as they were."""
     governed = arm == "governed"
     deadline = least(step.deadline, terms.deadline) if governed else step.deadline
-    every = (*terms.limits, *(limit for _, limits in terms.models for limit in limits))
     return Account(
         step.id,
         terms.limits if governed else unenforced(terms.limits),
         {model: limits if governed else unenforced(limits) for model, limits in terms.models},
         ends=None if deadline is None else started + deadline,
         each=terms.call if governed and not terms.nested else None,
-        fails_closed=governed and (terms.fail == "closed" or any(limit.micros is not None for limit in every)),
+        fails_closed=governed and (terms.fail == "closed" or terms.limits_money),
         off_the_books=terms.nested,
     )
 

@@ -90,6 +90,12 @@ class Terms:
     reason: str = ""
     """Which rule of the policy matched, and what set the dial, for `explain`."""
 
+    @property
+    def limits_money(self) -> bool:
+        """Whether any limit, of the step or of a model, is of money: then nothing goes on without the ledger."""
+        every = (*self.limits, *(limit for _, limits in self.models for limit in limits))
+        return any(limit.micros is not None for limit in every)
+
     def rung(self, rung_id: str) -> Rung:
         """The rung with this id; KeyError if the ladder has none."""
         for rung in self.ladder:

@@ -101,8 +101,7 @@ class Trail:
             left = left_of(self.governor, replace(terms, limits=shared))
         except LedgerError as fault:
             self._lost(fault, "what is left of its budgets is not known")
-            every = (*terms.limits, *(limit for _, limits in terms.models for limit in limits))
-            return 0.0 if any(limit.micros is not None for limit in every) else math.inf
+            return 0.0 if terms.limits_money else math.inf
         return left.get("micros" if priced(terms) else "tokens", math.inf)
 
     def wanted(self) -> Back | None:

@@ -63,10 +63,6 @@ class Attempt:
             raise self.late()
         return left
 
-    def ends(self) -> float:
-        """The deadline as it stands now, on `clock`."""
-        return self.deadline
-
     def failed(self, error: BaseException) -> None:
         """Take note of a fault that is tried again: it may have cost something."""
         self.reached = self.reached or not refused(error)
@@ -215,11 +211,11 @@ class LiteLLMBackend:
         return Attempt(call, self._target(call.rung.model), self._retries)
 
     def _send(self, attempt: Attempt, *, stream: bool) -> Any:
-        retrying = Retrying(sleep=self._sleep, **self._retries.arguments(attempt.ends, attempt.failed))
+        retrying = Retrying(sleep=self._sleep, **self._retries.arguments(lambda: attempt.deadline, attempt.failed))
         return retrying(lambda: sdk().completion(**attempt.keywords(stream=stream, guarded=False)))
 
     async def _asend(self, attempt: Attempt, *, stream: bool) -> Any:
-        retrying = AsyncRetrying(sleep=self._asleep, **self._retries.arguments(attempt.ends, attempt.failed))
+        retrying = AsyncRetrying(sleep=self._asleep, **self._retries.arguments(lambda: attempt.deadline, attempt.failed))
 
         async def once() -> Any:
             return await sdk().acompletion(**attempt.keywords(stream=stream, guarded=True))

@@ -216,6 +216,10 @@ class Batch:
         self._rows.place[slots] = matrix(self.xp, place.passed(self.xp, here, tokens, nodes))
         self.seen[slots] = self.seen[slots] + tokens
 
+    def can_rest(self, slots: NDArray[np.integer]) -> bool:
+        """Whether any of these slots holds a request with a budget alone (host)."""
+        return bool((self._needs[slots] == _ANY).any())
+
     def rests(self, slots: NDArray[np.integer], view: View, order: Order) -> NDArray[np.float64]:
         """How many more tokens (rows,) may come, as long as they bring no event, until there is something to do.
 

@@ -217,7 +217,8 @@ class _Lists:
         order = batch.order(view, signals, np.ones(len(rows), dtype=bool), needs.uses)
         if order.forced.any() or order.kept.any():
             write(logits, torch.tensor(rows, device=self._device), self._moved(order), self._endings)
-        self._lay(batch, rows, batch.rests(slots, view, order).tolist(), batch.nodes(view))
+        if batch.can_rest(slots):
+            self._lay(batch, rows, batch.rests(slots, view, order).tolist(), batch.nodes(view))
 
     def _rests(self, request: _Request) -> bool:
         """Whether there is still nothing to do for a request: its new tokens are looked at one by one."""
