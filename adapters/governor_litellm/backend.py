@@ -211,11 +211,13 @@ class LiteLLMBackend:
         return Attempt(call, self._target(call.rung.model), self._retries)
 
     def _send(self, attempt: Attempt, *, stream: bool) -> Any:
-        retrying = Retrying(sleep=self._sleep, **self._retries.arguments(lambda: attempt.deadline, attempt.failed))
+        told = self._retries.arguments(lambda: attempt.deadline, attempt.failed)
+        retrying = Retrying(sleep=self._sleep, **told)
         return retrying(lambda: sdk().completion(**attempt.keywords(stream=stream, guarded=False)))
 
     async def _asend(self, attempt: Attempt, *, stream: bool) -> Any:
-        retrying = AsyncRetrying(sleep=self._asleep, **self._retries.arguments(lambda: attempt.deadline, attempt.failed))
+        told = self._retries.arguments(lambda: attempt.deadline, attempt.failed)
+        retrying = AsyncRetrying(sleep=self._asleep, **told)
 
         async def once() -> Any:
             return await sdk().acompletion(**attempt.keywords(stream=stream, guarded=True))
