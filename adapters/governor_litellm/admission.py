@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 from governor.facade import Governor
 from governor.protocols import Terms
 from governor.records import Step
 from governor.verify.foresight import doubts, foresees
+from governor_litellm import evasions
 from governor_litellm.applications import ALIAS, Wishes, application, own_applications
 from governor_litellm.caps import fitting
 from governor_litellm.flight import Request
@@ -18,7 +21,7 @@ from governor_litellm.models import ProxyModels
 from governor_litellm.policies import Served
 from governor_litellm.settings import Settings
 from governor_litellm.told import wants_details
-from governor_litellm.wires import Asking, Wire
+from governor_litellm.wires import Asking, Fields, Wire
 
 MARK = "governor"
 """Where a request carries what the hooks know of it, in the bucket that LiteLLM keeps beside it."""
@@ -34,6 +37,16 @@ LOOKS = frozenset({"again", "agree", "compare", "verify"})
 
 LONGEST_WORD = 128
 
+BUCKETS = ("litellm_metadata", "metadata")
+"""Where the proxy may keep what it knows of a request."""
+
+OWNER = "user_api_key_auth"
+"""What it writes there, and takes out of what a client sends: whose request it is."""
+
+TIME_LIMITS = frozenset({"timeout", "stream_timeout"})
+
+_HASH = re.compile("[0-9a-f]{64}")
+
 
 @dataclass(frozen=True, slots=True)
 class Client:
@@ -46,7 +59,7 @@ class Client:
     @classmethod
     def of(cls, user: Any) -> Client:
         """Of LiteLLM's UserAPIKeyAuth. Spend is booked on the team, else the key (its hash)."""
-        tenant = getattr(user, "team_id", None) or getattr(user, "api_key", None) or ""
+        tenant = getattr(user, "team_id", None) or _hashed(str(getattr(user, "api_key", None) or ""))
         return cls(getattr(user, "metadata", None) or {}, getattr(user, "team_metadata", None) or {}, str(tenant))
 
 
@@ -65,7 +78,14 @@ class Arrival:
 
     @property
     def bucket(self) -> dict[str, Any]:
-        """The mapping beside the request; it is made where it is missing."""
+        """The mapping beside the request in which the proxy keeps what it knows; it is made where it is missing.
+
+        Which of the two it takes hangs on the request's path, as the client wrote it; the other is the client's own.
+        """
+        for name in BUCKETS:
+            held = self.data.get(name)
+            if isinstance(held, dict) and OWNER in held:
+                return held
         bucket = self.data.get(self.wire.bucket)
         if not isinstance(bucket, dict):
             bucket = self.data[self.wire.bucket] = {}
@@ -90,7 +110,9 @@ class Arrival:
 
     def request(self, served: Served, client: Client, models: ProxyModels, settings: Settings) -> Request | None:
         """What is governed of it; None where the request is none that can be."""
-        asking = self.wire.asking(self.data)
+        changes = evasions.closed(self.data, self.wire)
+        data = evasions.applied(self.data, changes)
+        asking = None if self._foreign else self.wire.asking(data)
         if asking is None:
             return None
         governor, stream = served.governor, self.data.get("stream") is True
@@ -104,7 +126,9 @@ class Arrival:
             wire=self.wire,
             step=step,
             terms=terms,
-            kept=self._kept(),
+            kept=self._kept(data, changes),
+            changes=changes,
+            unbounded=asking.unbounded,
             bucket={key: value for key, value in self.bucket.items() if key.startswith(BOOKED_BY)},
             stream=stream,
             usage=self._usage,
@@ -130,7 +154,7 @@ class Arrival:
             messages=asking.messages,
             node=word(self.headers.get("x-governor-node") or self.metadata.get("governor_node")) or "default",
             session=self._session(client),
-            run=word(self.headers.get("x-governor-run")),
+            run=_own(client, word(self.headers.get("x-governor-run"))),
             tenant=client.tenant,
             tools=asking.tools,
             tool_choice=asking.tool_choice,
@@ -151,20 +175,35 @@ class Arrival:
             self.metadata.get("session_id"),
             self.data.get("user"),
         )
-        said = next((one for one in map(word, words) if one), "")
-        return f"{client.tenant}/{said}" if said and client.tenant else said
+        return _own(client, next((one for one in map(word, words) if one), ""))
 
-    def _kept(self) -> Mapping[str, Any]:
+    def _kept(self, data: Mapping[str, Any], changes: Fields) -> Mapping[str, Any]:
         """The client's own fields as they are now: what other hooks changed before counts."""
-        own = set(_sent(self.data).get("body") or ()) - DROPPED
-        own -= {"metadata"} if self.wire.bucket == "metadata" else set()
-        return {key: self.data[key] for key in sorted(own | {"timeout"}) if self.data.get(key) is not None}
+        own = (set(_sent(self.data).get("body") or ()) | changes.keys() | TIME_LIMITS) - DROPPED
+        own -= {name for name in BUCKETS if self.data.get(name) is self.bucket}
+        return {key: data[key] for key in sorted(own) if data.get(key) is not None}
+
+    @property
+    def _foreign(self) -> bool:
+        """Whether the format is none of ours, though LiteLLM calls it so: Cursor's, that of two endpoints mixed."""
+        return str(_sent(self.data).get("url") or "").partition("?")[0].endswith("/cursor/chat/completions")
 
 
 def word(said: Any) -> str:
     """A client's own word for something, fit for scopes, records and logs; empty where it said none."""
     text = said if isinstance(said, str) else ""
     return (text if text.isprintable() else "".join(filter(str.isprintable, text)))[:LONGEST_WORD]
+
+
+def _own(client: Client, said: str) -> str:
+    """A client's word for a session or a run, kept apart from the same word of other tenants."""
+    return f"{client.tenant}/{said}" if said and client.tenant else said
+
+
+def _hashed(key: str) -> str:
+    """A key that LiteLLM knows by its hash as it is, any other one (of an own `custom_auth`) as a hash."""
+    known = not key or key.startswith("hashed-jwt-") or _HASH.fullmatch(key) is not None
+    return key if known else sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _doubts(governor: Governor, step: Step, terms: Terms) -> Callable[[str], str] | None:

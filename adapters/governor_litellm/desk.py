@@ -9,6 +9,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from governor.arm import arm_of
 from governor.errors import BackendRequestError
 from governor.facade import Governor, default_ledger
 from governor.ledger import open_awaited, open_ledger
@@ -16,7 +17,7 @@ from governor.policy import Policy
 from governor.protocols import Sink
 from governor.records import Outcome
 from governor.telemetry.records import JsonlSink
-from governor_litellm.admission import MARK, Arrival, Client
+from governor_litellm.admission import BUCKETS, MARK, Arrival, Client
 from governor_litellm.applications import ForeignApplicationError
 from governor_litellm.flight import LOST, Flight, Request
 from governor_litellm.models import ProxyModels, RouterBackend
@@ -30,7 +31,6 @@ from governor_litellm.wires import UnreadableError, Wire
 log = logging.getLogger("governor.proxy")
 CLOSING_SECONDS = 10.0
 """How long flights that are ended may take to settle."""
-BUCKETS = ("metadata", "litellm_metadata")
 
 
 class Desk:
@@ -84,9 +84,9 @@ class Desk:
             self.leave(served)
             self.broken(served.policy, error)
             return
-        if request is None:
+        if request is None or (request.unbounded and reserves_input(request)):
             self.leave(served)
-            let_alone(served.policy)
+            let_alone(served.policy, "" if request is None else request.unbounded)
             return
         await self._begin(arrival, served, request, mark)
 
@@ -228,8 +228,25 @@ def limited(policy: Policy) -> bool:
     return policy.mode != "shadow" and any(one.shared or one.session or one.run for one in policy.budgets)
 
 
-def let_alone(policy: Policy) -> None:
-    """Of a kind of request that is not governed: raises the proxy's error where that would go past a budget."""
+def reserves_input(request: Request) -> bool:
+    """Whether a budget of the request, or of a call, is in money or in tokens that are read: a bound is then needed."""
+    terms = request.terms
+    each = (() if terms.call is None else (terms.call,), terms.limits, *(limits for _, limits in terms.models))
+    held = (amount for limits in each for one in limits for amount in (one.micros, one.tokens, one.input))
+    return arm_of(request.step, terms) == "governed" and any(amount is not None for amount in held)
+
+
+def let_alone(policy: Policy, unbounded: str = "") -> None:
+    """Of a kind of request that is not governed: raises the proxy's error where that would go past a budget.
+
+    `unbounded` is what of it makes a model read more than the request holds.
+    """
+    if unbounded:
+        text = (
+            f"governor: with {unbounded} the model reads more than the request holds, which no budget can bound: "
+            "send the conversation itself, and tools that you run yourself"
+        )
+        raise problem(text, "invalid_request_error", HTTPStatus.BAD_REQUEST)
     if limited(policy):
         text = "governor: this kind of request has no bound: ask for one choice (n), and not in the background"
         raise problem(text, "invalid_request_error", HTTPStatus.BAD_REQUEST)

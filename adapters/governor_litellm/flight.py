@@ -8,6 +8,7 @@ reservation, verdicts, backtracking and settlement are the loop's own, once.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from typing import Any
 
 from governor.arm import arm_of
 from governor.drivers import adrive
-from governor.errors import BackendError, BackendRequestError, BackendStreamError, PolicyError
+from governor.errors import BackendError, BackendReplyError, BackendRequestError, BackendStreamError, PolicyError
 from governor.facade import Governor
 from governor.plan.dialects import Dialect
 from governor.protocols import Terms
@@ -27,7 +28,9 @@ from governor_litellm.faults import fault
 from governor_litellm.models import Ask, ProxyModels, RouterBackend
 from governor_litellm.timeouts import steady
 from governor_litellm.watching import Watching, shown_at_most
-from governor_litellm.wires import Wire
+from governor_litellm.wires import Fields, Wire
+
+log = logging.getLogger("governor.proxy")
 
 PATIENCE = 900.0
 """Seconds that a call of the proxy may take, at least, before it counts as lost: longer than any that is alive."""
@@ -49,6 +52,10 @@ class Request:
     terms: Terms
     kept: Mapping[str, Any]
     bucket: Mapping[str, Any]
+    changes: Fields = field(default_factory=dict)
+    """What the client's request loses, or says in another place, before any rung is asked (see evasions)."""
+    unbounded: str = ""
+    """What of it makes its input unbounded; empty where it has a bound."""
     stream: bool = False
     usage: bool = False
     """Whether the usage of its stream is asked for, where a format tells it only then."""
@@ -77,6 +84,7 @@ class Flight:
     _answer: asyncio.Future[Reply] = field(init=False)
     _raws: list[tuple[Reply, Any]] = field(default_factory=list)
     _asked: float = 0.0
+    _silence: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin the loop, in this event loop and the current context."""
@@ -128,6 +136,17 @@ class Flight:
                 await self.admitted()
         return self.call
 
+    def reading(self) -> None:
+        """The proxy's stream is being read: whoever reads it tells how it ends, however long that takes."""
+        if self._silence is not None:
+            self._silence.cancel()
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that are left of the proxy's call; None where nobody may end it."""
+        call = self.call
+        return None if call is None or not self.governed else self._asked + call.timeout - time.monotonic()
+
     def changes(self, call: Call, *, guarded: bool = False) -> Mapping[str, Any]:
         """The fields of the client's request that a call changes. PolicyError for what can't be expressed.
 
@@ -135,11 +154,14 @@ class Flight:
         """
         request, dialect = self.request, self.dialect(call)
         more = call.messages[len(request.step.messages) :]
+        limit = steady(call.timeout, call.rung.timeout, guarded=guarded)
         return {
+            **request.changes,
             **request.wire.following(request.kept, more, call.rung.instruction),
             **request.wire.fields(call.rung, dialect, request.kept),
             **self._listening(call, dialect),
-            "timeout": smaller(steady(call.timeout, call.rung.timeout, guarded=guarded), request.kept.get("timeout")),
+            "timeout": smaller(limit, request.kept.get("timeout")),
+            **self._between_chunks(limit),
         }
 
     def watching(self, source: Any, account: Any = None) -> Watching | None:
@@ -158,6 +180,12 @@ class Flight:
         read = (rung.stops is not None and rung.stops.reads_confidence for rung in self.request.terms.ladder)
         return self.governed and any(read)
 
+    def _between_chunks(self, limit: float) -> Fields:
+        """LiteLLM takes a stream's own limits before `timeout`; a client's smaller one stays."""
+        return (
+            {"stream_timeout": smaller(limit, self.request.kept.get("stream_timeout"))} if self.request.stream else {}
+        )
+
     def _listening(self, call: Call, dialect: Dialect) -> Mapping[str, Any]:
         request = self.request
         if not request.stream or call.rung.stops is None:
@@ -173,6 +201,10 @@ class Flight:
             reply = self.request.wire.reply(raw, call, self.dialect(call))
         except BackendError as error:
             self._fail(error)
+        except Exception:
+            log.exception("a response could not be read")
+            model = call.rung.model
+            self._fail(BackendReplyError(f"{model}: the response could not be read", model=model))
         else:
             self.give_reply(reply, raw)
 
@@ -272,12 +304,12 @@ class Flight:
 
     async def _by_proxy(self, call: Call) -> Reply:
         self._asked = time.monotonic()
-        silence = asyncio.get_running_loop().call_later(max(PATIENCE, 4 * call.timeout), self._silent)
+        self._silence = asyncio.get_running_loop().call_later(max(PATIENCE, 4 * call.timeout), self._silent)
         self.first.set_result(call)
         try:
             return await self._answer
         finally:
-            silence.cancel()
+            self._silence.cancel()
 
     def _silent(self) -> None:
         """The proxy's call counts as lost."""

@@ -25,6 +25,7 @@ KEYS: Mapping[str, Mapping[str, Any]] = {
     "sk-beta": {"metadata": {"app": "beta"}},
     "sk-team": {"metadata": {}, "team_id": "t1", "team_metadata": {"governor_apps": ["gamma"]}},
     "sk-none": {"metadata": {}},
+    "acme-7f3a": {"metadata": {}},
     "sk-one": {"metadata": {}, "max_parallel_requests": 1},
 }
 CONFIG = """\

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from governor_litellm.wires.chat import ChatWire
-from governor_litellm.wires.contract import Asking, Chunks, UnreadableError, Wire
+from governor_litellm.wires.contract import Asking, Chunks, Fields, UnreadableError, Wire
 from governor_litellm.wires.messages import MessagesWire
 from governor_litellm.wires.responses import ResponsesWire
 
 WIRES: Mapping[str, Wire] = {wire.call_type: wire for wire in (ChatWire(), ResponsesWire(), MessagesWire())}
 """By LiteLLM's call type; a call of any other type is left alone."""
 
-__all__ = ["WIRES", "Asking", "Chunks", "UnreadableError", "Wire"]
+__all__ = ["WIRES", "Asking", "Chunks", "Fields", "UnreadableError", "Wire"]

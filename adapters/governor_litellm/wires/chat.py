@@ -10,7 +10,7 @@ from governor.plan.effort import allows, merged, wire
 from governor.protocols import Delta
 from governor.records import Call, Message, Reply, Rung, Usage
 from governor_litellm.caps import Caps
-from governor_litellm.reply import Assembly, Evidence, counts_of, reply_of
+from governor_litellm.reply import Assembly, Evidence, called, counts_of, reply_of
 from governor_litellm.wires.contract import (
     Asking,
     Fields,
@@ -19,6 +19,7 @@ from governor_litellm.wires.contract import (
     cooled,
     extended,
     extra_body,
+    hosted,
     offered,
     smallest,
 )
@@ -32,12 +33,23 @@ class ChatWire:
 
     call_type = "acompletion"
     bucket = "metadata"
+    limit = "max_tokens"
+    reads = frozenset(
+        {
+            *("messages", "tools", "functions", "tool_choice", "response_format", "web_search_options", "n"),
+            *("max_tokens", "max_completion_tokens", "reasoning_effort", "thinking", "temperature", "top_p"),
+            *("logprobs", "top_logprobs"),
+        }
+    )
 
     def asking(self, data: Mapping[str, Any]) -> Asking | None:
         if data.get("n") not in (None, 1):
             return None
-        messages, tools = conversation(data.get("messages")), offered(data.get("tools"))
-        return Asking(messages, tools, data.get("tool_choice"), _schema(data.get("response_format")), _caps(data))
+        messages = conversation(data.get("messages"))
+        tools = (*offered(data.get("tools")), *offered(data.get("functions")))
+        unbounded = hosted(tools) or ("web_search_options" if data.get("web_search_options") is not None else "")
+        schema = _schema(data.get("response_format"))
+        return Asking(messages, tools, data.get("tool_choice"), schema, _caps(data), unbounded)
 
     def least(self, dialect: Dialect) -> int:
         del dialect
@@ -65,7 +77,7 @@ class ChatWire:
 
     async def send(self, router: Any, fields: Mapping[str, Any], bucket: Mapping[str, Any]) -> Any:
         more = {"stream_options": {"include_usage": True}} if fields.get("stream") else {}
-        return await router.acompletion(**{**more, **fields}, metadata=dict(bucket))
+        return await router.acompletion(**{**more, **fields, "metadata": dict(bucket)})
 
     def chunks(self, call: Call, dialect: Dialect, source: Any = None, *, cuttable: bool = False) -> ChatChunks:
         del cuttable
@@ -94,12 +106,14 @@ class ChatWire:
         return chunk.model_copy(update={"choices": seen})
 
     def charged(self, raw: Any, usage: Usage) -> Any:
+        if getattr(raw, "usage", None) is None:  # a server that tells none: what is booked of it is no count
+            return raw
         copy = raw.model_copy()
         copy.usage = _counted(raw.usage, usage)
         return copy
 
     def charged_chunk(self, chunk: Any, usage: Usage) -> Any:
-        return chunk if getattr(chunk, "usage", None) is None else self.charged(chunk, usage)
+        return self.charged(chunk, usage)
 
     def detailed(self, raw: Any, details: Mapping[str, Any]) -> Any:
         copy = raw.model_copy()
@@ -164,8 +178,8 @@ def _acts(delta: Any) -> bool:
 
 def _called_bytes(choice: Any) -> int:
     """Bytes of the tool calls in a piece."""
-    functions = (call.function for call in choice.delta.tool_calls or () if call.function)
-    return sum(len(f"{one.name or ''}{one.arguments or ''}".encode("utf-8", "surrogatepass")) for one in functions)
+    said = (called(call) for call in choice.delta.tool_calls or ())
+    return sum(len(f"{name}{given}".encode("utf-8", "surrogatepass")) for name, given in said)
 
 
 def _alternatives(data: Mapping[str, Any]) -> int:
@@ -184,11 +198,12 @@ def _asked_for(logprobs: Any, data: Mapping[str, Any]) -> Any:
 
 
 def _caps(data: Mapping[str, Any]) -> Caps:
-    thinking = data.get("thinking")
+    said = data.get("reasoning_effort")
+    word = said.get("effort") if isinstance(said, Mapping) else said  # LiteLLM takes both
     return Caps(
         smallest(data.get("max_tokens"), data.get("max_completion_tokens")),
-        data.get("reasoning_effort") if isinstance(data.get("reasoning_effort"), str) else None,
-        budget(thinking),
+        word if isinstance(word, str) else None,
+        budget(data.get("thinking")),
     )
 
 

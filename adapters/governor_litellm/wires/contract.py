@@ -31,6 +31,8 @@ class Asking:
     tool_choice: str | Mapping[str, Any] | None = None
     schema: Mapping[str, Any] | None = None
     caps: Caps = field(default_factory=Caps)
+    unbounded: str = ""
+    """What of it makes a model read more than the request holds, so that its input has no bound; empty: nothing."""
 
 
 Splitter: TypeAlias = Callable[[Any], Sequence[Any]]
@@ -80,7 +82,11 @@ class Wire(Protocol):
 
     call_type: str
     bucket: str
-    """Under which field the proxy keeps what it knows of a request."""
+    """Under which field the proxy keeps what it knows of a request, as a rule."""
+    limit: str
+    """The field that says how many tokens the output may have."""
+    reads: frozenset[str]
+    """The fields of the format that Governor reads or that what it holds depends on."""
 
     def asking(self, data: Mapping[str, Any]) -> Asking | None:
         """None where the request is of a kind that is not governed. UnreadableError where it is none at all."""
@@ -184,6 +190,16 @@ def offered(tools: Any) -> tuple[Mapping[str, Any], ...]:
     if found is None or isinstance(tools, str):
         raise UnreadableError("tools must be a list of tools")
     return found
+
+
+HOSTED = ("web_search", "web_fetch", "file_search", "mcp", "code_interpreter", "code_execution", "image_generation")
+"""What the types of tools begin with that the provider runs itself, putting what they find into the input."""
+
+
+def hosted(tools: Sequence[Mapping[str, Any]]) -> str:
+    """The first tool's type that the provider runs itself; empty where the client runs them all."""
+    kinds = (str(tool.get("type") or "") for tool in tools)
+    return next((kind for kind in kinds if kind.startswith(HOSTED)), "")
 
 
 def extra_body(data: Mapping[str, Any]) -> Mapping[str, Any]:

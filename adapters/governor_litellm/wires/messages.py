@@ -22,6 +22,7 @@ from governor_litellm.wires.contract import (
     cooled,
     extended,
     extra_body,
+    hosted,
     mappings,
     offered,
     smallest,
@@ -44,13 +45,24 @@ class MessagesWire:
 
     call_type = "anthropic_messages"
     bucket = "litellm_metadata"
+    limit = "max_tokens"
+    reads = frozenset(
+        {
+            *("messages", "system", "tools", "tool_choice", "mcp_servers", "output_config", "output_format"),
+            *("max_tokens", "thinking", "temperature", "top_p"),
+        }
+    )
 
     def asking(self, data: Mapping[str, Any]) -> Asking | None:
         messages, tools = conversation(data.get("messages")), offered(data.get("tools"))
         system = [{"role": "system", "content": data["system"]}] if data.get("system") else []
         said = tuple(one for message in messages for one in _chat(message))
         functions = tuple(_function(tool) for tool in tools)
-        return Asking((*system, *said), functions, _choice(data.get("tool_choice")), _schema(data), _caps(data))
+        choice, unbounded = (
+            _choice(data.get("tool_choice")),
+            hosted(tools) or ("mcp_servers" if data.get("mcp_servers") else ""),
+        )
+        return Asking((*system, *said), functions, choice, _schema(data), _caps(data), unbounded)
 
     def least(self, dialect: Dialect) -> int:
         """LiteLLM may carry a message to another provider's model over the Responses API."""

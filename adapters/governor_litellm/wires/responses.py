@@ -19,6 +19,7 @@ from governor_litellm.wires.contract import (
     conversation,
     cooled,
     extra_body,
+    hosted,
     mappings,
     offered,
     smallest,
@@ -36,6 +37,8 @@ _BEGINS = {
 _INCOMPLETE: Mapping[str, Any] = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
 _THOUGHT = {"response.reasoning_text.delta", "response.reasoning_summary_text.delta"}
 _TEXTS = {"input_text", "output_text", "text", "summary_text"}
+_HELD_BY_THE_SERVER = ("previous_response_id", "conversation", "prompt")
+"""Fields by which a model reads a conversation, or a text, that the request does not hold."""
 
 
 class ResponsesWire:
@@ -43,6 +46,13 @@ class ResponsesWire:
 
     call_type = "aresponses"
     bucket = "litellm_metadata"
+    limit = "max_output_tokens"
+    reads = frozenset(
+        {
+            *("input", "instructions", "tools", "tool_choice", "text", "background", "max_output_tokens"),
+            *("reasoning", "reasoning_effort", "thinking", "temperature", "top_p", *_HELD_BY_THE_SERVER),
+        }
+    )
 
     def asking(self, data: Mapping[str, Any]) -> Asking | None:
         if data.get("background"):
@@ -50,7 +60,8 @@ class ResponsesWire:
         items, tools = conversation(_items(data.get("input"))), offered(data.get("tools"))
         system = [{"role": "system", "content": data["instructions"]}] if data.get("instructions") else []
         functions = tuple(_function(tool) for tool in tools)
-        return Asking((*system, *_messages(items)), functions, data.get("tool_choice"), _schema(data), _caps(data))
+        said, unbounded = (*system, *_messages(items)), hosted(tools) or _held(data)
+        return Asking(said, functions, data.get("tool_choice"), _schema(data), _caps(data), unbounded)
 
     def least(self, dialect: Dialect) -> int:
         del dialect
@@ -126,6 +137,8 @@ class ResponsesWire:
         return chunk
 
     def charged(self, raw: Any, usage: Usage) -> Any:
+        if getattr(raw, "usage", None) is None:  # a server that tells none: what is booked of it is no count
+            return raw
         copy = raw.model_copy()
         copy.usage = _counted(raw.usage, usage)
         return copy
@@ -198,6 +211,11 @@ class ResponsesChunks:
         held = {**_plain(self._begun), **_INCOMPLETE, "output": self._items.output, "usage": _counts(usage)}
         end = {"type": "response.incomplete", "response": held, "sequence_number": self._items.next_number()}
         return [*closing, ResponseIncompleteEvent.model_validate(end)]
+
+
+def _held(data: Mapping[str, Any]) -> str:
+    """The field by which the request goes on with what its server holds; empty where it holds all itself."""
+    return next((name for name in _HELD_BY_THE_SERVER if data.get(name)), "")
 
 
 def _kind(chunk: Any) -> Any:

@@ -1,0 +1,220 @@
+"""Ways past what is held for a request: each is closed, and a client's own smaller limit is kept wherever it stands."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from governor_litellm.evasions import CHOICES, OUTPUT, applied, closed
+from governor_litellm.wires import WIRES, UnreadableError
+from tests.governor_litellm.proxy_app import ASK, ProxyUnderTest
+from tests.governor_litellm.test_proxy_books import Logged, logged
+from tests.governor_litellm.test_proxy_hostile import PATHS, body
+
+__all__ = ["logged"]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+BOUNDED = "budget: {app: {per: total, usd: 1}}\n"
+COUNTED = "budget: {app: {per: total, calls: 50}}\n"
+MOST = 100
+"""Output tokens of the only rung that is asked."""
+
+LARGE = 99_999
+SAID_TWICE: tuple[Mapping[str, Any], ...] = (
+    {"extra_body": {"max_tokens": LARGE}},
+    {"extra_body": {"max_completion_tokens": LARGE, "max_output_tokens": LARGE}},
+    {"extra_body": {"n_predict": LARGE, "options": {"num_predict": LARGE, "best_of": 1}}},
+    {"extra_body": {"generationConfig": {"maxOutputTokens": LARGE, "candidateCount": 1}}},
+    {"n_predict": LARGE},
+    {"max_new_tokens": LARGE, "options": {"num_predict": LARGE}},
+    {"additional_drop_params": ["max_tokens", "max_completion_tokens", "max_output_tokens"]},
+)
+SEVERAL: tuple[Mapping[str, Any], ...] = (
+    {"extra_body": {"n": 8}},
+    {"extra_body": {"best_of": 8}},
+    {"best_of": 8},
+    {"options": {"num_return_sequences": 8}},
+)
+WITHOUT_BOUND: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("responses", {"previous_response_id": "resp_0"}),
+    ("responses", {"conversation": "conv_0"}),
+    ("responses", {"prompt": {"id": "pmpt_0"}}),
+    ("responses", {"tools": [{"type": "web_search"}]}),
+    ("responses", {"tools": [{"type": "mcp", "server_label": "a", "server_url": "http://x"}]}),
+    ("responses", {"extra_body": {"previous_response_id": "resp_0"}}),
+    ("chat", {"web_search_options": {}}),
+    ("messages", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
+    ("messages", {"mcp_servers": [{"type": "url", "url": "http://x", "name": "a"}]}),
+)
+
+
+def named(names: frozenset[str], value: Any) -> Iterator[Any]:
+    """All values under these names, at any depth."""
+    if isinstance(value, Mapping):
+        yield from (held for name, held in value.items() if name in names)
+        for held in value.values():
+            yield from named(names, held)
+
+
+@pytest.mark.parametrize("wire", PATHS)
+@pytest.mark.parametrize("more", SAID_TWICE)
+async def test_a_limit_that_is_said_again_elsewhere_lets_nothing_past_the_bound(
+    proxy: ProxyUnderTest, wire: str, more: Mapping[str, Any]
+) -> None:
+    app = proxy.policy(BOUNDED)
+    proxy.default(app)
+    answered = await proxy.post(PATHS[wire], body(wire, **more))
+    assert answered.status_code == 200, answered.text
+    (sent,) = proxy.upstream.seen
+    limits = [*named(OUTPUT, sent)]
+    assert limits
+    assert max(limits) <= MOST
+    assert not [count for count in named(CHOICES, sent) if count != 1]
+    await proxy.idle()
+    assert proxy.balance(f"app:{app}").reserved.calls == 0
+
+
+@pytest.mark.parametrize("wire", PATHS)
+@pytest.mark.parametrize("more", [{"extra_body": {"max_output_tokens": 17}}, {"n_predict": 17}])
+async def test_a_smaller_limit_is_kept_wherever_it_stands(
+    proxy: ProxyUnderTest, wire: str, more: Mapping[str, Any]
+) -> None:
+    proxy.default(proxy.policy(BOUNDED))
+    await proxy.post(PATHS[wire], body(wire, **more))
+    (sent,) = proxy.upstream.seen
+    assert set(named(OUTPUT, sent)) == {17}
+
+
+@pytest.mark.parametrize("more", SEVERAL)
+async def test_several_answers_under_another_name_are_several(proxy: ProxyUnderTest, more: Mapping[str, Any]) -> None:
+    proxy.default(proxy.policy(BOUNDED))
+    answered = await proxy.chat(**more)
+    assert (answered.status_code, proxy.upstream.seen) == (400, [])
+    assert "ask for one choice" in answered.json()["error"]["message"]
+
+
+async def test_messages_in_extra_body_are_those_that_are_weighed(proxy: ProxyUnderTest) -> None:
+    app = proxy.policy("budget: {app: {per: total, input_tokens: 2000}}\n")
+    proxy.default(app)
+    long = [{"role": "user", "content": "What is it? " * 1000}]
+    answered = await proxy.chat(extra_body={"messages": long})
+    assert (answered.status_code, proxy.upstream.seen) == (402, []), "they would pass the budget"
+    answered = await proxy.chat(extra_body={"messages": [*ASK, *ASK]})
+    assert answered.status_code == 200
+    (sent,) = proxy.upstream.seen
+    assert len(sent["messages"]) == 2
+
+
+async def test_another_choice_of_models_is_the_policys(proxy: ProxyUnderTest) -> None:
+    proxy.default(proxy.policy("dial: 1\n" + BOUNDED))
+    fallbacks = [{"model": "large", "max_tokens": LARGE}]
+    answered = await proxy.chat(messages=[{"role": "user", "content": "fail500 onlyweak"}], fallbacks=fallbacks)
+    assert answered.status_code == 500
+    assert {sent["model"] for sent in proxy.upstream.seen} == {"small"}
+
+
+@pytest.mark.parametrize(("tier", "sent"), [("priority", None), ("flex", "flex"), ({"a": 1}, None)])
+async def test_a_dearer_service_is_not_asked_for(proxy: ProxyUnderTest, tier: Any, sent: str | None) -> None:
+    proxy.default(proxy.policy(BOUNDED))
+    for more in ({"service_tier": tier}, {"extra_body": {"service_tier": tier}}):
+        proxy.upstream.reset()
+        answered = await proxy.chat(**more)
+        assert answered.status_code == 200, answered.text
+        assert proxy.upstream.seen[0].get("service_tier") == sent
+
+
+async def test_nothing_is_taken_out_where_nothing_is_governed(proxy: ProxyUnderTest) -> None:
+    proxy.default(proxy.policy("mode: shadow\n" + BOUNDED))
+    answered = await proxy.chat(extra_body={"max_tokens": 12}, service_tier="priority", n_predict=5)
+    assert answered.status_code == 200
+    (sent,) = proxy.upstream.seen
+    assert (sent["max_tokens"], sent["service_tier"], sent["n_predict"]) == (12, "priority", 5)
+
+
+@pytest.mark.parametrize(("wire", "more"), WITHOUT_BOUND)
+async def test_what_a_model_reads_beyond_the_request_has_no_bound(
+    proxy: ProxyUnderTest, wire: str, more: Mapping[str, Any]
+) -> None:
+    for limits in ("app: {per: total, usd: 1}", "step: {input_tokens: 9000}", "call: {tokens: 9000}"):
+        proxy.default(proxy.policy(f"budget: {{{limits}}}\n"))
+        answered = await proxy.post(PATHS[wire], body(wire, **more))
+        assert (answered.status_code, proxy.upstream.seen) == (400, []), answered.text
+        assert "reads more than the request holds" in answered.json()["error"]["message"]
+
+
+async def test_where_no_budget_needs_its_bound_it_is_governed(proxy: ProxyUnderTest) -> None:
+    app = proxy.policy(COUNTED)
+    proxy.default(app)
+    first = await proxy.post(PATHS["responses"], body("responses"))
+    answered = await proxy.post(PATHS["responses"], body("responses", previous_response_id=first.json()["id"]))
+    assert answered.status_code == 200, answered.text
+    assert proxy.balance(f"app:{app}").spent.calls == 2
+    assert proxy.upstream.seen[1]["previous_response_id"] == "resp_1"
+
+
+async def test_functions_of_old_are_weighed_as_tools(proxy: ProxyUnderTest) -> None:
+    proxy.default(proxy.policy("budget: {app: {per: total, input_tokens: 2000}}\n"))
+    large = [{"name": "f", "description": "What is it? " * 1000, "parameters": {"type": "object", "properties": {}}}]
+    answered = await proxy.chat(functions=large)
+    assert (answered.status_code, proxy.upstream.seen) == (402, [])
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/engines/assistant/chat/completions"])
+async def test_every_attempt_is_on_the_clients_key_whatever_its_path(
+    proxy: ProxyUnderTest, logged: Logged, path: str
+) -> None:
+    """LiteLLM keeps what it knows of a request in another place where the path holds certain words."""
+    proxy.default(proxy.policy(f"verify: {{regex: '42'}}\n{BOUNDED}"))
+    forged = {"user_api_key": "another", "user_api_key_team_id": "t1", "tags": ["theirs"]}
+    answered = await proxy.post(path, {"model": "small", "messages": ASK, "metadata": forged})
+    assert answered.status_code == 200, answered.text
+    calls = await logged.of(2)
+    assert {group for group, _, _ in calls} == {"small", "large"}
+    own = hashlib.sha256(b"sk-none").hexdigest()
+    assert {key for _, _, key in calls} == {own}
+
+
+async def test_chats_that_are_answered_by_the_responses_api_are_left_alone(proxy: ProxyUnderTest) -> None:
+    proxy.default(proxy.policy(BOUNDED))
+    answered = await proxy.post("/cursor/chat/completions", {"model": "small", "input": "What is it?"})
+    assert (answered.status_code, proxy.upstream.seen) == (400, []), answered.text
+
+
+async def test_a_run_is_its_tenants_own(proxy: ProxyUnderTest) -> None:
+    app = proxy.policy("budget: {run: {calls: 1}}\n", app="gamma")
+    proxy.default(app)
+    run = {"x-governor-run": "nightly"}
+    assert (await proxy.chat(key="sk-team", headers=run)).status_code == 200
+    assert (await proxy.chat(key="sk-team", headers=run)).status_code == 402
+    assert (await proxy.chat(key="sk-none", headers=run)).status_code == 200, "another tenant's run of that name"
+    proxy.remove(app)
+
+
+async def test_a_key_that_litellm_does_not_hash_is_no_name_of_a_tenant(proxy: ProxyUnderTest) -> None:
+    app = proxy.policy("budget: {tenant: {per: total, calls: 5}}\n")
+    proxy.default(app)
+    assert (await proxy.chat(key="acme-7f3a")).status_code == 200
+    assert proxy.balance(f"tenant:{app}/acme-7f3a").spent.calls == 0
+    assert proxy.balance(f"tenant:{app}/{hashlib.sha256(b'acme-7f3a').hexdigest()}").spent.calls == 1
+
+
+async def test_a_plain_request_is_not_changed() -> None:
+    plain = {"model": "m", "messages": ASK, "max_tokens": 5, "n": 1, "metadata": {"max_tokens": 9}, "tools": []}
+    for wire in WIRES.values():
+        changes = closed({key: value for key, value in plain.items() if key in wire.reads}, wire)
+        assert changes == {}
+    assert applied(plain, {}) is plain
+
+
+async def test_an_extra_body_that_is_none_is_told() -> None:
+    with pytest.raises(UnreadableError, match="extra_body must be an object"):
+        closed({"extra_body": "x"}, WIRES["acompletion"])
+
+
+async def test_other_fields_of_a_clients_server_stay() -> None:
+    extra = {"top_k": 5, "chat_template_kwargs": {"a": 1}, "options": {"num_ctx": 9, "num_predict": 3}}
+    changes = closed({"messages": ASK, "extra_body": extra, "min_p": 0.1}, WIRES["acompletion"])
+    kept = {"top_k": 5, "chat_template_kwargs": {"a": 1}, "options": {"num_ctx": 9}}
+    assert changes == {"extra_body": kept, "max_tokens": 3}
