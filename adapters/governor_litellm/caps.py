@@ -62,6 +62,10 @@ def _answering(rung: Rung, tokens: int) -> Rung:
 def _fitted(rung: Rung, caps: Caps, dialect: Dialect) -> Rung | None:
     if caps.thinking is not None and rung.thinking_tokens > caps.thinking:
         return None
+    if caps.thinking == 0:
+        if rung.effort not in (None, "none"):
+            return None
+        rung = replace(rung, effort=_off(dialect)) if dialect.thinks_by_default else rung
     if caps.effort is not None:
         if _rank(rung.effort) > _rank(caps.effort):
             return None
@@ -76,11 +80,16 @@ def _fitted(rung: Rung, caps: Caps, dialect: Dialect) -> Rung | None:
 
 def _cut(rung: Rung, caps: Caps, dialect: Dialect) -> Rung:
     """The rung without its reserve of thinking: the client left no room for both."""
-    effort = rung.effort
+    effort = _off(dialect) if caps.thinking == 0 else rung.effort
     if caps.effort is not None and _rank(effort) > _rank(caps.effort):
         effort = caps.effort if caps.effort in dialect.efforts else None
     answer = rung.answer_tokens if caps.max_tokens is None else min(rung.max_tokens, caps.max_tokens)
     return replace(rung, effort=effort, thinking_tokens=0, answer_tokens=max(1, answer))
+
+
+def _off(dialect: Dialect) -> str | None:
+    """The word by which a model is told not to think; None where it has none, or needs none."""
+    return "none" if dialect.off is not None else None
 
 
 def _rank(effort: str | None) -> int:

@@ -89,8 +89,16 @@ def _read(held: Any, key: str) -> Any:
     return held.get(key) if isinstance(held, dict) else getattr(held, key, None)
 
 
+def called(item: Any) -> tuple[str, str]:
+    """The name of a tool that is called, and what it is given: arguments as JSON, or a custom tool's free text."""
+    function, custom = _read(item, "function"), _read(item, "custom")
+    given = _read(custom, "input") if function is None else _read(function, "arguments")
+    return _read(function or custom, "name") or "", given or ""
+
+
 def _tool_call(item: Any) -> ToolCall:
-    return ToolCall(id=item.id or "", name=item.function.name or "", arguments=item.function.arguments or "")
+    name, given = called(item)
+    return ToolCall(id=item.id or "", name=name, arguments=given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,5 +199,6 @@ class Assembly:
         for delta in deltas:
             parts = self.tools.setdefault(delta.index or 0, ["", "", ""])
             parts[0] = delta.id or parts[0]
-            parts[1] += (delta.function.name if delta.function else None) or ""
-            parts[2] += (delta.function.arguments if delta.function else None) or ""
+            name, given = called(delta)
+            parts[1] += name
+            parts[2] += given

@@ -6,13 +6,14 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import Any
 
-from governor.errors import BackendError
+from governor.errors import BackendError, BackendTimeoutError
 from governor.records import Outcome, Usage
 from governor_litellm.desk import Desk
 from governor_litellm.flight import Flight
-from governor_litellm.told import ended, paid, refused
+from governor_litellm.told import ended, paid, problem, refused
 from governor_litellm.watching import Watching
 from governor_litellm.window import Window
 
@@ -27,12 +28,13 @@ async def streamed(
 ) -> AsyncGenerator[Any, None]:
     """The chunks that the client gets. `account` is LiteLLM's object that logs the call."""
     await flight.heard()
+    flight.reading()
     watching = flight.watching(response, account)
     if watching is None:  # nothing is booked: the ledger was down, and this part of the traffic is not governed
         async for chunk in response:
             yield chunk
         return
-    source = _source(desk, flight, response, watching)
+    source = _source(desk, flight, timely(flight, response), watching)
     request, veils = flight.request, flight.veils
     try:
         async for chunk in source:
@@ -48,6 +50,28 @@ def _source(desk: Desk, flight: Flight, response: AsyncIterator[Any], watching: 
     return held(desk, flight, response, watching) if flight.holds else passed(flight, response, watching)
 
 
+async def timely(flight: Flight, response: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    """The chunks, as long as the call has time. Raises BackendTimeoutError.
+
+    What LiteLLM is told is a limit between two chunks: one that comes now and then keeps a stream alive for ever.
+    """
+    call, chunks = flight.call, aiter(response)
+    while call is not None:
+        left = flight.left
+        try:
+            async with asyncio.timeout(left) as clock:
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            model = call.rung.model
+            text = f"{model}: no whole answer within {call.timeout:g} s"
+            raise BackendTimeoutError(text, model=model, seconds=call.timeout) from None
+        yield chunk
+
+
 async def passed(flight: Flight, response: AsyncIterator[Any], watching: Watching) -> AsyncGenerator[Any, None]:
     """Every chunk at once; what it came to is booked at the end."""
     try:
@@ -61,6 +85,8 @@ async def passed(flight: Flight, response: AsyncIterator[Any], watching: Watchin
         raise
     except Exception as error:
         flight.fail(error)
+        if isinstance(error, BackendTimeoutError):
+            raise _as_told(error) from None
         raise
     flight.closed = flight.closed or SHOWN
     _finish(flight, watching, None)
@@ -85,7 +111,7 @@ async def held(
         flight.leave("the client went away")
         raise
     except Exception as error:  # noqa: BLE001 - nothing was shown, so that another attempt may still answer
-        lost = error
+        lost = _as_told(error)
         flight.fail(error, final=False)
     else:
         _finish(flight, watching, chunks)
@@ -109,17 +135,19 @@ async def speculated(
     except (GeneratorExit, asyncio.CancelledError):
         flight.leave("the client went away", watching.shown)
         raise
-    except Exception as error:
+    except Exception as error:  # told on, or kept for the case that no other attempt answers
         flight.fail(error, final=bool(window.shown))
-        if window.shown:
+        lost = _as_told(error)
+        if window.shown and lost is error:
             raise
-        lost = error
+        if window.shown:
+            raise lost from None
     else:
         if window.shown:
             _withhold(watching, window)
         _finish(flight, watching, window.chunks)
     outcome = await desk.settled(flight)
-    for chunk in _released(flight, outcome, window.chunks, lost)[window.shown :]:
+    for chunk in _released(flight, outcome, window.chunks, lost, shown=bool(window.shown))[window.shown :]:
         yield chunk
 
 
@@ -157,17 +185,34 @@ async def _paid(flight: Flight) -> Usage:
         return Usage()
 
 
-def _released(flight: Flight, outcome: Outcome | None, first: list[Any], lost: Exception | None) -> list[Any]:
+def _released(
+    flight: Flight, outcome: Outcome | None, first: list[Any], lost: Exception | None, *, shown: bool = False
+) -> list[Any]:
+    """The chunks of the answer that ships. What was `shown` of the first one can only be gone on with."""
     if outcome is None:  # the loop broke down under `fail: open`
         if lost is not None:
             raise lost
         return first
-    shipped = flight.shipped(outcome)
+    shipped = first if shown else flight.shipped(outcome)
     if shipped is None:
         raise lost or refused(outcome, ended(flight, outcome))
     if outcome.reply is not None and outcome.reply.usage == paid(outcome):
         return list(shipped)
-    return [flight.request.wire.charged_chunk(chunk, paid(outcome)) for chunk in shipped]
+    pieces = shipped if shown else _joined(shipped)
+    return [flight.request.wire.charged_chunk(chunk, paid(outcome)) for chunk in pieces]
+
+
+def _joined(chunks: list[Any]) -> list[Any]:
+    """Raw bytes in one piece: the event that tells the usage may lie across two."""
+    raw = [chunk for chunk in chunks if isinstance(chunk, bytes)]
+    return [b"".join(raw)] if raw and len(raw) == len(chunks) else chunks
+
+
+def _as_told(error: Exception) -> Exception:
+    """An error as the proxy tells it: its own as they are."""
+    if not isinstance(error, BackendTimeoutError):
+        return error
+    return problem(f"governor: {error}", "timeout", HTTPStatus.GATEWAY_TIMEOUT)
 
 
 def _finish(flight: Flight, watching: Watching, chunks: list[Any] | None) -> None:

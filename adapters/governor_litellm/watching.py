@@ -19,6 +19,9 @@ from governor_litellm.wires import Chunks, Wire
 
 log = logging.getLogger("governor.proxy")
 
+_WRAPPED = ("_source_iterator", "inner", "_anthropic_wrapper", "completion_stream")
+"""Under which names LiteLLM's streams hold those that they are made of."""
+
 _TELLING: set[asyncio.Task[None]] = set()
 """LiteLLM's callbacks may wait for other servers: nobody waits for them but a proxy that stops."""
 
@@ -48,7 +51,9 @@ class Watching:
         """What the chunk that came last has added; None where it could not be read."""
         self._call, self._dialect, self._source = call, dialect, source
         # LiteLLM logs a stream of messages itself, however it ends, where the provider speaks that format.
-        self._account: Any = getattr(source, "logging_obj", None) or (None if dialect.messages else account)
+        self._account: Any = getattr(source, "logging_obj", None) or (
+            None if dialect.messages else _account_of(source) or account
+        )
         cuttable = speculated or call.rung.stops is not None
         self._reading: Chunks = wire.chunks(call, dialect, source, cuttable=cuttable)
         self._told = wire.chunks(call, dialect, source, cuttable=True) if speculated else self._reading
@@ -143,6 +148,16 @@ class Watching:
     @property
     def _cut(self) -> bool:
         return bool(self.rule) or self.doubted
+
+
+def _account_of(source: Any) -> Any:
+    """LiteLLM's object that logs the call of a stream, wherever among its wrappers that lies; None where nowhere."""
+    while source is not None:
+        found = getattr(source, "logging_obj", None) or getattr(source, "litellm_logging_obj", None)
+        if found is not None:
+            return found
+        source = next((held for name in _WRAPPED if (held := getattr(source, name, None)) is not None), None)
+    return None
 
 
 async def all_told(seconds: float) -> None:
