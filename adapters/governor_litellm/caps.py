@@ -65,7 +65,7 @@ def _fitted(rung: Rung, caps: Caps, dialect: Dialect) -> Rung | None:
     if caps.thinking == 0:
         if rung.effort not in (None, "none"):
             return None
-        rung = replace(rung, effort=_off(dialect)) if dialect.thinks_by_default else rung
+        rung = replace(rung, effort=_off(dialect))
     if caps.effort is not None:
         if _rank(rung.effort) > _rank(caps.effort):
             return None
@@ -88,7 +88,7 @@ def _cut(rung: Rung, caps: Caps, dialect: Dialect) -> Rung:
 
 
 def _off(dialect: Dialect) -> str | None:
-    """The word by which a model is told not to think; None where it has none, or needs none."""
+    """The word by which a model is told not to think; None where it has none."""
     return "none" if dialect.off is not None else None
 
 

@@ -97,11 +97,14 @@ async def test_litellm_logs_a_stream_of_messages_itself_where_it_counts_it(
     assert len(await logged.of(1)) == 1, "it was not told once more"
 
 
-async def test_litellm_logs_an_attempt_that_was_ended_behind_another(proxy: ProxyUnderTest, logged: Logged) -> None:
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+async def test_litellm_logs_an_attempt_that_was_ended_behind_another(
+    proxy: ProxyUnderTest, logged: Logged, path: str
+) -> None:
     stuck = VERIFIED.replace("'42'", "'.'") + "stops: {repeat: 4}\ndial: 0.9\n"
     app = proxy.policy(stuck, ladder=rungs("small", "thinker"))
     proxy.default(app)
-    await proxy.post(CHAT, body(CHAT, "loops slow"))
+    await proxy.post(path, body(path, "loops slow", model="small"))
     calls = await logged.of(2)
     assert {group for group, _, _ in calls} == {"small", "thinker"}, "both went round in circles"
     assert sum(tokens for _, tokens, _ in calls) == proxy.balance(f"app:{app}").spent.tokens

@@ -373,3 +373,51 @@ async def test_hostile_bodies_are_never_a_500_of_ours(proxy: ProxyUnderTest) -> 
         proxy.default(next(iter(proxy.governor.desk.folder.served)))
         governed = await proxy.chat(messages=messages)
         assert governed.status_code < 500 or governed.status_code == bare.status_code, (messages, governed.text)
+
+
+@pytest.mark.parametrize("word", ["low", "none"])
+async def test_an_effort_in_an_object_is_kept(proxy: ProxyUnderTest, word: str) -> None:
+    rungs = "".join(f"  - {{id: {effort}, model: gpt, effort: {effort}}}\n" for effort in ("low", "high"))
+    proxy.default(proxy.policy("dial: 0\n", ladder=f"ladder:\n{rungs}"))
+    await proxy.chat(model="gpt", reasoning_effort={"effort": word, "summary": "auto"})
+    assert proxy.upstream.seen[0].get("reasoning_effort") == ("low" if word == "low" else None), "it has no `none`"
+
+
+async def test_who_switches_thinking_off_gets_no_effort_word(proxy: ProxyUnderTest) -> None:
+    rung = "ladder: [{id: a, model: opus, effort: high, thinking_tokens: 2000, answer_tokens: 500}]\n"
+    proxy.default(proxy.policy("", ladder=rung))
+    asked = {"model": "opus", "messages": ASK, "max_tokens": 4000, "thinking": {"type": "disabled"}}
+    answered = await proxy.post("/v1/messages", asked)
+    assert answered.status_code == 200, answered.text
+    (sent,) = proxy.upstream.seen
+    assert (sent.get("thinking") or {"type": "disabled"})["type"] == "disabled"
+    assert "effort" not in (sent.get("output_config") or {})
+
+
+@pytest.mark.parametrize("mode", ["on", "shadow"])
+async def test_a_custom_tools_call_passes(proxy: ProxyUnderTest, mode: str) -> None:
+    app = proxy.policy(f"dial: 1\nmode: {mode}\nbudget: {{app: {{per: total, usd: 1}}}}\nverify: complete\n")
+    proxy.default(app)
+    asked = [{"role": "user", "content": "usetool custom"}]
+    tools = [{"type": "function", "function": {"name": "shell", "parameters": {"type": "object", "properties": {}}}}]
+    answered = await proxy.chat(messages=asked, tools=tools)
+    assert answered.status_code == 200, answered.text
+    (call,) = answered.json()["choices"][0]["message"]["tool_calls"]
+    assert call["custom"] == {"name": "shell", "input": "ls -l"}
+    await proxy.idle()
+    assert proxy.balance(f"app:{app}").spent.tokens == 30, "read, and so booked by its usage"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+async def test_an_answer_without_usage_is_given_as_it_is_and_booked_at_its_bound(
+    proxy: ProxyUnderTest, path: str
+) -> None:
+    app = proxy.policy("budget: {app: {per: total, usd: 1}}\n")
+    proxy.default(app)
+    silent = [{"role": "user", "content": "nousage"}]
+    answered = await proxy.post(
+        path, {"model": "small", **({"input": "nousage"} if path.endswith("responses") else {"messages": silent})}
+    )
+    assert answered.status_code == 200, answered.text
+    await proxy.idle()
+    assert proxy.balance(f"app:{app}").spent.answer in (100, 200)

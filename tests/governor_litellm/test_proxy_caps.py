@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +32,17 @@ def test_answers_are_shortened_and_rungs_without_room_left_out() -> None:
 def test_an_effort_word_leaves_out_what_thinks_harder() -> None:
     assert [r.id for r in capped(LADDER, Caps(effort="medium"), vllm)] == ["low"]
     assert [r.id for r in capped(LADDER, Caps(thinking=0), vllm)] == ["low"]
+
+
+def test_who_wants_no_thought_gets_none() -> None:
+    def gpt(_: Rung) -> Dialect:
+        return dialect_for("openai/gpt-5.1")
+
+    hard, plain = Rung(id="a", model="m", effort="high"), Rung(id="b", model="m", thinking_tokens=0)
+    assert capped([hard, plain], Caps(thinking=0), vllm) == (replace(plain, effort="none"),), "vLLM's would think"
+    assert [r.effort for r in capped(LADDER, Caps(thinking=0), vllm)] == ["none"]
+    assert [r.effort for r in capped(LADDER, Caps(thinking=0), gpt)] == ["none"]
+    assert capped(PLAIN, Caps(thinking=0), lambda _: dialect_for("openai/gpt-4o")) == PLAIN
 
 
 def test_a_rung_without_a_word_takes_the_clients_where_its_model_would_think() -> None:
@@ -71,6 +84,7 @@ def test_no_rung_ever_passes_what_the_client_allows(
     for rung in fitting:
         assert max_tokens is None or rung.max_tokens <= max_tokens
         assert thinking is None or rung.thinking_tokens <= thinking
+        assert thinking != 0 or rung.effort == "none"
         assert rung.max_tokens <= known[rung.id].max_tokens
         assert effort is None or rung.effort is None or EFFORTS.index(rung.effort) <= EFFORTS.index(effort)
 

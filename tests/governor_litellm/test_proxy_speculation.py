@@ -279,3 +279,13 @@ async def test_the_proxy_may_speculate_for_policies_that_do_not_say(proxy: Proxy
     finally:
         proxy.governor.desk.settings = kept
     assert said(CHAT, came.early).startswith(FIRST)
+
+
+@pytest.mark.parametrize("text", ["tellslate", "tellswrong", "tellsend"])
+async def test_what_was_shown_goes_out_to_its_end_where_no_answer_may_ship(proxy: ProxyUnderTest, text: str) -> None:
+    spent = "budget: {step: {calls: 1}, on_exhausted: refuse}\n"
+    proxy.default(proxy.policy(SPECULATE.replace("budget: {app: {per: total, usd: 1}}\n", spent), ladder=ladder(CHAT)))
+    answered = await proxy.post(CHAT, asking(CHAT, text))
+    assert said(CHAT, answered.text).startswith(FIRST)
+    assert whole(CHAT, answered.text), answered.text[-400:]
+    assert "error" not in answered.text

@@ -189,3 +189,46 @@ def arrived(text: str) -> dict[str, Any]:
 
 class Nobody:
     """A key that is bound to nothing."""
+
+
+@pytest.mark.parametrize("stream", ["pass", "buffer", "speculate"])
+async def test_a_stream_that_never_pauses_ends_with_its_calls_time_all_the_same(
+    proxy: ProxyUnderTest, stream: str
+) -> None:
+    rung = "ladder: [{id: a, model: small, answer_tokens: 400, timeout: 0.4, price: {input: 1, output: 2}}]\n"
+    checks = "verify: {contains: {text: is, absent: [bad]}}\n"
+    app = proxy.policy(f"stream: {stream}\n{checks}{COUNTED}", ladder=rung)
+    proxy.default(app)
+    answered = await proxy.post(WIRES[0], body(WIRES[0], "tellsfine slow"), **{"x-litellm-stream-timeout": "99999"})
+    assert "no whole answer within 0.4 s" in answered.text or answered.status_code in (408, 503, 504)
+    assert "w49" not in answered.text, "that comes after more than a second"
+    await proxy.idle()
+    balance = proxy.balance(f"app:{app}")
+    assert (balance.spent.calls, balance.reserved.calls) == (2 if stream == "buffer" else 1, 0), (
+        "unseen, it is tried again"
+    )
+
+
+async def test_a_stream_that_is_read_is_not_lost_however_long_it_takes(
+    proxy: ProxyUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In shadow nothing may end it; with a patience of next to nothing it would have been given up long ago."""
+    monkeypatch.setattr("governor_litellm.flight.PATIENCE", 0.01)
+    rung = "ladder: [{id: a, model: small, answer_tokens: 400, timeout: 0.05, price: {input: 1, output: 2}}]\n"
+    app = proxy.policy(f"mode: shadow\n{COUNTED}", ladder=rung)
+    proxy.default(app)
+    answered = await proxy.post(WIRES[0], body(WIRES[0], "slow", stream_options={"include_usage": True}))
+    assert "w49" in answered.text
+    await proxy.idle()
+    assert proxy.balance(f"app:{app}").spent.tokens == 30, "booked by its usage, not at its bound"
+
+
+async def test_usage_that_comes_in_two_pieces_is_that_of_all_attempts(proxy: ProxyUnderTest) -> None:
+    path = "/v1/messages"
+    app = proxy.policy(VERIFIED, ladder=ladder(path))
+    proxy.default(app)
+    answered = await proxy.post(path, body(path, "halves"))
+    assert said(path, answered.text) == STRONG
+    told = [one["usage"]["output_tokens"] for one in events(answered.text) if one["type"] == "message_delta"]
+    await proxy.idle()
+    assert told == [proxy.balance(f"app:{app}").spent.answer]

@@ -53,6 +53,8 @@ class _Server(ThreadingHTTPServer):
 class Upstream:
     """Words in the request make it misbehave: fail500, fail400, fail429, hang, cut, breaks, slow, usetool, nousage.
 
+    custom: the tool that it calls is a custom one. halves: the event that ends a message comes in two pieces.
+
     Of the weak models alone: loops (the answer has no end to speak of), ponders (it thinks first), those of TELLS.
     merged: an answer with "though" comes in two pieces, which are cut there.
     """
@@ -109,7 +111,7 @@ def _chat(body: Mapping[str, Any]) -> dict[str, Any]:
     if body.get("tools") and "usetool" in texts(body):
         name = body["tools"][0]["function"]["name"]
         told = answer(body) if any(word in texts(body) for word in TELLS) else None
-        message |= {"content": told, "tool_calls": [_tool(name)]}
+        message |= {"content": told, "tool_calls": [_custom() if "custom" in texts(body) else _tool(name)]}
         finish = "tool_calls"
     choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": finish}
     if body.get("logprobs"):
@@ -130,8 +132,19 @@ def _tool(name: str) -> dict[str, Any]:
     return {"id": "call_1", "type": "function", "function": {"name": name, "arguments": '{"city": "Oslo"}'}}
 
 
+def _custom() -> dict[str, Any]:
+    return {"id": "call_1", "type": "custom", "custom": {"name": "shell", "input": "ls -l"}}
+
+
 def _response(body: Mapping[str, Any]) -> dict[str, Any]:
     given, made, thought = usage(body)
+    counts = {
+        "input_tokens": given,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": made,
+        "output_tokens_details": {"reasoning_tokens": thought},
+        "total_tokens": given + made,
+    }
     part = {"type": "output_text", "text": answer(body), "annotations": []}
     output: list[dict[str, Any]] = [
         {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]}
@@ -155,13 +168,7 @@ def _response(body: Mapping[str, Any]) -> dict[str, Any]:
         "metadata": {},
         "temperature": 1.0,
         "top_p": 1.0,
-        "usage": {
-            "input_tokens": given,
-            "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens": made,
-            "output_tokens_details": {"reasoning_tokens": thought},
-            "total_tokens": given + made,
-        },
+        **({} if "nousage" in texts(body) else {"usage": counts}),
     }
 
 
@@ -352,6 +359,9 @@ class _Handler(BaseHTTPRequestHandler):
         if "merged" in said:
             text = "".join(every)
             every = [text[: text.index("though")], text[text.index("though") :]]
+        if "halves" in said:
+            at = next(at for at, piece in enumerate(every) if "message_delta" in piece)
+            every[at : at + 1] = [every[at][:60], every[at][60:]]
         for number, piece in enumerate(every):
             breaks = ("cut" in said and number == 3) or ("breaks" in said and number == 8)
             if breaks and not _spared(body):
@@ -360,7 +370,7 @@ class _Handler(BaseHTTPRequestHandler):
             raw = piece.encode()
             self.wfile.write(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")
             self.wfile.flush()
-            if "slow" in said:
+            if "slow" in said or "halves" in said:
                 time.sleep(0.02)
         self.wfile.write(b"0\r\n\r\n")
 
