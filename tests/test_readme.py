@@ -157,13 +157,14 @@ def test_every_docs_page_is_linked() -> None:
 
 
 def test_the_extras_are_those_of_the_project() -> None:
-    listed = re.search(r"Extras: `([a-z ]+)`; `all` is every one but\s+`proxy`\.", README)
+    listed = re.search(r"Extras \([^)]+\): `([a-z ]+)`; `all` is every one but\s+`proxy`\.", README)
     assert listed
     extras = PROJECT["optional-dependencies"]
     assert listed.group(1).split() == [name for name in extras if name != "all"]
     (everything,) = extras["all"]
     assert set(re.findall(r"[a-z]+", everything.partition("[")[2])) == set(extras) - {"all", "proxy"}
-    asked = re.findall(r"compute-governor\[([a-z,]+)\]", README)
+    assert "compute-governor[" not in README  # on no index yet
+    asked = re.findall(r"'\.\[([a-z,]+)\]'", README)
     assert asked
     assert {name for names in asked for name in names.split(",")} <= set(extras)
 
