@@ -78,6 +78,18 @@ def test_the_verify_page_describes_every_verifier() -> None:
     assert sorted(re.findall(r"^### `(\w+)`", page("docs/verify.md"), re.MULTILINE)) == sorted(known_verifiers())
 
 
+def test_the_verify_page_begins_with_specs_that_a_policy_takes(tmp_path: Path) -> None:
+    text = page("docs/verify.md")
+    found = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert found
+    specs = [*found.group(1).splitlines(), *(f"verify: {one}" for one in re.findall(r"`(\{judge: [^`]+)`", text))]
+    assert len(specs) > 4
+    path = tmp_path / "policy.yaml"
+    for spec in specs:
+        path.write_text(f"version: 1\nladder: [{{id: top, model: m}}]\n{spec}\n", encoding="utf-8")
+        assert load_policy(path, checks=policy_checks()).verify
+
+
 def test_the_loop_page_lists_every_status_and_mode() -> None:
     text = page("docs/loop.md")
     assert set(first_column(section(text, "How it ends"))) == set(get_args(Status))

@@ -73,10 +73,15 @@ def _entry_findings(spec: Mapping[str, Any], path: Path, leaf: Leaf, *, shape: b
         yield Finding(inner, f"'{name}' takes a list of verifiers", f"write '{name}: [complete, ...]'")
 
 
+_ONE_KEY = (
+    "options stand inside, {regex: {pattern: ..., mode: ...}}; several verifiers in a list, [complete, {regex: ...}]"
+)
+
+
 def _shape_words(spec: Any) -> tuple[str, str]:
     if isinstance(spec, Mapping) and spec:
         names = ", ".join(str(name) for name in spec)
-        return f"a verifier is one key with its options, not {len(spec)} ({names})", "write them as a list"
+        return f"a verifier is one key with its options, not {len(spec)} ({names})", _ONE_KEY
     if isinstance(spec, str | Sequence | Mapping):
         return "names no verifier", "write 'complete', or null for no verification"
     return "must be a verifier's name, {name: options}, or a list of these", ""

@@ -24,6 +24,9 @@ class Case(NamedTuple):
 
 RUNG = "ladder: [{id: a, model: m}]\n"
 HEAD = "version: 1\n"
+ONE_KEY = (
+    "options stand inside, {regex: {pattern: ..., mode: ...}}; several verifiers in a list, [complete, {regex: ...}]"
+)
 LIMITED = HEAD + "models: {m: {max_output_tokens: 1000, context_window: 5000}, n: {context_window: 500}}\n"
 
 CASES = [
@@ -135,7 +138,14 @@ CASES = [
         "lengths crossed", HEAD + RUNG + "steps:\n  - match: {min_prompt_chars: 9, max_prompt_chars: 3}\n", 4, 52,
         "steps[0].match.max_prompt_chars", "no prompt has at least 9 and at most 3 characters", "swap the two",
     ),
-    Case("unknown verifier shape", HEAD + RUNG + "verify: {regex: a, choice: b}\n", 3, 1, "verify", "a verifier is one key with its options, not 2", "write them as a list"),
+    Case(
+        "two verifiers in a mapping", HEAD + RUNG + "verify: {regex: a, choice: b}\n", 3, 1, "verify",
+        "a verifier is one key with its options, not 2", ONE_KEY,
+    ),
+    Case(
+        "option beside its verifier", HEAD + RUNG + "verify: {regex: a, mode: fullmatch}\n", 3, 1, "verify",
+        "a verifier is one key with its options, not 2", ONE_KEY,
+    ),
     Case("all without list", HEAD + RUNG + "verify: {all: complete}\n", 3, 15, "verify.all", "'all' takes a list of verifiers", "write 'all: [complete, ...]'"),
     Case("verify a number", HEAD + RUNG + "verify: [complete, 3]\n", 3, 20, "verify[1]", "must be a verifier's name", ""),
     Case("verify nothing", HEAD + RUNG + "verify: []\n", 3, 1, "verify", "names no verifier", "write 'complete', or null for no verification"),
