@@ -9,12 +9,16 @@ from typing import get_args
 
 import pytest
 from pydantic import BaseModel
+from typer.testing import CliRunner
 
 from governor.checks import policy_checks
+from governor.cli.app import app
+from governor.errors import TaskError
 from governor.plan.dialects import NAMES
 from governor.policy import OnFail, Policy, Rewind, ToolRule, load_policy
 from governor.policy.schema import Backtrack, Match, ModelSpec, Rule, RungSpec, Sandbox
-from governor.records import BacktrackMode, Status
+from governor.records import BacktrackMode, Outcome, Reply, Status, ToolCall
+from governor.tasks import outcome_line, read_tasks
 from governor.verify import known_verifiers
 
 ROOT = Path(__file__).parent.parent
@@ -96,6 +100,19 @@ def test_the_loop_page_lists_every_status_and_mode() -> None:
     assert set(first_column(section(text, "How an attempt follows another"))) == set(get_args(BacktrackMode)) - {
         "first"
     }
+
+
+def test_the_loop_page_and_the_help_list_every_key_of_a_task_and_of_an_outcome(tmp_path: Path) -> None:
+    told = set(first_column(section(page("docs/loop.md"), "Task and outcome lines")))
+    path = tmp_path / "tasks.jsonl"
+    path.write_text('{"???": 1}\n', encoding="utf-8")
+    with pytest.raises(TaskError) as refused:
+        read_tasks(path)
+    known = refused.value.problem.hint.removeprefix("known keys: ").split(", ")
+    reply = Reply(text="", tool_calls=(ToolCall(id="1", name="f", arguments="{}"),))
+    assert told == {*known, *outcome_line(Outcome(step_id="1", status="error", reply=reply, audit=True))}
+    shown = CliRunner().invoke(app, ["run", "--help"]).stdout
+    assert [key for key in known if key not in shown] == ["expect", "gold"]  # these are not for `run`
 
 
 def test_every_benchmark_has_its_command() -> None:

@@ -29,7 +29,15 @@ _FAILED = ("error", "refused")
 
 def run(
     policy: Annotated[str, typer.Argument(help="Policy file, or the name of a shipped policy.")],
-    tasks: Annotated[Path, typer.Option("--input", "-i", help="Tasks, one JSON object a line.")],
+    tasks: Annotated[
+        Path,
+        typer.Option(
+            "--input",
+            "-i",
+            help="Tasks, one JSON object a line: id, prompt or messages; if wanted node, session, tools, schema, "
+            "verify, state.",
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Outcomes, one JSON object a line; resumed if it exists.")],
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Tasks in flight at once.")] = 4,
     records: Annotated[Path | None, typer.Option(help="Also write a record line per attempt and outcome.")] = None,
