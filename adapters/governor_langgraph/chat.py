@@ -54,7 +54,8 @@ UNUSED = frozenset({"stream", "ls_structured_output_format"})
 
 MENDS = {
     "strict": "give it to bind_tools",
-    "parallel_tool_calls": "set `extra_body: {parallel_tool_calls: false}` for the models of its policy",
+    "parallel_tool_calls": "no policy says it; a backend given in code may, "
+    "`LiteLLMBackend({MODEL: {'extra_body': {'parallel_tool_calls': False}}})`",
 }
 """How an argument is said that is neither read nor a rung's."""
 

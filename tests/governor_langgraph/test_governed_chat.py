@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
+from ast import literal_eval
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,8 @@ from governor.errors import BackendUnavailableError, LedgerUnavailableError, NoA
 from governor.protocols import Balance
 from governor.records import Reply, ToolCall, Usage
 from governor_langgraph import GovernedChat
+from governor_langgraph.chat import MENDS
+from governor_litellm import LiteLLMBackend
 from tests.governor_langgraph.desk import LADDER, Desk, by_rung, desk, named, reply
 
 
@@ -182,7 +186,7 @@ def test_arguments_that_say_nothing_of_what_is_asked_are_let_be(say: Callable[..
 
 
 @pytest.mark.parametrize(
-    ("argument", "mend"), [({"strict": True}, "bind_tools"), ({"parallel_tool_calls": False}, "extra_body")]
+    ("argument", "mend"), [({"strict": True}, "bind_tools"), ({"parallel_tool_calls": False}, "no policy says it")]
 )
 def test_an_argument_that_would_not_reach_the_model_is_refused(
     say: Callable[..., AIMessage], argument: dict[str, bool], mend: str
@@ -191,6 +195,11 @@ def test_an_argument_that_would_not_reach_the_model_is_refused(
     with pytest.raises(ValueError, match=f"does not take `{next(iter(argument))}`.*{mend}"):
         say(at.chat, **argument)
     assert at.backend.calls == []
+
+
+def test_the_backend_that_the_refusal_names_takes_what_it_names() -> None:
+    (models,) = re.findall(r"LiteLLMBackend\((.*)\)`", MENDS["parallel_tool_calls"])
+    assert LiteLLMBackend(literal_eval(models.replace("MODEL", "'m'")))  # it raises for an option that it does not know
 
 
 def test_stop_words_end_the_text_also_of_a_stream(say: Callable[..., AIMessage]) -> None:
