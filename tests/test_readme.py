@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -18,11 +19,16 @@ from governor.cli.app import app
 from governor.facade import Governor
 from governor.policy import Policy, load_policy, shipped_names
 from governor.policy.budget import periods
+from governor.records import Step
 from governor.testing import ScriptedBackend
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+SELDOM = ("messages", "parent", "index", "baseline")
+"""Fields of a step that a caller seldom gives by name."""
 
 
 class State(TypedDict, total=False):
@@ -90,6 +96,12 @@ def test_the_python_block_runs(
     assert first.split()[:2] == ["accepted", "4471"]
     assert first.split()[2] in load_policy("policy.yaml").rungs
     assert second == "It asks to cancel.accepted"
+
+
+def test_every_keyword_of_a_step_that_it_names_is_one() -> None:
+    named = re.search(r"as keywords a\s+step's (.*?): `Step` in", README, re.DOTALL)
+    assert named
+    assert set(re.findall(r"`(\w+)`", named.group(1))) == {one.name for one in fields(Step)} - set(SELDOM)
 
 
 def test_the_graph_goes_back_to_the_plan_where_its_check_fails() -> None:
