@@ -50,7 +50,8 @@ def run(
     """Run tasks under a policy and write their outcomes.
 
     Stopped in any way, even by kill -9, the same command goes on where it was: finished tasks are kept,
-    answers already paid for are used, and nothing is booked twice.
+    answers already paid for are used, and nothing is booked twice. Exit code 1 where a task ended without an
+    answer, as error or refused.
 
     Example: governor run balanced --input tasks.jsonl --out outcomes.jsonl
     """
