@@ -74,7 +74,9 @@ def certify(
     accepted-wrong is P(wrong | accepted), lost-correct is P(governed wrong and the best rung right). Exit code 1
     where no dial can be certified; it then says how many questions would be needed.
 
-    Example: governor certify held-out.jsonl.gz --ladder ladder.json --risk 0.05
+    Without --policy no running governor uses the certificate.
+
+    Example: governor certify held-out.jsonl.gz --ladder ladder.json --risk 0.05 --policy policy.yaml
     """
     if not (0.0 < risk < 1.0 and 0.0 < delta < 1.0):
         raise typer.BadParameter(f"--risk and --delta must lie between 0 and 1, not {risk:g} and {delta:g}")

@@ -14,6 +14,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from governor.cli import certify
+from governor.cli.app import app as cli
 from governor.errors import CertificateError
 from governor.estimate.curves import Floats
 from governor.learn.certificate import file_digest, files_digest, load_certificates, policy_digest
@@ -91,6 +92,12 @@ def test_nothing_is_certified_of_files_that_changed_meanwhile(
     assert isinstance(done.exception, CertificateError)
     assert "changed while they were replayed: certify again" in str(done.exception)
     assert not Path("certificate.json").exists()
+
+
+def test_the_help_names_the_policy_in_its_example() -> None:
+    shown = " ".join(CliRunner().invoke(cli, ["certify", "--help"]).stdout.split())
+    assert "--risk 0.05 --policy policy.yaml" in shown
+    assert "Without --policy no running governor uses the certificate." in shown
 
 
 def test_without_a_policy_it_says_that_the_certificate_binds_nothing(run: Run) -> None:
