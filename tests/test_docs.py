@@ -14,6 +14,9 @@ from typer.testing import CliRunner
 from governor.checks import policy_checks
 from governor.cli.app import app
 from governor.errors import TaskError
+from governor.learn.ladder import load_ladder
+from governor.learn.rows import read_rows
+from governor.learn.tabulate import tabulate
 from governor.plan.dialects import NAMES
 from governor.policy import OnFail, Policy, Rewind, ToolRule, load_policy
 from governor.policy.schema import Backtrack, Match, ModelSpec, Rule, RungSpec, Sandbox
@@ -113,6 +116,18 @@ def test_the_loop_page_and_the_help_list_every_key_of_a_task_and_of_an_outcome(t
     assert told == {*known, *outcome_line(Outcome(step_id="1", status="error", reply=reply, audit=True))}
     shown = CliRunner().invoke(app, ["run", "--help"]).stdout
     assert [key for key in known if key not in shown] == ["expect", "gold"]  # these are not for `run`
+
+
+def test_the_replay_page_shows_a_ladder_and_records_that_fit_it(tmp_path: Path) -> None:
+    records, ladder = re.findall(r"```json\n(.*?)```", page("docs/replay.md"), re.DOTALL)
+    (tmp_path / "ladders").mkdir()
+    (tmp_path / "ladders" / "mine.json").write_text(ladder, encoding="utf-8")
+    (tmp_path / "mine.jsonl").write_text(records, encoding="utf-8")
+    loaded = load_ladder(tmp_path / "ladders" / "mine.json")
+    assert loaded.records == tmp_path / "mine.jsonl"
+    table = tabulate(read_rows(loaded.records), loaded)
+    assert table.qids == ("q1",)
+    assert table.correct[0, :, 0].tolist() == [0.0, 1.0]
 
 
 def test_every_benchmark_has_its_command() -> None:
