@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from governor.checks import policy_checks
 from governor.cli.app import app
 from governor.errors import TaskError
+from governor.facade import Governor
 from governor.learn.ladder import load_ladder
 from governor.learn.rows import read_rows
 from governor.learn.tabulate import tabulate
@@ -22,6 +24,8 @@ from governor.policy import OnFail, Policy, Rewind, ToolRule, load_policy
 from governor.policy.schema import Backtrack, Match, ModelSpec, Rule, RungSpec, Sandbox
 from governor.records import BacktrackMode, Outcome, Reply, Status, ToolCall
 from governor.tasks import outcome_line, read_tasks
+from governor.telemetry.records import read_records
+from governor.testing import ScriptedBackend
 from governor.verify import known_verifiers
 
 ROOT = Path(__file__).parent.parent
@@ -128,6 +132,25 @@ def test_the_replay_page_shows_a_ladder_and_records_that_fit_it(tmp_path: Path) 
     table = tabulate(read_rows(loaded.records), loaded)
     assert table.qids == ("q1",)
     assert table.correct[0, :, 0].tolist() == [0.0, 1.0]
+
+
+def test_the_code_of_the_records_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("policy.yaml").write_text("version: 1\napp: shop\nladder: [{id: top, model: m}]\n", encoding="utf-8")
+    monkeypatch.setattr("governor.facade.Backends", lambda _: ScriptedBackend(["391", "391"]))
+    written: list[Outcome] = []
+    for code in re.findall(r"```python\n(.*?)```", page("docs/records.md"), re.DOTALL):
+        held: dict[str, Any] = {"governor": Governor.from_policy("policy.yaml"), "write": written.append}
+        exec(compile(code, "records.md", "exec"), held)  # the page is ours
+    assert [outcome.answer for outcome in written] == ["391"]
+    assert {(line["app"], line["policy"] != "") for line in read_records("records.jsonl")} == {("shop", True)}
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=lambda path: path.stem)
+def test_what_a_page_imports_is_there(path: Path) -> None:
+    for module, names in re.findall(r"from (governor[\w.]*) import ([\w, ]+)", path.read_text(encoding="utf-8")):
+        for name in names.replace(",", " ").split():
+            assert hasattr(import_module(module), name), (module, name)
 
 
 def test_every_benchmark_has_its_command() -> None:
