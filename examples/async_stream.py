@@ -1,5 +1,6 @@
 """Text as it comes, for asyncio: no verifier has to see this answer whole, so nothing is held back.
 
+pip install -e '.[local]'; governor models pull smollm2-135m        (once, in a checkout)
 python examples/async_stream.py
 """
 

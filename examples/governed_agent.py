@@ -1,6 +1,7 @@
 """A LangChain agent under a policy: each model call is a governed step, tool calls are checked before they run.
 
-python examples/governed_agent.py        (needs the extras langgraph and langchain)
+pip install -e '.[langgraph,langchain,local]'; governor models pull smollm2-135m        (once, in a checkout)
+python examples/governed_agent.py
 """
 
 from pathlib import Path

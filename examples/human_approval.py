@@ -1,6 +1,7 @@
 """A person approves what was written after a rewind: the interrupt and its answer belong to the new branch.
 
-python examples/human_approval.py        (needs the extra langgraph)
+pip install -e '.[langgraph,local]'; governor models pull smollm2-135m        (once, in a checkout)
+python examples/human_approval.py
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
 """A governed model call inside a LangGraph node; what could not be verified goes to a person.
 
-python examples/langgraph_node.py        (needs the extra langgraph)
+pip install -e '.[langgraph,local]'; governor models pull smollm2-135m        (once, in a checkout)
+python examples/langgraph_node.py
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Map-reduce with fan-out: every Send is a governed step of its own, and all of them share the thread's budget.
 
-python examples/map_reduce.py        (needs the extra langgraph)
+pip install -e '.[langgraph,local]'; governor models pull smollm2-135m        (once, in a checkout)
+python examples/map_reduce.py
 """
 
 import operator

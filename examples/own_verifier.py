@@ -1,5 +1,6 @@
 """A verifier of your own: any callable of (step, reply) that gives a bool, a score or a Verdict.
 
+pip install -e '.[local]'; governor models pull smollm2-135m        (once, in a checkout)
 python examples/own_verifier.py
 """
 

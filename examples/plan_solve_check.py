@@ -1,6 +1,7 @@
 """A plan that turns out too short at the check: the run goes back to the plan, on a higher rung, and forth again.
 
-python examples/plan_solve_check.py        (needs the extra langgraph)
+pip install -e '.[langgraph,local]'; governor models pull smollm2-135m        (once, in a checkout)
+python examples/plan_solve_check.py
 """
 
 import re

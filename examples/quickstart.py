@@ -1,6 +1,7 @@
 """One step, governed, on a local model: forecast first, then the run, then what it cost.
 
-python examples/quickstart.py        (once before: governor models pull smollm2-135m)
+pip install -e '.[local]'; governor models pull smollm2-135m        (once, in a checkout)
+python examples/quickstart.py
 """
 
 from pathlib import Path

@@ -1,5 +1,6 @@
 """Two governors, one SQLite ledger: a session's budget holds for both together, in one process or in several.
 
+pip install -e '.[local]'; governor models pull smollm2-135m        (once, in a checkout)
 python examples/shared_budget.py
 """
 

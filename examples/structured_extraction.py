@@ -1,6 +1,7 @@
 """Structured output inside a governed node: the schema constrains the model, and verifies what the node returns.
 
-python examples/structured_extraction.py        (needs the extra langgraph)
+pip install -e '.[langgraph,local]'; governor models pull smollm2-135m        (once, in a checkout)
+python examples/structured_extraction.py
 """
 
 from pathlib import Path

@@ -40,6 +40,18 @@ def test_an_example_is_short_and_says_how_to_run_it(path: Path) -> None:
     assert any(line.strip().startswith(f"python examples/{path.name}") for line in lines[:6])
 
 
+@pytest.mark.parametrize("path", [*EXAMPLES, FOLDER / "support_desk" / "app.py"], ids=lambda path: path.stem)
+def test_an_example_says_what_it_needs(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    said = re.search(r"^pip install -e '\.\[([a-z,]+)\]'; governor models pull (\S+) ", text, re.MULTILINE)
+    assert said
+    imported = {
+        name for name in ("langgraph", "langchain") if re.search(rf"^from (?:governor_)?{name}\b", text, re.MULTILINE)
+    }
+    assert set(said.group(1).split(",")) == imported | {"local"}
+    assert said.group(2) == "smollm2-135m"
+
+
 # Those of examples/proxy name models of its proxy; tests/governor_litellm/test_proxy_example.py checks them.
 POLICIES = [path for path in sorted(FOLDER.rglob("*.yaml")) if FOLDER / "proxy" not in path.parents]
 

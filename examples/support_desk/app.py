@@ -1,6 +1,7 @@
 """A support desk: classify -> retrieve -> draft -> check -> person, governed by policy.yaml beside it.
 
-python examples/support_desk/app.py        (needs the extra langgraph)
+pip install -e '.[langgraph,local]'; governor models pull smollm2-135m        (once, in a checkout)
+python examples/support_desk/app.py
 """
 
 import json
