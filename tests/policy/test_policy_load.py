@@ -12,7 +12,8 @@ from governor.errors import PolicyError
 from governor.policy import Policy, inspect_policy, load_policy, policy_from, shipped_names
 from governor.policy.budget import periods
 from governor.policy.schema import Canary
-from governor.records import Limit, Price
+from governor.records import Limit, Price, Reply, Step, ToolCall
+from tests.verify.driver import judged
 
 MINIMAL = "version: 1\nladder: [{id: a, model: m}]\n"
 
@@ -215,6 +216,20 @@ def test_shipped_policies_load_without_doubts(name: str) -> None:
     assert found.policy.app == name
     assert len(found.policy.ladder) >= 3
     assert all(rung.price.output > 0 for rung in found.policy.rungs.values())
+
+
+def test_the_coding_agents_tool_calls_must_fit_their_schemas() -> None:
+    parameters = {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]}
+    tool = {"type": "function", "function": {"name": "read", "parameters": parameters}}
+    step = Step(id="s", messages=({"role": "user", "content": "Read it."},), tools=(tool,))
+    spec = load_policy("coding-agent").verify
+    decisions = {
+        given: judged(
+            spec, Reply(tool_calls=(ToolCall("1", "read", given),), finish_reason="tool_calls"), step
+        ).decision
+        for given in ("{}", '{"path": "a"}')
+    }
+    assert decisions == {"{}": "reject", '{"path": "a"}': "accept"}
 
 
 def test_shipped_names_are_what_is_documented() -> None:
