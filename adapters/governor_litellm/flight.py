@@ -176,9 +176,10 @@ class Flight:
 
     @property
     def veils(self) -> bool:
-        """Whether chunks may hold what only stop rules read."""
+        """Whether what is given may hold what only stop rules or verifiers read."""
         read = (rung.stops is not None and rung.stops.reads_confidence for rung in self.request.terms.ladder)
-        return self.governed and any(read)
+        call = self.call
+        return self.governed and (any(read) or (call is not None and call.logprobs))
 
     def _between_chunks(self, limit: float) -> Fields:
         """LiteLLM takes a stream's own limits before `timeout`; a client's smaller one stays."""
@@ -188,9 +189,11 @@ class Flight:
 
     def _listening(self, call: Call, dialect: Dialect) -> Mapping[str, Any]:
         request = self.request
-        if not request.stream or call.rung.stops is None:
+        watched = request.stream and call.rung.stops is not None
+        if not (watched or call.logprobs):
             return {}
-        return request.wire.listening(asked(call), dialect, request.kept, told=request.usage)
+        heard = asked(call) if watched else call
+        return request.wire.listening(heard, dialect, request.kept, told=watched and request.usage)
 
     def give(self, raw: Any) -> None:
         """Hand in the response of the proxy's call."""

@@ -134,6 +134,8 @@ class ProxyGovernor(CustomLogger):  # type: ignore[misc]  # mypy is told to skip
         raw = flight.shipped(outcome)
         if raw is None or outcome.reply is None:
             raise refused(outcome, mark["headers"])
+        if flight.veils:
+            raw = wire.veiled(raw, flight.request.kept)
         if paid(outcome) != outcome.reply.usage:
             raw = wire.charged(raw, paid(outcome))
         if flight.request.detailed:

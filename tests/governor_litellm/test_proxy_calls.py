@@ -421,3 +421,21 @@ async def test_an_answer_without_usage_is_given_as_it_is_and_booked_at_its_bound
     assert answered.status_code == 200, answered.text
     await proxy.idle()
     assert proxy.balance(f"app:{app}").spent.answer in (100, 200)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+async def test_confidence_is_read_and_shown_to_whom_asked_for_it(
+    proxy: ProxyUnderTest, own: bool, stream: bool
+) -> None:
+    app = proxy.policy("dial: 1\nverify: {confidence: 0.9}\nbudget: {app: {per: total, usd: 1}}\n")
+    proxy.default(app)
+    answered = await proxy.chat(stream=stream, **({"logprobs": True} if own else {}))
+    assert answered.status_code == 200, answered.text
+    assert len(proxy.upstream.seen) == 1, "sure enough"
+    assert proxy.upstream.seen[0]["logprobs"] is True
+    assert ("logprob" in answered.text.replace('"logprobs":null', "")) is own
+    if not stream:
+        assert answered.headers["x-governor-status"] == "accepted"
+    proxy.default(proxy.policy("dial: 1\nverify: {confidence: 0.95}\n"))
+    assert (await proxy.chat()).headers["x-governor-status"] == "best_so_far", "not sure enough"

@@ -92,8 +92,9 @@ class ChatWire:
 
     def listening(self, call: Call, dialect: Dialect, data: Mapping[str, Any], *, told: bool) -> Fields:
         more: dict[str, Any] = {}
-        if call.top_logprobs and allows(dialect.logprobs, call.rung, dialect):
-            more |= {"logprobs": True, "top_logprobs": max(call.top_logprobs, _alternatives(data))}
+        if (call.logprobs or call.top_logprobs) and allows(dialect.logprobs, call.rung, dialect):
+            most = max(call.top_logprobs, _alternatives(data))
+            more |= {"logprobs": True, **({"top_logprobs": most} if most else {})}
         if dialect.counts and told:
             more["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
         return more

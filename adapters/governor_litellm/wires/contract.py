@@ -131,11 +131,11 @@ class Wire(Protocol):
         ...
 
     def listening(self, call: Call, dialect: Dialect, data: Mapping[str, Any], *, told: bool) -> Fields:
-        """More fields of a streamed request: what its call's stop rules read; `told`: the usage is asked for."""
+        """More fields of a request: what its call's stop rules and verifiers read; `told`: a stream's usage is."""
         ...
 
     def veiled(self, chunk: Any, data: Mapping[str, Any]) -> Any:
-        """A chunk without what is only told because the rules read it."""
+        """A chunk, or a whole response, without what is only told because rules or verifiers read it."""
         ...
 
     def charged(self, raw: Any, usage: Usage) -> Any:
