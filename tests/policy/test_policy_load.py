@@ -223,11 +223,10 @@ def test_the_coding_agents_tool_calls_must_fit_their_schemas() -> None:
     tool = {"type": "function", "function": {"name": "read", "parameters": parameters}}
     step = Step(id="s", messages=({"role": "user", "content": "Read it."},), tools=(tool,))
     spec = load_policy("coding-agent").verify
+    calls = {given: ToolCall(id="1", name="read", arguments=given) for given in ("{}", '{"path": "a"}')}
     decisions = {
-        given: judged(
-            spec, Reply(tool_calls=(ToolCall("1", "read", given),), finish_reason="tool_calls"), step
-        ).decision
-        for given in ("{}", '{"path": "a"}')
+        given: judged(spec, Reply(tool_calls=(call,), finish_reason="tool_calls"), step).decision
+        for given, call in calls.items()
     }
     assert decisions == {"{}": "reject", '{"path": "a"}': "accept"}
 
