@@ -1,18 +1,21 @@
 """What Governor's logits processor costs a vLLM server on the CPU: output tokens a second of 8 concurrent requests.
 
-    .venv-vllm/bin/python -m benchmarks.engine [--runs 10] [--tokens 64] [--models FOLDER] [--json]
+    .venv-vllm/bin/python -m benchmarks.engine [--runs 10] [--tokens 128] [--models FOLDER] [--json]
 
-Run it in the environment that `make engine` makes; an hour, 8 GB of memory. Two servers of one model stand up side by
-side, one with the processor and one without, and for the second half of the runs two new ones, begun in the other
-order: what memory a process happens to get stays with it. In every run each contender meets the bare server in four
-visits: bare, contender, contender, bare. A visit is three turns, after a rest: a worker that has nothing more to do
-spins on a core for a second, which would be the other server's. A turn is 8 requests at once, all of which are made to
-write the same number of tokens: nothing ends them before, and no rule but that of `budget reached` is ever met. That
-the thoughts really lasted as long as they should is checked in each answer's usage.
+Run it in the environment that `make engine` makes; half an hour, 8 GB of memory. Two servers of one model stand up side
+by side, one with the processor and one without, and for the second half of the runs two new ones, begun in the other
+order: what memory a process happens to get stays with it. Cores are shared out as vLLM itself does it: one is left to
+what is not the model.
 
-Throughput is the tokens of a turn by the seconds of a run's quickest of six (what else a machine does can only make
-turns slower, and a virtual one may work at two speeds), and a contender's is taken as a share of the bare server's
-between whose visits it had its own. What is printed is the median over runs, and a 95 % percentile bootstrap over runs
+In a turn both servers are sent the same 8 requests, all of which are made to write the same number of tokens, and then
+run by slices of .3 seconds: while one runs, all processes of the other stand still (SIGSTOP). So the two are
+compared within the same second of a machine that may change its speed, and neither takes anything from the other. One
+of the 8 answers is streamed; a slice's throughput is that of the tokens between its first and its last event, from the
+moment at which all 8 write until one has ended. No rule but that of `budget reached` is ever met; that the thoughts
+really lasted as long as they should is checked in each answer's usage.
+
+A run is three turns of each contender. Its share is the median over slices of the throughput with the processor by that
+of the bare server's slice beside it. What is printed is the median over runs, and a 95 % percentile bootstrap over runs
 (10,000 resamples, seed 0). Exit status 1 where a median is below its limit. Beside it stands what the processor's own
 calls take of a step (see engine_step). Where nobody is governed they take nothing: how far that row is from 1 tells how
 much of the others' distance is the machine's.
@@ -32,11 +35,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks.proxy import Figure
 from governor_vllm.link import Link
@@ -46,9 +49,17 @@ from tests.governor_vllm.engines import PARSED, served
 
 AT_ONCE = 8
 TURNS = 3
-"""Turns of one visit."""
-REST = 1.5
-"""Seconds before a visit, in which the other server's worker comes to rest."""
+"""Turns of one contender in a run."""
+SLICE = 0.3
+"""Seconds that one server runs while the other one stands still."""
+EDGE = 8
+"""Tokens of a reply, at either end, at which not all 8 may be writing."""
+STALE = 2
+"""First events of a slice: of steps that were under way when the server was made to stand still."""
+FEWEST = 3
+"""Events that tell a slice's throughput."""
+OWN_CORE = {"VLLM_CPU_OMP_THREADS_BIND": "auto"}
+"""The model's threads leave a core to the engine's other processes, as is vLLM's default."""
 PATIENCE = 600.0
 LOADED, CARRIED, REACHED, MARGIN, GROUP = "nobody governed", "budget carried", "budget reached", "margin", "group"
 LEAST: Mapping[str, float] = {LOADED: 0.98, CARRIED: 0.98, REACHED: 0.98, MARGIN: 0.95, GROUP: 0.95}
@@ -75,19 +86,37 @@ def contenders(tokens: int) -> tuple[Contender, ...]:
     )
 
 
+class ShortError(Exception):
+    """A reply was not what was to be measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Output tokens a second without the processor and with it, in turns that alternate."""
+    """Output tokens a second of two slices that lie side by side."""
 
     bare: float
     loaded: float
 
-    @property
-    def share(self) -> float:
-        return self.loaded / self.bare
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """A contender against the bare server in one run: medians over `slices` pairs."""
+
+    bare: float
+    """The bare server's tokens a second."""
+    share: float
+    slices: int
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair]) -> Against:
+        """Raises ShortError where no two slices lie side by side."""
+        if not pairs:
+            raise ShortError("the replies are too short to be compared by slices: ask for more --tokens")
+        shares = [pair.loaded / pair.bare for pair in pairs]
+        return cls(statistics.median(pair.bare for pair in pairs), statistics.median(shares), len(pairs))
 
 
-Run = Mapping[str, Pair]
+Run = Mapping[str, Against]
 """One run: each contender against the bare server."""
 
 
@@ -101,10 +130,6 @@ class Compared:
     @property
     def passed(self) -> bool:
         return self.share.median >= LEAST[self.name]
-
-
-class ShortError(Exception):
-    """A reply was not what was to be measured."""
 
 
 def compared(runs: Sequence[Run]) -> list[Compared]:
@@ -121,39 +146,106 @@ def check(usage: Mapping[str, Any], contender: Contender, tokens: int) -> None:
         raise ShortError(f"{contender.name}: {made} tokens, {thought} of them thought, where {tokens} were to be made")
 
 
+class Pausable(Protocol):
+    """A server's processes."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Server:
+    """One of the two."""
+
+    processes: Pausable
+    link: Link
+
+    def slice(self, seconds: float) -> tuple[float, float]:
+        """Let it run for so long; from when to when."""
+        self.processes.resume()
+        begun = time.perf_counter()
+        time.sleep(seconds)
+        ended = time.perf_counter()
+        self.processes.pause()
+        return begun, ended
+
+
+Events = Sequence[tuple[float, int]]
+"""When so many tokens of a reply had come."""
+
+
+def rate(events: Events, begun: float, ended: float, tokens: int) -> float | None:
+    """Tokens a second of all 8 in a slice, of which the `events` of one reply tell; None where they tell too little."""
+    inside = [(at, count) for at, count in events if begun <= at <= ended][STALE:]
+    whole = [(at, count) for at, count in inside if EDGE <= count <= tokens - EDGE]
+    if len(whole) < FEWEST:
+        return None
+    (first, few), (last, many) = whole[0], whole[-1]
+    return AT_ONCE * (many - few) / (last - first)
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The two servers, and how much is asked of them."""
+    """The two servers, both standing still, and how much is asked of them."""
 
-    bare: Link
-    loaded: Link
+    bare: Server
+    loaded: Server
     tokens: int
-    rest: float = REST
+    slice: float = SLICE
 
     def run(self) -> Run:
         """Every contender's turns."""
-        return {one.name: self._pair(one) for one in contenders(self.tokens)}
+        return {one.name: self._against(one) for one in contenders(self.tokens)}
 
-    def _pair(self, contender: Contender) -> Pair:
+    def _against(self, contender: Contender) -> Against:
+        both, pairs = [self.bare, self.loaded], list[Pair]()
+        for _ in range(TURNS):
+            pairs += self._turn(contender, both)
+            both.reverse()
+        return Against.of(pairs)
+
+    def _turn(self, contender: Contender, both: Sequence[Server]) -> list[Pair]:
+        """8 replies of each server, by slices; the pairs of these that tell something."""
         ungoverned = Contender("no processor", self.tokens)
-        turns: dict[Link, list[float]] = {self.bare: [], self.loaded: []}
-        for link in (self.bare, self.loaded, self.loaded, self.bare):
-            time.sleep(self.rest)
-            asked = ungoverned if link is self.bare else contender
-            turns[link] += [self._turn(link, asked) for _ in range(TURNS)]
-        made = AT_ONCE * self.tokens
-        return Pair(made / min(turns[self.bare]), made / min(turns[self.loaded]))
+        slices: dict[Server, list[tuple[float, float]]] = {server: [] for server in both}
+        with ThreadPoolExecutor(2 * AT_ONCE) as pool:
+            asked = {one: self._asked(pool, one, ungoverned if one is self.bare else contender) for one in both}
+            try:
+                while not any(watched.done() for watched, _ in asked.values()):
+                    for server in both:
+                        slices[server].append(server.slice(self.slice))
+            finally:
+                for server in both:
+                    server.processes.resume()
+            events = {server: watched.result() for server, (watched, _) in asked.items()}
+            for _, others in asked.values():
+                for other in others:
+                    other.result()
+        for server in both:
+            server.processes.pause()
+        rates = [[rate(events[one], *cut, self.tokens) for cut in slices[one]] for one in (self.bare, self.loaded)]
+        return [Pair(bare, loaded) for bare, loaded in zip(*rates, strict=True) if bare and loaded]
 
-    def _turn(self, link: Link, contender: Contender) -> float:
-        """Seconds for 8 replies at once."""
+    def _asked(
+        self, pool: ThreadPoolExecutor, server: Server, contender: Contender
+    ) -> tuple[Future[Events], list[Future[None]]]:
+        """8 requests on their way, of which the first is streamed."""
         bodies = [self._body(contender, number) for number in range(AT_ONCE)]
-        begun = time.perf_counter()
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            answers = list(pool.map(lambda body: link.post(CHAT, body, PATIENCE), bodies))
-        seconds = time.perf_counter() - begun
-        for answer in answers:
-            check(answer["usage"], contender, self.tokens)
-        return seconds
+        watched = pool.submit(self._watched, server.link, bodies[0], contender)
+        return watched, [pool.submit(self._whole, server.link, body, contender) for body in bodies[1:]]
+
+    def _watched(self, link: Link, body: Mapping[str, Any], contender: Contender) -> Events:
+        events, usage = list[tuple[float, int]](), dict[str, Any]()
+        counting = {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+        with link.events(CHAT, {**body, **counting}, PATIENCE) as stream:
+            for event in stream:
+                usage = event.get("usage") or usage
+                events.append((time.perf_counter(), int(usage.get("completion_tokens") or 0)))
+        check(usage, contender, self.tokens)
+        return events
+
+    def _whole(self, link: Link, body: Mapping[str, Any], contender: Contender) -> None:
+        check(link.post(CHAT, body, PATIENCE)["usage"], contender, self.tokens)
 
     def _body(self, contender: Contender, number: int) -> dict[str, Any]:
         question = {"role": "user", "content": f"Explain step by step how you would sort {number + 3} numbers by hand."}
@@ -172,13 +264,16 @@ def _on_servers(models: Path, runs: int, tokens: int, *, loaded_first: bool = Fa
     """Runs on two new servers, after one that is not counted: it warms them, and the processor makes its tables."""
     if not runs:
         return []
-    with ExitStack() as servers:
-        links: dict[bool, Link] = {}
+    with ExitStack() as block:
+        servers: dict[bool, Server] = {}
         for governed in (loaded_first, not loaded_first):
             options = PARSED if governed else (*PARSED, "--scheduling-policy", "priority")
-            server = servers.enter_context(served(models, "thinking", LONG, options, governed=governed))
-            links[governed] = servers.enter_context(closing(Link(server.url)))
-        bench, found = Bench(links[False], links[True], tokens), list[Run]()
+            engine = served(models, "thinking", LONG, options, governed=governed, environment=OWN_CORE)
+            block.enter_context(engine)
+            block.callback(engine.resume)
+            servers[governed] = Server(engine, block.enter_context(closing(Link(engine.url))))
+            engine.pause()
+        bench, found = Bench(servers[False], servers[True], tokens), list[Run]()
         for number in range(runs + 1):
             print(f"run {number} of {runs} ..." if number else "warming ...", file=sys.stderr, flush=True)
             found.append(bench.run())
@@ -203,7 +298,7 @@ def own(models: Path, tokens: int) -> dict[str, float]:
 
 def table(model: str, runs: Sequence[Run], found: Sequence[Compared], taken: Mapping[str, float]) -> str:
     """As Markdown. `taken` are the processor's own seconds for a step."""
-    bare = statistics.median(pair.bare for run in runs for pair in run.values())
+    bare = statistics.median(one.bare for run in runs for one in run.values())
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     lines = [
         f"{model}; {len(runs)} runs; no processor: {bare:.0f} tokens/s with {AT_ONCE} at once; "
@@ -224,7 +319,7 @@ def table(model: str, runs: Sequence[Run], found: Sequence[Compared], taken: Map
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10, help="runs that are counted (default 10)")
-    parser.add_argument("--tokens", type=int, default=64, help="tokens of each reply (default 64)")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens of each reply (default 128)")
     parser.add_argument("--models", type=Path, help="folder with `thinking`, made before by tests.governor_vllm")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
@@ -238,7 +333,7 @@ def main() -> int:
     passed = all(one.passed for one in found)
     if arguments.json:
         rows = {one.name: asdict(one.share) | {"passed": one.passed} for one in found}
-        rates = [{name: asdict(pair) for name, pair in run.items()} for run in runs]
+        rates = [{name: asdict(one) for name, one in run.items()} for run in runs]
         told = {"model": model, "runs": rates, "governed": rows, "own_seconds": taken, "passed": passed}
         print(json.dumps(told))
     else:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -11,14 +14,17 @@ from benchmarks.engine import (
     LEAST,
     REACHED,
     TURNS,
+    Against,
     Bench,
     Contender,
     Pair,
     Run,
+    Server,
     ShortError,
     check,
     compared,
     contenders,
+    rate,
     table,
 )
 from governor_vllm.link import Link
@@ -28,7 +34,7 @@ TOKENS = 100
 
 def run(bare: float, **shares: float) -> Run:
     """A run with this rate without the processor, and these shares of it; all others are as fast."""
-    return {name: Pair(bare, bare * shares.get(name.replace(" ", "_"), 1.0)) for name in LEAST}
+    return {name: Against(bare, shares.get(name.replace(" ", "_"), 1.0), 9) for name in LEAST}
 
 
 def usage(made: int, thought: int) -> dict[str, Any]:
@@ -59,29 +65,78 @@ def test_limits_differ_for_budgets_and_confidence_rules() -> None:
     assert "| budget carried | 0.970 (0.970 to 0.970) | 0.98 | **FAIL** | 400 µs | 1.00% |" in text
 
 
+class Clock:
+    """Which of the servers runs; each answers a token every `STEP` seconds that it ran."""
+
+    STEP = 0.004
+
+    def __init__(self) -> None:
+        self.going = threading.Event()
+        self.ran: list[str] = []
+
+    def pause(self) -> None:
+        self.going.clear()
+
+    def resume(self) -> None:
+        self.going.set()
+
+
 class Asked(Link):
-    """Answers at once with replies of the length that was asked for."""
+    """Writes as long as its processes run."""
 
-    def __init__(self, asked: list[tuple[str, Any]]) -> None:
+    def __init__(self, asked: list[Any], processes: Clock) -> None:
         super().__init__("http://nowhere")
-        self.asked = asked
+        self.asked, self.processes = asked, processes
 
-    def post(self, path: str, body: Mapping[str, Any], seconds: float = 0.0) -> Any:
-        self.asked.append((self.root, body.get("vllm_xargs")))
+    def _replied(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        self.asked.append(body.get("vllm_xargs"))
         budget = (body.get("vllm_xargs") or {}).get("governor_budget", body["max_tokens"])
         thought = body["max_tokens"] if budget >= body["max_tokens"] else budget - 1
-        return {"usage": usage(body["max_tokens"], thought)}
+        return usage(body["max_tokens"], thought)
+
+    def post(self, path: str, body: Mapping[str, Any], seconds: float = 0.0) -> Any:
+        return {"usage": self._replied(body)}
+
+    @contextmanager
+    def events(self, path: str, body: Mapping[str, Any], seconds: float) -> Generator[Generator[Any, None, None]]:
+        yield self._written(body)
+
+    def _written(self, body: Mapping[str, Any]) -> Generator[Any, None, None]:
+        for made in range(1, body["max_tokens"] + 1):
+            assert self.processes.going.wait(5.0)
+            time.sleep(Clock.STEP)
+            yield {"usage": {"completion_tokens": made}}
+        yield {"usage": self._replied(body)}
 
 
-def test_each_contender_has_its_turns_between_two_of_the_bare_server() -> None:
-    bare, loaded = list[Any](), list[Any]()
-    found = Bench(Asked(bare), Asked(loaded), TOKENS, rest=0.0).run()
+def test_the_servers_run_by_turns_and_slices_are_compared_side_by_side() -> None:
+    bare, loaded, clocks = list[Any](), list[Any](), (Clock(), Clock())
+    servers = [Server(clock, Asked(asked, clock)) for clock, asked in zip(clocks, (bare, loaded), strict=True)]
+    found = Bench(servers[0], servers[1], TOKENS, slice=0.1).run()
     assert set(found) == set(LEAST) == {one.name for one in contenders(TOKENS)}
-    assert len(bare) == len(loaded) == len(LEAST) * 2 * TURNS * 8
-    assert {rules for _, rules in bare} == {None}
-    governed = [rules for _, rules in loaded if rules]
-    assert len(governed) == (len(LEAST) - 1) * 2 * TURNS * 8
-    assert all(pair.bare > 0 and pair.loaded > 0 for pair in found.values())
+    assert len(bare) == len(loaded) == len(LEAST) * TURNS * 8
+    assert {rules is None for rules in bare} == {True}
+    assert len([rules for rules in loaded if rules]) == (len(LEAST) - 1) * TURNS * 8
+    assert not any(clock.going.is_set() for clock in clocks), "both stand still in the end"
+    assert all(0.5 < one.share < 2.0 and one.slices for one in found.values())
+
+
+def test_a_slice_is_measured_where_all_write_and_no_step_was_begun_before_it() -> None:
+    events = [(0.1 * count, count) for count in range(1, 41)]
+    assert rate(events, 1.0, 3.0, 100) == pytest.approx(8 / 0.1)
+    slow = [*events, *((4.0 + 0.2 * more, 40 + more) for more in range(1, 41))]
+    assert rate(slow, 4.1, 8.0, 100) == pytest.approx(8 / 0.2), "a slice's own pace"
+    jump = [(1.0, 20), (1.01, 21), *((1.1 + 0.1 * more, 22 + more) for more in range(10))]
+    assert rate(jump, 0.5, 3.0, 100) == pytest.approx(8 / 0.1), "what was under way before it does not count"
+    assert rate(events, 1.0, 1.35, 100) is None, "too few"
+    assert rate(events, 0.0, 0.95, 100) is None, "not all write yet"
+    assert rate(events, 3.0, 4.1, 40) is None, "some may have ended"
+
+
+def test_without_slices_that_tell_anything_there_is_no_figure() -> None:
+    with pytest.raises(ShortError, match="more --tokens"):
+        Against.of([])
+    assert Against.of([Pair(10.0, 9.0), Pair(20.0, 19.0), Pair(5.0, 5.0)]) == Against(10.0, 0.95, 3)
 
 
 def test_a_reply_of_another_length_is_not_counted() -> None:

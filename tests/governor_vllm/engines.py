@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -46,6 +46,8 @@ class Engine:
     options: Sequence[str] = ()
     governed: bool = True
     name: str = "q"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Beside SETTINGS, and before them."""
 
     def __enter__(self) -> Engine:
         port = str(free_port())
@@ -54,7 +56,7 @@ class Engine:
         command = [*program, "serve", str(self.model), "--served-model-name", self.name]
         command += ["--host", "127.0.0.1", "--port", port, *SMALL, *self.options]
         with self.log.open("wb") as out:
-            environment = {**os.environ, **SETTINGS}
+            environment = {**os.environ, **SETTINGS, **self.environment}
             self._process = subprocess.Popen(
                 command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
             )
@@ -67,6 +69,14 @@ class Engine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._stop()
+
+    def pause(self) -> None:
+        """Make all its processes stand still, until `resume`."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let them go on."""
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     def _wait(self) -> None:
         link, begun = Link(self.url), time.monotonic()
@@ -95,8 +105,17 @@ class Engine:
                 continue
 
 
-def served(models: Path, name: str, opening: str, options: tuple[str, ...], *, governed: bool = True) -> Engine:
+def served(
+    models: Path,
+    name: str,
+    opening: str,
+    options: tuple[str, ...],
+    *,
+    governed: bool = True,
+    environment: Mapping[str, str] | None = None,
+) -> Engine:
     """A model of the folder `models` whose chat template begins each thought with `opening`."""
     path = models / f"{name}-{len(opening)}{'' if governed else '-bare'}.jinja"
     path.write_text(template(opening), encoding="utf-8")
-    return Engine(models / name, path.with_suffix(".log"), ("--chat-template", str(path), *options), governed)
+    whole = ("--chat-template", str(path), *options)
+    return Engine(models / name, path.with_suffix(".log"), whole, governed, environment=environment or {})
