@@ -225,7 +225,7 @@ def test_the_coding_agents_tool_calls_must_fit_their_schemas() -> None:
     spec = load_policy("coding-agent").verify
     calls = {given: ToolCall(id="1", name="read", arguments=given) for given in ("{}", '{"path": "a"}')}
     decisions = {
-        given: judged(spec, Reply(tool_calls=(call,), finish_reason="tool_calls"), step).decision
+        given: judged(spec, Reply(text="", tool_calls=(call,), finish_reason="tool_calls"), step).decision
         for given, call in calls.items()
     }
     assert decisions == {"{}": "reject", '{"path": "a"}': "accept"}
