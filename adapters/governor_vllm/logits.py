@@ -38,27 +38,25 @@ def read(logits: torch.Tensor, end: int, group_top: torch.Tensor, needs: Needs) 
 
     The step rule needs ln p_max, the group rule DeepConf's confidence over `group_top` (rows,) alternatives.
     """
+    of_all = needs.uses.steps or needs.uses.group
+    # What the rules read are differences, and torch's logsumexp takes twice as long on a CPU as all the logarithms.
+    normal = of_all and logits.device.type == "cpu"
+    if normal:
+        logits = logits.log_softmax(-1)
     highest = logits.amax(-1)
     # Only a row that may not end yet asks which token it is.
     best = logits.argmax(-1) if needs.keeps else torch.zeros_like(highest, dtype=torch.int64)
     margin = margin_of(highest, logits[:, end]).double()
     nothing = torch.zeros_like(margin)
-    if not (needs.uses.steps or needs.uses.group):
+    if not of_all:
         return Reading(best, margin, nothing, nothing)
-    total = _total(logits, highest)
+    total = torch.zeros_like(highest) if normal else torch.logsumexp(logits, -1)
     top = (highest - total).double()
     if not needs.uses.group:
         return Reading(best, margin, top, nothing)
     alternatives = likeliest(logits, MAX_TOP) - total[:, None]
     ranks = torch.arange(alternatives.shape[-1], device=logits.device)
     return Reading(best, margin, top, confidence(torch, alternatives.double(), group_top, ranks))
-
-
-def _total(logits: torch.Tensor, highest: torch.Tensor) -> torch.Tensor:
-    """The logarithm of the sum of exponentials of each row, whose maximum is `highest`."""
-    if logits.device.type == "cpu":  # where torch takes half as long for the logarithm of all probabilities
-        return highest - logits.log_softmax(-1).amax(-1)
-    return torch.logsumexp(logits, -1)
 
 
 def likeliest(logits: torch.Tensor, count: int) -> torch.Tensor:

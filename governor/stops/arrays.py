@@ -31,7 +31,7 @@ def highest_so_far(xp: Namespace, values: Array) -> Array:
 
 def columns(kind: type[T], matrix: Array) -> T:
     """The columns of `matrix` (rows, fields of `kind`) by name; views, not copies."""
-    return kind(*(matrix[:, at] for at in range(width(kind))))
+    return kind(*matrix.T)
 
 
 def matrix(xp: Namespace, value: Any) -> Array:
