@@ -21,7 +21,8 @@ class Tokenizer(Protocol):
 
     eos_token_id: Any
 
-    def __len__(self) -> int: ...
+    @property
+    def max_token_id(self) -> int: ...
 
     def decode(self, token_ids: Any, *, skip_special_tokens: bool) -> str: ...
 
@@ -39,7 +40,7 @@ class Vocabulary:
     @cached_property
     def table(self) -> NDArray[np.int32]:
         """See `Marks.table`."""
-        known = min(self.size, len(self.tokenizer))
+        known = min(self.size, self.tokenizer.max_token_id + 1)  # ids may have gaps, so that they are fewer
         texts = [self.tokenizer.decode([token], skip_special_tokens=False) for token in range(known)]
         return self.marks.table([*texts, *[""] * (self.size - known)])
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from governor.stops.group import confidence
+from governor.stops.marks import Marks
 from governor.stops.settings import Stops
 from governor_vllm.batch import Batch, Intake, Order, Reading
-from governor_vllm.vocabulary import LONGEST
-from tests.governor_vllm.toy import END, EOS, SIZE, THINK, VOCABULARY, Expected, Request, requests
+from governor_vllm.vocabulary import LONGEST, Vocabulary
+from tests.governor_vllm.toy import END, EOS, SIZE, THINK, VOCABULARY, Expected, Request, Toy, requests
 
 
 class Runner:
@@ -144,6 +147,20 @@ def test_phrases_of_any_length_fit_the_table() -> None:
     closing = VOCABULARY.closing("z" * 400)
     assert len(closing) == LONGEST
     assert closing[-1] == END
+
+
+def test_tokens_behind_a_gap_are_read_too() -> None:
+    """Ids that no token has make the highest one more than the number of tokens."""
+
+    class Gapped(Toy):
+        max_token_id = SIZE - 1
+
+        def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+            (token,) = token_ids
+            return "<think>" if token == SIZE - 1 else super().decode(token_ids, skip_special_tokens=False)
+
+    table = Vocabulary(Gapped(), SIZE, Marks()).table
+    assert table[0, SIZE - 1] == table[0, THINK]
 
 
 def test_a_request_without_known_tokens_thinks_of_nothing() -> None:

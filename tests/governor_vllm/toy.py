@@ -52,9 +52,7 @@ class Toy:
     """The tokenizer: the longest piece first."""
 
     eos_token_id = EOS
-
-    def __len__(self) -> int:
-        return len(PIECES) + 1
+    max_token_id = EOS
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         return "".join(PIECES[token] if token < EOS else "" for token in token_ids)
