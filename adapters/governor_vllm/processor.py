@@ -14,7 +14,7 @@ that end a thought differ by rule (`governor.stops.phrases`), which is how the c
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ from governor.stops.rows import Signals
 from governor.stops.settings import PREFIX, Stops
 from governor_vllm.batch import Batch, Intake, Needs, Order, Reading, View
 from governor_vllm.logits import Endings, read, write
-from governor_vllm.vocabulary import LONGEST, Vocabulary
+from governor_vllm.vocabulary import LONGEST, Vocabulary, ids_of
 
 _LOG = logging.getLogger(__name__)
 _PENALTIES = (("presence_penalty", 0.0), ("frequency_penalty", 0.0), ("repetition_penalty", 1.0))
@@ -93,7 +93,9 @@ def _vocabulary(vllm_config: Any) -> Vocabulary:
     if tokenizer is None:
         raise ValueError("GovernorLogitsProcessor needs the tokenizer: start without --skip-tokenizer-init")
     stated = (vllm_config.additional_config or {}).get("governor", {})
-    return Vocabulary(tokenizer, vllm_config.model_config.get_vocab_size(), Marks(**stated))
+    model = vllm_config.model_config
+    generation: Mapping[str, Any] = getattr(model, "try_get_generation_config", dict)()  # not every vLLM has it
+    return Vocabulary(tokenizer, model.get_vocab_size(), Marks(**stated), ids_of(generation.get("eos_token_id")))
 
 
 def _drafts(vllm_config: Any) -> int:

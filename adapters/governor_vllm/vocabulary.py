@@ -31,11 +31,15 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The tokens of one model. `size` is the width of its logits, which may pass the tokenizer's. Tables are lazy."""
+    """The tokens of one model. `size` is the width of its logits, which may pass the tokenizer's. Tables are lazy.
+
+    `eos` are tokens that end a reply beside the tokenizer's own: those of the model's generation_config.
+    """
 
     tokenizer: Tokenizer
     size: int
     marks: Marks
+    eos: tuple[int, ...] = ()
 
     @cached_property
     def table(self) -> NDArray[np.int32]:
@@ -79,8 +83,7 @@ class Vocabulary:
 
     @property
     def _ends_reply(self) -> NDArray[np.int64]:
-        eos = self.tokenizer.eos_token_id
-        held: Sequence[int] = () if eos is None else eos if isinstance(eos, Sequence) else (eos,)
+        held = (*ids_of(self.tokenizer.eos_token_id), *self.eos)
         return np.array([token for token in held if token < self.size], dtype=np.int64)
 
     def closing(self, phrase: str) -> tuple[int, ...]:
@@ -90,3 +93,8 @@ class Vocabulary:
     def words(self, phrase: str) -> tuple[int, ...]:
         """A phrase in tokens."""
         return tuple(self.tokenizer.encode(phrase, add_special_tokens=False)[:LONGEST])
+
+
+def ids_of(stated: Any) -> tuple[int, ...]:
+    """Token ids as configurations state them: none, one or several."""
+    return () if stated is None else tuple(stated) if isinstance(stated, Sequence) else (stated,)

@@ -180,6 +180,15 @@ def test_what_was_masked_stays_masked() -> None:
     assert torch.equal(runner.processor.apply(logits), before)
 
 
+@pytest.mark.parametrize(("eos", "masked"), [(None, []), (LETTER, [LETTER]), ([LETTER, 30], [LETTER, 30])])
+def test_until_least_no_token_at_which_the_server_ends_a_reply_is_let_through(eos: Any, masked: list[int]) -> None:
+    processor = GovernorLogitsProcessor(config(1, eos=eos), torch.device("cpu"))
+    asked = params(Request(7, (THINK,), Stops(least=5)))
+    processor.update_state(BatchUpdate(1, [], [(0, asked, [THINK], [])], []))
+    logits = processor.apply(torch.zeros(1, SIZE))
+    assert logits[0].isneginf().nonzero().flatten().tolist() == sorted({END, EOS, *masked})
+
+
 def test_without_governed_requests_nothing_is_made() -> None:
     runner = Runner(4, 0)
     runner.run([Request(seed, (3, 4), None) for seed in range(6)])
