@@ -91,8 +91,9 @@ class Vocabulary:
         return (*self.words(phrase)[: LONGEST - len(self.end)], *self.end)
 
     def words(self, phrase: str) -> tuple[int, ...]:
-        """A phrase in tokens."""
-        return tuple(self.tokenizer.encode(phrase, add_special_tokens=False)[:LONGEST])
+        """A phrase in tokens, cut in front of the first mark: where a request is checked this model's aren't known."""
+        cut = min((phrase.find(mark) for mark in self.marks.words if mark in phrase), default=len(phrase))
+        return tuple(self.tokenizer.encode(phrase[:cut], add_special_tokens=False)[:LONGEST])
 
 
 def ids_of(stated: Any) -> tuple[int, ...]:

@@ -149,6 +149,14 @@ def test_phrases_of_any_length_fit_the_table() -> None:
     assert closing[-1] == END
 
 
+@pytest.mark.parametrize("mark", ["<I>", "</I>", "<tool_call>"])
+def test_a_phrase_is_cut_in_front_of_a_mark_that_only_the_server_knows(mark: str) -> None:
+    known = Vocabulary(Toy(), SIZE, Marks("<I>", "</I>"))
+    assert known.closing(f"so, {mark} and </I> on") == (*known.words("so, "), *known.end)
+    assert known.words(f"{mark}Wait") == ()
+    assert len(known.words("so, ")) == 4
+
+
 def test_tokens_behind_a_gap_are_read_too() -> None:
     """Ids that no token has make the highest one more than the number of tokens."""
 
