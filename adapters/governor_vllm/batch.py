@@ -114,6 +114,7 @@ class Batch:
         self._made = made
         self._ring = drafts + 2
         self._table = made(vocabulary.table)
+        self._turns = made(vocabulary.turns)
         self._rows = Rows(*(made(getattr(fresh(slots), name)) for name in names(Rows)))
         self._limits = made(np.repeat(limits_of(Stops())[None, :], slots, axis=0))
         self._script = made(np.zeros((slots, width(Script))))
@@ -295,18 +296,24 @@ class Batch:
         return Rows(*(self._made(getattr(fresh(1), name)) for name in names(Rows)))
 
     def _place_after(self, tokens: Array, prompt: int) -> Place:
-        """The place (1,) behind tokens that were not watched one by one."""
-        xp, packed = self.xp, self._packed(tokens.clip(0, self.vocabulary.size - 1))  # prompts may hold placeholders
+        """The place (1,) behind tokens that were not watched one by one.
+
+        What users write may open a thought or a tool call and leave it so. In the prompt the end of a turn ends both,
+        and a thought that begins there ends a tool call.
+        """
+        xp, tokens = self.xp, tokens.clip(0, self.vocabulary.size - 1)  # prompts may hold placeholders
+        packed = self._packed(tokens)
         at = self._made(np.arange(1, len(tokens) + 1))
-        mark = packed & MARK
+        mark, asked = packed & MARK, at <= prompt
+        turn = self._turns[tokens] & asked
 
         def latest(found: Array) -> Array:
             return highest_so_far(xp, at * found)
 
         called = latest(mark == TOOL)
-        tool = called > latest(mark == TOOL_END)
+        tool = called > latest((mark == TOOL_END) | turn | ((mark == START) & asked))
         started = latest((mark == START) & ~tool)
-        inside = started > xp.maximum(latest(mark == END), called)
+        inside = started > xp.maximum(latest((mark == END) | turn), called)
         was = xp.concatenate([inside[:1] & False, inside[:-1]], 0)
         since = inside[-1] & (at > (at * (inside & ~was)).max())
         fence = ((((packed & FENCE) > 0) & since).sum() % 2) > 0

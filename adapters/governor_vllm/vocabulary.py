@@ -22,6 +22,9 @@ class Tokenizer(Protocol):
     eos_token_id: Any
 
     @property
+    def all_special_ids(self) -> Sequence[int]: ...
+
+    @property
     def max_token_id(self) -> int: ...
 
     def decode(self, token_ids: Any, *, skip_special_tokens: bool) -> str: ...
@@ -70,6 +73,21 @@ class Vocabulary:
                 filled[at] = tokens[0]
                 filled[at, : len(tokens)] = tokens
         return filled, np.array([len(tokens) > 0 for tokens in found])
+
+    @cached_property
+    def turns(self) -> NDArray[np.bool_]:
+        """The tokens (size,) with which a turn of a prompt begins or ends: special ones, such as `<|im_end|>`.
+
+        Marks of thoughts and tool calls are none, nor are their parts, though many tokenizers hold them as special.
+        """
+        special = {token for token in self.tokenizer.all_special_ids if token < self.size} | set(self._ends_reply)
+        found = np.zeros(self.size, dtype=bool)
+        found[[token for token in special if not self._is_of_a_mark(token)]] = True
+        return found
+
+    def _is_of_a_mark(self, token: int) -> bool:
+        text = self.tokenizer.decode([token], skip_special_tokens=False).strip()
+        return text != "" and any(text in mark or mark in text for mark in self.marks.words)
 
     @cached_property
     def end(self) -> tuple[int, ...]:

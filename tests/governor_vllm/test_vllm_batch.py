@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from governor.stops.arrays import columns
 from governor.stops.group import confidence
 from governor.stops.marks import Marks
+from governor.stops.place import Place
 from governor.stops.settings import Stops
 from governor_vllm.batch import Batch, Intake, Order, Reading
 from governor_vllm.vocabulary import LONGEST, Vocabulary
-from tests.governor_vllm.toy import END, EOS, SIZE, THINK, VOCABULARY, Expected, Request, Toy, requests
+from tests.governor_vllm.toy import END, EOS, PIECES, SIZE, THINK, VOCABULARY, Expected, Request, Toy, requests
 
 
 class Runner:
@@ -176,6 +178,43 @@ def test_a_request_without_known_tokens_thinks_of_nothing() -> None:
     batch = Batch(np, np.asarray, VOCABULARY, 1)
     batch.take(0, Intake(Stops(budget=1), np.array([], dtype=np.int64), 0))
     assert not batch.view(np.array([0])).rows.place.any()
+
+
+TOOL, TURN, LETTER, BRACE = PIECES.index("<tool_call>"), EOS, PIECES.index("k"), PIECES.index("{")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "output", "inside", "tool", "depth"),
+    [
+        ([TOOL, LETTER, THINK], [], 1, 0, 0),
+        ([TOOL, LETTER, TURN], [], 0, 0, 0),
+        ([TOOL, LETTER, TURN], [THINK, LETTER], 1, 0, 0),
+        ([THINK, LETTER, TURN, LETTER], [], 0, 0, 0),
+        ([THINK, BRACE, TURN, LETTER, THINK], [], 1, 0, 0),
+        ([TURN, THINK, BRACE, LETTER], [], 1, 0, 1),
+        ([TOOL], [THINK], 0, 1, 0),
+        ([THINK], [TOOL, THINK], 0, 1, 0),
+        ([THINK, BRACE], [TURN], 1, 0, 1),
+    ],
+)
+def test_what_a_prompt_leaves_open_ends_with_its_turn_or_where_the_thought_begins(
+    prompt: list[int], output: list[int], inside: int, tool: int, depth: int
+) -> None:
+    """Tokens that are generated end no turn: these go on as `place.moved` takes them."""
+    batch = Batch(np, np.asarray, VOCABULARY, 1)
+    batch.take(0, Intake(Stops(budget=90), np.array([*prompt, *output]), len(prompt)))
+    here = columns(Place, batch.view(np.array([0])).rows.place)
+    assert (here.inside[0], here.tool[0], here.depth[0], here.open_for[0] > 0) == (inside, tool, depth, depth > 0)
+
+
+def test_special_tokens_are_turns_unless_they_are_of_a_mark() -> None:
+    """The tokenizer's, and those that end a reply."""
+    other, last = PIECES.index("z"), SIZE - 1
+
+    class Special(Toy):
+        all_special_ids = (THINK, END, TOOL, PIECES.index("</"), other, 10**6)
+
+    assert np.flatnonzero(Vocabulary(Special(), SIZE, Marks(), (last,)).turns).tolist() == [other, EOS, last]
 
 
 def test_placeholders_in_a_prompt_are_no_tokens() -> None:

@@ -52,6 +52,7 @@ class Toy:
     """The tokenizer: the longest piece first."""
 
     eos_token_id = EOS
+    all_special_ids: Sequence[int] = (THINK, END, EOS)
     max_token_id = EOS
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
