@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from governor.stops import budget, place
 from governor.stops.arrays import Array, Namespace, columns, flag, highest_so_far, index, matrix, names, width
-from governor.stops.marks import END, FENCE, MARK, NODE_AT, SENTENCE, START, TOOL, TOOL_END, braces_of
+from governor.stops.marks import END, MARK, NODE_AT, SENTENCE, START, TOOL, TOOL_END
 from governor.stops.phrases import AGAIN, BUDGET
 from governor.stops.place import Place
 from governor.stops.rows import Limits, Rows, Rules, Signals, Uses, fresh, limits_of
@@ -315,17 +315,15 @@ class Batch:
         started = latest((mark == START) & ~tool)
         inside = started > xp.maximum(latest((mark == END) | turn), called)
         was = xp.concatenate([inside[:1] & False, inside[:-1]], 0)
-        since = inside[-1] & (at > (at * (inside & ~was)).max())
-        fence = ((((packed & FENCE) > 0) & since).sum() % 2) > 0
-        depths = (braces_of(packed) * since).cumsum(0)
-        depth = depths[-1] - depths.min().clip(max=0)
+        since = inside[-1] & (at >= (at * (inside & ~was)).max())
+        fence, depth, open_for = place.left_open(xp, packed, at, since)
         values = Place(
             node=packed[-1] >> NODE_AT,
             inside=inside[-1],
             tool=tool[-1],
             fence=fence,
             depth=depth,
-            open_for=fence | (depth > 0),
+            open_for=open_for,
             sentence=(packed[-1] & SENTENCE) > 0,
             count=(was & (at > prompt)).sum(),
             made=(at > prompt).sum(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from governor.stops.arrays import Array, Namespace, flag, index
+from governor.stops.arrays import Array, Namespace, flag, highest_so_far, index
 from governor.stops.marks import (
     END,
     FENCE,
@@ -20,6 +20,9 @@ from governor.stops.marks import (
 
 HOLD = 256
 """Tokens after which an open fence or brace is taken for prose: half an interval, a fence that was forgotten."""
+
+_PASSES = 8
+"""How often `left_open` takes something for prose before it goes on as if the rest were none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,29 @@ def passed(xp: Namespace, place: Place, tokens: Array, node: Array) -> Place:
         count=place.count + tokens * place.inside,
         made=place.made + tokens,
     )
+
+
+def left_open(xp: Namespace, packed: Array, at: Array, since: Array) -> tuple[Array, Array, Array]:
+    """Fence, depth and `open_for` behind the last of (length,) tokens of one reply, as `moved` by each of them.
+
+    `at` numbers the tokens from 1, `since` are those of the thought that is open. What is taken for prose takes a pass
+    over all of them each time. How many passes are made depends on the length alone, so that no device is asked.
+    """
+    for _ in range(min(len(at) // HOLD, _PASSES)):
+        over = _open(xp, packed, at, since)[2] > HOLD
+        first = len(at) - (over * (len(at) - at)).max()
+        since = since & ((at > first) | ~over.any())
+    fence, depth, open_for = _open(xp, packed, at, since)
+    return fence[-1], depth[-1], open_for[-1]
+
+
+def _open(xp: Namespace, packed: Array, at: Array, since: Array) -> tuple[Array, Array, Array]:
+    """The same behind each token, with nothing taken for prose."""
+    fence = ((((packed & FENCE) > 0) & since).cumsum(0) % 2) > 0
+    depth = (braces_of(packed) * since).cumsum(0)
+    depth = depth + highest_so_far(xp, -depth).clip(0)
+    is_open = fence | (depth > 0)
+    return fence, depth, (at - highest_so_far(xp, at * ~is_open)) * is_open
 
 
 def free(place: Place, *, anywhere: bool = False) -> Array:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from governor.stops.arrays import columns
@@ -15,7 +17,21 @@ from governor.stops.place import Place
 from governor.stops.settings import Stops
 from governor_vllm.batch import Batch, Intake, Order, Reading
 from governor_vllm.vocabulary import LONGEST, Vocabulary
-from tests.governor_vllm.toy import END, EOS, PIECES, SIZE, THINK, VOCABULARY, Expected, Request, Toy, requests
+from tests.governor_vllm.toy import (
+    BRACED,
+    END,
+    EOS,
+    PIECES,
+    SIZE,
+    THINK,
+    VOCABULARY,
+    WRITTEN,
+    Expected,
+    Request,
+    Toy,
+    requests,
+    walked,
+)
 
 
 class Runner:
@@ -178,6 +194,19 @@ def test_a_request_without_known_tokens_thinks_of_nothing() -> None:
     batch = Batch(np, np.asarray, VOCABULARY, 1)
     batch.take(0, Intake(Stops(budget=1), np.array([], dtype=np.int64), 0))
     assert not batch.view(np.array([0])).rows.place.any()
+
+
+@pytest.mark.parametrize("vocabulary", [VOCABULARY, BRACED], ids=["usual", "braced"])
+@given(written=WRITTEN, prompt=st.integers(0, 300))
+@settings(max_examples=100, deadline=None)
+def test_a_request_that_comes_back_is_placed_as_if_it_had_been_watched(
+    vocabulary: Vocabulary, written: list[int], prompt: int
+) -> None:
+    """A fence or brace that was open for too long stays what it was taken for, one that is still open its age."""
+    tokens = [*Toy().encode(vocabulary.marks.start, add_special_tokens=False), *written]
+    batch = Batch(np, np.asarray, vocabulary, 1)
+    batch.take(0, Intake(Stops(budget=90), np.array(tokens), prompt))
+    assert batch.view(np.array([0])).rows.place[0].tolist() == walked(vocabulary, tokens, prompt)
 
 
 TOOL, TURN, LETTER, BRACE = PIECES.index("<tool_call>"), EOS, PIECES.index("k"), PIECES.index("{")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from governor.stops.marks import Marks
+from governor.stops.arrays import names
+from governor.stops.marks import MARK, START, Marks
 from governor.stops.phrases import AGAIN, BUDGET, GROUP, MARGIN, REPEAT
+from governor.stops.place import HOLD, Place, moved
 from governor.stops.settings import Stops
 from governor_vllm.script import scripts_of
 from governor_vllm.vocabulary import Vocabulary
@@ -68,6 +71,33 @@ class Toy:
 
 
 VOCABULARY = Vocabulary(Toy(), SIZE, _MARKS)
+
+
+BRACED = Vocabulary(Toy(), SIZE, Marks(start="{"))
+"""Whose thoughts begin within a brace."""
+
+_RUN = st.tuples(
+    st.sampled_from([*map(PIECES.index, ("```", "{", "}") * 5), *range(PIECES.index("```")), EOS]),
+    st.sampled_from([0, 0, 1, HOLD - 2, HOLD - 1, HOLD]),
+)
+WRITTEN = st.lists(_RUN.map(lambda run: [run[0], *[PIECES.index("k")] * run[1]]), max_size=8).map(
+    lambda runs: [token for run in runs for token in run]
+)
+"""Tokens that open and close, with letters behind them: as many as they are held open for, too."""
+
+
+def walked(vocabulary: Vocabulary, tokens: Sequence[int], prompt: int) -> list[float]:
+    """The place behind tokens, taken one by one, where the first `prompt` are the prompt's."""
+    here = Place(*(np.zeros(1) for _ in names(Place)))
+    for at, token in enumerate(tokens):
+        asked = at < prompt
+        packed = vocabulary.table[int(here.node[0]), [token]]
+        if asked and vocabulary.turns[token]:
+            here = replace(here, inside=0 * here.inside, tool=0 * here.tool)
+        if asked and packed[0] & MARK == START:
+            here = replace(here, tool=0 * here.tool)
+        here = moved(np, here, packed, np.array([float(not asked)]))
+    return [float(getattr(here, name)[0]) for name in names(Place)]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 from vllm.v1.sample.logits_processor import LogitsProcessor as RowProcessor
@@ -20,9 +22,10 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor
 from vllm.v1.worker.gpu.sample.logits_processor.loader import _load_v2_logitsprocs_by_fqcns
 
 from governor.stops.settings import Stops
+from governor_vllm.batch import Batch, Intake
 from governor_vllm.processor import GovernorLogitsProcessor
 from tests.governor_vllm.processor.served import config, params, toy_tokens
-from tests.governor_vllm.toy import EOS, SIZE, Expected, Request, requests
+from tests.governor_vllm.toy import EOS, SIZE, THINK, VOCABULARY, WRITTEN, Expected, Request, requests, walked
 
 LONGEST = 200
 
@@ -221,6 +224,18 @@ def test_a_step_waits_for_no_device() -> None:
     check(runner.run(asked), asked)
     with pytest.raises(AssertionError), Waits():
         torch.ones(2).nonzero()
+
+
+@given(written=WRITTEN, prompt=st.integers(0, 300))
+@settings(max_examples=60, deadline=None)
+def test_a_request_that_comes_back_is_placed_as_if_it_had_been_watched_and_no_device_is_asked(
+    written: list[int], prompt: int
+) -> None:
+    tokens = [THINK, *written]
+    batch = Batch(torch, torch.from_numpy, VOCABULARY, 1)
+    with Waits():
+        batch.take(0, Intake(Stops(budget=90), torch.tensor(tokens), prompt))
+    assert batch.view(torch.tensor([0])).rows.place[0].tolist() == walked(VOCABULARY, tokens, prompt)
 
 
 def test_both_loaders_take_the_class() -> None:
