@@ -164,13 +164,16 @@ class Batch:
         self._needs[slot] = 0
 
     def _resumed(self, at: Array, here: Place, written: Mapping[int, int]) -> Script:
-        """The words that were being written. Those of a budget are known by being due, others by enough of them."""
+        """The words that were being written. Those of a budget are known by being due, others by enough of them.
+
+        Words are begun where nothing is open, so that what looks like ours in a fence of the model's is its own.
+        """
         xp, none = self.xp, 0.0 * here.count
         due, other = written.get(BUDGET, 0), max(written, key=lambda kind: written[kind] * (kind != BUDGET), default=0)
         limits = columns(Limits, self._limits[at])
         length = self._lengths[at, BUDGET]
         was_due = budget.due(here.count - due, here.made - due, limits.budget, limits.room, length)
-        is_due = flag(xp, was_due & (here.inside > 0)) * (due > 0)
+        is_due = flag(xp, was_due & (here.inside > 0) & (here.open_for <= due)) * (due > 0)
         known = written.get(other, 0) >= _KNOWN
         return Script(
             kind=xp.where(is_due > 0, none + BUDGET, none + other * known),

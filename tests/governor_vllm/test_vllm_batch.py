@@ -213,6 +213,25 @@ TOOL, TURN, LETTER, BRACE = PIECES.index("<tool_call>"), EOS, PIECES.index("k"),
 
 
 @pytest.mark.parametrize(
+    ("output", "phrase", "forced"),
+    [
+        (["```", "a", "s"], "so, ", None),
+        (["{", "a", "s"], "so, ", None),
+        (["a", "a", "s"], "so, ", "o"),
+        (["a", "a", "{"], "{}, ", "}"),
+        (["a", "{", "{"], "{}, ", None),
+    ],
+)
+def test_a_letter_in_a_fence_is_no_begun_word_of_ours(output: list[str], phrase: str, forced: str | None) -> None:
+    batch, tokens = Batch(np, np.asarray, VOCABULARY, 1), [PIECES.index(one) for one in output]
+    batch.take(0, Intake(Stops(budget=7, phrase=phrase), np.array([THINK, *tokens]), 1, tokens))
+    view, slots = batch.view(np.array([0])), np.array([0])
+    needs = batch.needs(slots)
+    order = batch.order(view, batch.signals(view, None), np.array([True]), needs.uses)
+    assert (PIECES[order.token[0]] if order.forced[0] else None) == forced
+
+
+@pytest.mark.parametrize(
     ("prompt", "output", "inside", "tool", "depth"),
     [
         ([TOOL, LETTER, THINK], [], 1, 0, 0),
