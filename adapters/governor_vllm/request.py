@@ -209,12 +209,16 @@ def _body(call: Call, target: Target, begun: int = 0) -> dict[str, Any]:
 
 
 def _rules(rung: Rung, processor: Budget | None, begun: int) -> Stops:
-    """The rung's stop rules, with its budget where the processor keeps that."""
+    """The rung's stop rules, with its budget where the processor keeps that.
+
+    The processor counts what is generated: `begun` tokens of the thought are taken off. `least` yields to the budget.
+    """
     stops = rung.stops or Stops()
-    if processor is None:
-        return stops
-    budget = processor.asked(rung.thinking_tokens, begun)
-    return replace(stops, budget=budget if stops.budget is None else min(budget, stops.budget))
+    budgets = [] if stops.budget is None else [max(0, stops.budget - begun)]
+    if processor is not None:
+        budgets.append(processor.asked(rung.thinking_tokens, begun))
+    least = min([max(0, stops.least - begun), *budgets])
+    return replace(stops, budget=min(budgets, default=None), least=least, few=max(0, stops.few - begun))
 
 
 def _told(rung: Rung, target: Target) -> Rung:

@@ -13,6 +13,7 @@ from governor_vllm.backend import VllmBackend
 from tests.governor_vllm.calls import MODEL, backend, call, rung
 from tests.governor_vllm.dialect import DialectServer
 
+BEGUN = "<think>\n w1 w2 w3"
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
 
 
@@ -117,6 +118,29 @@ def test_the_rungs_stop_rules_go_to_the_processor_with_its_budget(server: Dialec
     assert made.stops(rung())
     body = sent(server, made, rung=rung(stops=Stops(repeat=4, budget=5)))
     assert body["vllm_xargs"] == {"governor_repeat": 4, "governor_budget": 5}
+
+
+@pytest.mark.parametrize(
+    ("stops", "thinking", "prefix", "wanted"),
+    [
+        (Stops(least=200), 10, "", {"budget": 8, "least": 8}),
+        (Stops(least=5), 10, "", {"budget": 8, "least": 5}),
+        (Stops(least=5), 10, BEGUN, {"budget": 5, "least": 2}),
+        (Stops(least=9), 10, BEGUN, {"budget": 5, "least": 5}),
+        (Stops(least=2), 10, BEGUN, {"budget": 5}),
+        (Stops(budget=5), 10, BEGUN, {"budget": 2}),
+        (Stops(budget=2), 10, BEGUN, {"budget": 0}),
+        (Stops(budget=5, few=7, least=4), 0, BEGUN, {"budget": 2, "few": 4, "least": 1}),
+        (Stops(least=4), 0, "", {"least": 4}),
+    ],
+)
+def test_stop_rules_count_the_whole_thought_and_least_is_never_more_than_the_budget(
+    server: DialectServer, stops: Stops, thinking: int, prefix: str, wanted: dict[str, int]
+) -> None:
+    """Where a prefix is gone on from, three tokens of thought stand in it."""
+    server.now(processor=True)
+    body = sent(server, backend(server), rung=rung(stops=stops, thinking_tokens=thinking), prefix=prefix)
+    assert body["vllm_xargs"] == {f"governor_{key}": value for key, value in wanted.items()}
 
 
 def test_where_no_processor_is_loaded_the_client_runs_the_rules(server: DialectServer) -> None:
