@@ -10,6 +10,7 @@ from governor.policy.finding import Finding, Path, suggestion
 from governor.policy.rewind import OnFail, Rewind
 from governor.policy.schema import ModelSpec, Policy, Rule, RungSpec
 from governor.policy.spec import shape_findings
+from governor.policy.stops import StopsSpec
 from governor.records import Limit
 
 
@@ -22,6 +23,7 @@ def consistency(policy: Policy) -> Iterator[Finding]:
     yield from _unknown_rungs(policy)
     yield from _unpriced(policy)
     yield from _too_big_for_a_call(policy)
+    yield from _least_over_thinking(policy)
     yield from _budget(policy.budget, ("budget",))
     yield from _unmatched_models(policy)
     for position, rule in enumerate(policy.steps):
@@ -118,6 +120,31 @@ def _too_big_for_a_call(policy: Policy) -> Iterator[Finding]:
         if ceiling is not None and total >= ceiling:
             message = f"rung '{rung.id}' may use {total} tokens, so that no call of it fits the limit of {ceiling}"
             yield Finding((*path, "id"), message, "raise budget.call.tokens, or lower the rung", "warning")
+
+
+def _least_over_thinking(policy: Policy) -> Iterator[Finding]:
+    """Stop rules that ask for more thought than a rung has for which they hold."""
+    told: set[tuple[Path, str]] = set()
+    for path, stops, rung in _rules_in_force(policy):
+        least = stops.stops.least
+        if 0 < rung.thinking_tokens < least and (path, rung.id) not in told:
+            told.add((path, rung.id))
+            message = f"{least} is more than the {rung.thinking_tokens} thinking tokens of rung '{rung.id}'"
+            yield Finding((*path, "least"), message, "lower it, raise thinking_tokens, or give the rung its own stops")
+
+
+def _rules_in_force(policy: Policy) -> Iterator[tuple[Path, StopsSpec, RungSpec]]:
+    """The rungs of all ladders, each with the stop rules that hold for it and where these stand."""
+    specs = {rung.id: (path, rung) for path, rung in rung_specs(policy)}
+    parts: list[tuple[Path, Policy | Rule]] = [((), policy)]
+    parts += [(("steps", at), rule) for at, rule in enumerate(policy.steps)]
+    for path, part in parts:
+        shared = (path, part.stops) if part.stops else ((), policy.stops)
+        ids = [entry if isinstance(entry, str) else entry.id for entry in part.ladder or policy.ladder]
+        for at, rung in (specs[one] for one in ids if one in specs):
+            where, stops = (at, rung.stops) if rung.stops else shared
+            if stops:
+                yield (*where, "stops"), stops, rung
 
 
 def _budget(budget: Budget, path: Path) -> Iterator[Finding]:

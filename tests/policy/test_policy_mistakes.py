@@ -130,6 +130,18 @@ CASES = [
         "ladder[0].answer_tokens", "which leaves no room for a prompt in n's 500", "lower it",
     ),
     Case(
+        "least over a rung's thinking", HEAD + "ladder:\n  - {id: a, model: m, thinking_tokens: 100, stops: {least: 200}}\n", 3, 60,
+        "ladder[0].stops.least", "200 is more than the 100 thinking tokens of rung 'a'", "lower it, raise thinking_tokens, or give the rung its own stops",
+    ),
+    Case(
+        "least over the thinking of one of all rungs", HEAD + "ladder: [{id: a, model: m, thinking_tokens: 100}, {id: b, model: m, thinking_tokens: 900}]\nstops: {least: 200}\nsteps: [{dial: .1}]\n", 3, 16,
+        "stops.least", "200 is more than the 100 thinking tokens of rung 'a'", "lower it, raise thinking_tokens, or give the rung its own stops",
+    ),
+    Case(
+        "a rule's least over a rung's thinking", HEAD + "ladder: [{id: a, model: m, thinking_tokens: 100}]\nstops: {least: 9}\nsteps: [{stops: {least: 200}}]\n", 4, 25,
+        "steps[0].stops.least", "200 is more than the 100 thinking tokens of rung 'a'", "lower it, raise thinking_tokens, or give the rung its own stops",
+    ),
+    Case(
         "bad regex", HEAD + RUNG + "steps:\n  - match:\n      prompt: '[a'\n", 5, 15,
         "steps[0].match.prompt", "is not a regular expression: unterminated character set at position 0", "",
     ),

@@ -79,6 +79,19 @@ def test_a_mistake_is_told_in_one_line(tmp_path: Path, stops: str, told: str) ->
     assert told in str(caught.value)
 
 
+def test_a_least_amount_is_held_only_against_rungs_that_it_reaches() -> None:
+    """Not those with stop rules of their own, nor those that state no thinking tokens."""
+    ladder = [
+        {"id": "own", "model": "m", "thinking_tokens": 100, "stops": {"least": 100}},
+        {"id": "bare", "model": "m"},
+        {"id": "long", "model": "m", "thinking_tokens": 200},
+    ]
+    assert policy_from({"version": 1, "ladder": ladder, "stops": {"least": 200}}).stops is not None
+    short = {"match": {"node": "x"}, "ladder": [{"id": "short", "model": "m", "thinking_tokens": 99}]}
+    with pytest.raises(PolicyError, match="200 is more than the 99 thinking tokens of rung 'short'"):
+        policy_from({"version": 1, "ladder": ladder, "stops": {"least": 200}, "steps": [short]})
+
+
 def test_a_certified_threshold_that_stands_as_it_was_fitted_is_taken() -> None:
     policy = policy_from(
         {"version": 1, "ladder": [{"id": "a", "model": "m", "stops": {"repeat": 4, "certified": [CLAIM]}}]},
