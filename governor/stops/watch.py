@@ -106,10 +106,11 @@ class Watch:
 
     def _move(self, signals: Signals, token: int, code: int, generated: Array, own: Array) -> None:
         at = _RULES.window_place(self._limits, self._rows)
-        leaving = self._window[at]
-        self._window[at] = np.where((signals.known * own) > 0, signals.spread, leaving)
+        leaving, entered = self._window[at], columns(Group, self._rows.group).entered
         packed, ids = np.full(1, code), np.full(1, token)
         self._rows = _RULES.after(self._limits, self._rows, signals, ids, packed, leaving, generated, own, self._uses)
+        enters = columns(Group, self._rows.group).entered > entered  # what a tool call says does not
+        self._window[at] = np.where(enters, signals.spread, leaving)
 
     def _signals(self, token: Token | None) -> Signals:
         if token is None or not token.top:

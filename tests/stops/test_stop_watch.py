@@ -71,6 +71,15 @@ def test_a_wavering_trace_is_stuck_and_its_lowest_group_is_told() -> None:
     assert read(watch, [token("z")])[0] == "group"
 
 
+def test_a_tool_call_does_not_enter_the_group() -> None:
+    """Nor does it overwrite what is in the window: that leaves it later as the value that entered."""
+    watch = Watch(Stops(group=0.5, group_window=32, group_top=2))
+    firm, call = [token("y", best=-0.01)] * 32, [token("<tool_call>"), *[token("x", best=-2.0)] * 40]
+    assert not any(read(watch, [*firm, *call], thinking=False))
+    assert not any(read(watch, [token("</tool_call>"), *[token("z", best=-0.01)] * 64], thinking=False))
+    assert watch.lowest == pytest.approx((0.01 + 3.0) / 2)
+
+
 def test_without_log_probabilities_confidence_rules_stay_silent() -> None:
     watch = Watch(Stops(group=100.0, group_window=32, margin=1000.0))
     assert not any(watch.read(f"word{n}. ", thinking=True) for n in range(200))
