@@ -33,6 +33,7 @@ def own_seconds(model: Path, rules: Mapping[str, Any], rows: int, thinks: int, s
         model_config=config,
         scheduler_config=SimpleNamespace(max_num_seqs=rows),
         speculative_config=None,
+        parallel_config=SimpleNamespace(pipeline_parallel_size=1),
         additional_config={},
     )
     processor = GovernorLogitsProcessor(known, torch.device("cpu"))

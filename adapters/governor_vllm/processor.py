@@ -37,6 +37,11 @@ from governor_vllm.logits import Endings, read, write
 from governor_vllm.vocabulary import LONGEST, Vocabulary, ids_of
 
 _LOG = logging.getLogger(__name__)
+_ADDED_ANEW = (
+    "with pipeline parallelism vLLM's V1 runner adds requests anew at every step: each token costs reading its whole "
+    "request, and the stop rules that look back (group, steps, repeat) see nothing; "
+    "use --tensor-parallel-size instead, or VLLM_USE_V2_MODEL_RUNNER=1"
+)
 _PENALTIES = (("presence_penalty", 0.0), ("frequency_penalty", 0.0), ("repetition_penalty", 1.0))
 
 
@@ -48,6 +53,8 @@ class GovernorLogitsProcessor(RowProcessor, SlotProcessor):  # type: ignore[misc
         if isinstance(place, LogitsProcRequestState):
             self._carrier: _Lists | _Device = _Device(vocabulary, place, _drafts(vllm_config))
         else:
+            if vllm_config.parallel_config.pipeline_parallel_size > 1:
+                _LOG.warning(_ADDED_ANEW)
             self._carrier = _Lists(vocabulary, vllm_config.scheduler_config.max_num_seqs, torch.device(place))
 
     @classmethod

@@ -189,6 +189,16 @@ def test_until_least_no_token_at_which_the_server_ends_a_reply_is_let_through(eo
     assert logits[0].isneginf().nonzero().flatten().tolist() == sorted({END, EOS, *masked})
 
 
+@pytest.mark.parametrize("stages", [1, 2])
+def test_rules_that_pipeline_stages_forget_are_told_of_at_the_start(
+    stages: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    GovernorLogitsProcessor(config(1, stages=stages), torch.device("cpu"))
+    told = [one.message for one in caplog.records]
+    assert len(told) == stages - 1
+    assert all("--tensor-parallel-size" in one for one in told)
+
+
 def test_without_governed_requests_nothing_is_made() -> None:
     runner = Runner(4, 0)
     runner.run([Request(seed, (3, 4), None) for seed in range(6)])
