@@ -57,9 +57,9 @@ async def timely(flight: Flight, response: AsyncIterator[Any]) -> AsyncGenerator
     """
     call, chunks = flight.call, aiter(response)
     while call is not None:
-        left = flight.left
+        clock = asyncio.timeout(flight.left)
         try:
-            async with asyncio.timeout(left) as clock:
+            async with clock:
                 chunk = await anext(chunks)
         except StopAsyncIteration:
             return

@@ -430,7 +430,8 @@ async def test_confidence_is_read_and_shown_to_whom_asked_for_it(
 ) -> None:
     app = proxy.policy("dial: 1\nverify: {confidence: 0.9}\nbudget: {app: {per: total, usd: 1}}\n")
     proxy.default(app)
-    answered = await proxy.chat(stream=stream, **({"logprobs": True} if own else {}))
+    asked: dict[str, Any] = {"logprobs": True} if own else {}
+    answered = await proxy.chat(stream=stream, **asked)
     assert answered.status_code == 200, answered.text
     assert len(proxy.upstream.seen) == 1, "sure enough"
     assert proxy.upstream.seen[0]["logprobs"] is True

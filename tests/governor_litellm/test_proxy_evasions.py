@@ -118,7 +118,8 @@ async def test_another_choice_of_models_is_the_policys(proxy: ProxyUnderTest) ->
 @pytest.mark.parametrize(("tier", "sent"), [("priority", None), ("flex", "flex"), ({"a": 1}, None)])
 async def test_a_dearer_service_is_not_asked_for(proxy: ProxyUnderTest, tier: Any, sent: str | None) -> None:
     proxy.default(proxy.policy(BOUNDED))
-    for more in ({"service_tier": tier}, {"extra_body": {"service_tier": tier}}):
+    said: tuple[dict[str, Any], ...] = ({"service_tier": tier}, {"extra_body": {"service_tier": tier}})
+    for more in said:
         proxy.upstream.reset()
         answered = await proxy.chat(**more)
         assert answered.status_code == 200, answered.text
