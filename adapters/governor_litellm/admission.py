@@ -112,7 +112,7 @@ class Arrival:
         """What is governed of it; None where the request is none that can be."""
         changes = evasions.closed(self.data, self.wire)
         data = evasions.applied(self.data, changes)
-        asking = None if self._foreign else self.wire.asking(data)
+        asking = None if self._foreign else self.wire.asking(evasions.weighed(data, self.wire))
         if asking is None:
             return None
         governor, stream = served.governor, self.data.get("stream") is True
@@ -128,7 +128,7 @@ class Arrival:
             terms=terms,
             kept=self._kept(data, changes),
             changes=changes,
-            unbounded=asking.unbounded,
+            unbounded=asking.unbounded or evasions.unweighed(data),
             bucket={key: value for key, value in self.bucket.items() if key.startswith(BOOKED_BY)},
             stream=stream,
             usage=self._usage,

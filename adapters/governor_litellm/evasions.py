@@ -7,6 +7,8 @@ counts as if it stood in its own place, and is sent nowhere else.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,20 +36,43 @@ NESTS = frozenset(
 )
 """Fields in which some servers keep such settings."""
 
-OTHER_MODELS = frozenset({"fallbacks", "context_window_fallbacks", "content_policy_fallbacks"})
+OTHER_MODELS = frozenset(
+    {"fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "models", "route", "plugins"}
+)
 """A client's own list of models, with settings of their own: which model answers is the policy's choice."""
+
+OVERRIDE = "router_settings_override"
+"""LiteLLM's settings of one request: a key's or a team's where it has some, else what the client sent."""
 
 CHEAP_SERVICE: Mapping[str, frozenset[str]] = {
     "service_tier": frozenset({"auto", "default", "flex", "standard_only"}),
     "speed": frozenset({"standard"}),
+    "serviceTier": frozenset(),
+    "performanceConfig": frozenset(),
 }
 """Services that cost what the price list says, or less; all others of their kind are taken out."""
 
 DROPPING = "additional_drop_params"
-"""Names of fields that LiteLLM is to leave out."""
+"""Names of fields that LiteLLM is to leave out, or paths to such: `.max_tokens` is one."""
 
-_LIFTED_NEVER = frozenset({"stream", "stream_options"})
-_TOLD = OUTPUT | CHOICES | NESTS | OTHER_MODELS | CHEAP_SERVICE.keys() | {DROPPING, "extra_body"}
+_PATH = re.compile(r"[.\[\]]+")
+
+_UNWEIGHED = frozenset(
+    {
+        *("previous_response_id", "conversation", "prompt", "cached_content", "cachedContent", "vector_store_ids"),
+        *("search_parameters", "litellm_system_prompt", "documents", "contents", "chat_template"),
+        *("systemInstruction", "system_instruction"),
+    }
+)
+_KWARGS = "chat_template_kwargs"
+_FEW_BYTES = 1000
+"""Switches of a chat template; more is text."""
+
+_MOVED = OUTPUT | CHOICES | {"messages", "input", "instructions", "system", "thinking", "reasoning", "reasoning_effort"}
+"""What is sent from the request's own place alone, as a rung changes it there."""
+
+_NEVER = frozenset({"stream", "stream_options", "model"})
+_TOLD = OUTPUT | CHOICES | NESTS | OTHER_MODELS | CHEAP_SERVICE.keys() | {DROPPING, OVERRIDE, "extra_body"}
 
 
 def closed(data: Mapping[str, Any], wire: Wire) -> Fields:
@@ -58,13 +83,14 @@ def closed(data: Mapping[str, Any], wire: Wire) -> Fields:
     if not _TOLD & (data.keys() - wire.reads):
         return {}
     extra = extra_body(data)
-    lifted = {name: value for name, value in extra.items() if name in wire.reads}
-    rest = {name: value for name, value in extra.items() if name not in wire.reads | _LIFTED_NEVER}
+    lifted = {name: value for name, value in extra.items() if name in wire.reads & _MOVED}
+    rest = {name: value for name, value in extra.items() if name not in _NEVER and not _moves(name, value, wire)}
     beside = {name: value for name, value in data.items() if name not in wire.reads and name != "extra_body"}
     changes = {name: kept for name, value in beside.items() if (kept := _kept(name, value)) is not value}
     kept_extra = _without_nones({name: _kept(name, value) for name, value in rest.items()})
     return {
         **changes,
+        **({OVERRIDE: None} if _is_the_clients(data, OVERRIDE) else {}),
         **({"extra_body": kept_extra or None} if kept_extra != extra else {}),
         **lifted,
         **_output({**data, **lifted}, beside, rest, wire),
@@ -72,9 +98,39 @@ def closed(data: Mapping[str, Any], wire: Wire) -> Fields:
     }
 
 
+def weighed(data: Mapping[str, Any], wire: Wire) -> Mapping[str, Any]:
+    """The request as a model will read it, what stays in `extra_body` in the place of its own fields."""
+    restated = {name: value for name, value in extra_body(data).items() if name in wire.reads}
+    return {**data, **restated} if restated else data
+
+
+def unweighed(data: Mapping[str, Any]) -> str:
+    """The first field by which a model reads what nobody has weighed; empty where there is none."""
+    held = {**extra_body(data), **data}
+    found = next((name for name in sorted(_UNWEIGHED & held.keys()) if held[name]), "")
+    kwargs = held.get(_KWARGS)
+    return found or (_KWARGS if kwargs and len(json.dumps(kwargs, default=str)) > _FEW_BYTES else "")
+
+
 def applied(data: Mapping[str, Any], changes: Fields) -> Mapping[str, Any]:
     """The request with these changes; the very same one where there are none."""
     return _without_nones({**data, **changes}) if changes else data
+
+
+def _moves(name: str, value: Any, wire: Wire) -> bool:
+    """Whether a field of `extra_body` is sent from the request's own place.
+
+    That no thought is wanted is said there too, for servers that know the word and have no other.
+    """
+    silent = name == "thinking" and isinstance(value, Mapping) and value.get("type") == "disabled"
+    return name in wire.reads & _MOVED and not silent
+
+
+def _is_the_clients(data: Mapping[str, Any], name: str) -> bool:
+    """Whether a field is as the client sent it; LiteLLM may have put something else there."""
+    request = data.get("proxy_server_request")
+    sent = request.get("body") if isinstance(request, Mapping) else None
+    return isinstance(sent, Mapping) and data.get(name) is not None and sent.get(name) == data[name]
 
 
 def _output(data: Mapping[str, Any], beside: Fields, rest: Fields, wire: Wire) -> Fields:
@@ -92,14 +148,12 @@ def _choices(data: Mapping[str, Any], beside: Fields, rest: Fields, wire: Wire) 
 
 def _named(names: frozenset[str], fields: Mapping[str, Any]) -> Iterator[Any]:
     """The values of fields with these names, and of those in the places where servers keep more of them."""
-    for name, value in fields.items():
-        if name in names:
-            yield value
-        elif name in NESTS and isinstance(value, Mapping):
-            yield from _named(names, value)
+    nests = (value for name, value in fields.items() if name in NESTS and isinstance(value, Mapping))
+    for held in (fields, *nests):
+        yield from (value for name, value in held.items() if name in names)
 
 
-def _kept(name: str, value: Any) -> Any:
+def _kept(name: str, value: Any, *, nested: bool = False) -> Any:
     """What may be sent of a field; None for nothing."""
     if name in OUTPUT | CHOICES | OTHER_MODELS:
         return None
@@ -107,9 +161,9 @@ def _kept(name: str, value: Any) -> Any:
         return value if isinstance(value, str) and value in CHEAP_SERVICE[name] else None
     if name == DROPPING:
         listed = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
-        return [one for one in listed if isinstance(one, str) and one not in OUTPUT | CHOICES]
-    if name in NESTS and isinstance(value, Mapping):
-        return {inner: kept for inner, held in value.items() if (kept := _kept(inner, held)) is not None}
+        return [one for one in listed if isinstance(one, str) and not (OUTPUT | CHOICES) & {*_PATH.split(one)}]
+    if name in NESTS and isinstance(value, Mapping) and not nested:
+        return {inner: kept for inner, held in value.items() if (kept := _kept(inner, held, nested=True)) is not None}
     return value
 
 

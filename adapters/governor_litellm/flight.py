@@ -84,6 +84,7 @@ class Flight:
     _answer: asyncio.Future[Reply] = field(init=False)
     _raws: list[tuple[Reply, Any]] = field(default_factory=list)
     _asked: float = 0.0
+    _tried: float = 0.0
     _silence: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -137,15 +138,21 @@ class Flight:
         return self.call
 
     def reading(self) -> None:
-        """The proxy's stream is being read: whoever reads it tells how it ends, however long that takes."""
-        if self._silence is not None:
+        """The proxy's stream is being read. One that nobody may end takes as long as it takes: its reader tells."""
+        if self._silence is not None and not self.governed:
             self._silence.cancel()
+
+    def tried(self) -> None:
+        """LiteLLM asks a deployment, be it once more: the call has its time again."""
+        self.sent, self._tried = True, time.monotonic()
 
     @property
     def left(self) -> float | None:
-        """Seconds that are left of the proxy's call; None where nobody may end it."""
+        """Seconds that are left of the proxy's call, as it was last tried; None where nobody may end it."""
         call = self.call
-        return None if call is None or not self.governed else self._asked + call.timeout - time.monotonic()
+        if call is None or not self.governed:
+            return None
+        return max(self._asked, self._tried) + call.timeout - time.monotonic()
 
     def changes(self, call: Call, *, guarded: bool = False) -> Mapping[str, Any]:
         """The fields of the client's request that a call changes. PolicyError for what can't be expressed.
@@ -182,10 +189,9 @@ class Flight:
         return self.governed and (any(read) or (call is not None and call.logprobs))
 
     def _between_chunks(self, limit: float) -> Fields:
-        """LiteLLM takes a stream's own limits before `timeout`; a client's smaller one stays."""
-        return (
-            {"stream_timeout": smaller(limit, self.request.kept.get("stream_timeout"))} if self.request.stream else {}
-        )
+        """A client's own limit for streams, which LiteLLM takes before `timeout`, no larger than the rung's."""
+        own = self.request.kept.get("stream_timeout")
+        return {} if own is None else {"stream_timeout": smaller(limit, own)}
 
     def _listening(self, call: Call, dialect: Dialect) -> Mapping[str, Any]:
         request = self.request

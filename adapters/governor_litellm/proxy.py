@@ -69,7 +69,7 @@ class ProxyGovernor(CustomLogger):  # type: ignore[misc]  # mypy is told to skip
         self.watch.fired("async_pre_call_deployment_hook")
         flight = self.desk.flight(kwargs)
         if flight is not None:
-            flight.sent = True
+            flight.tried()
         return None
 
     async def async_post_call_success_hook(self, data: Any, user_api_key_dict: Any, response: Any) -> Any:

@@ -37,6 +37,7 @@ def problem(message: str, kind: str, status: int, headers: Mapping[str, str] | N
     made: Exception = ProxyException(
         message=message, type=kind, param=None, code=int(status), headers=dict(headers or {})
     )
+    made.status_code = int(status)  # type: ignore[attr-defined]  # what a stream's error is told by
     return made
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from governor_litellm.evasions import CHOICES, OUTPUT, applied, closed
+from governor_litellm.evasions import CHOICES, OUTPUT, applied, closed, unweighed, weighed
 from governor_litellm.wires import WIRES, UnreadableError
 from tests.governor_litellm.proxy_app import ASK, ProxyUnderTest
 from tests.governor_litellm.test_proxy_books import Logged, logged
@@ -30,6 +30,8 @@ SAID_TWICE: tuple[Mapping[str, Any], ...] = (
     {"n_predict": LARGE},
     {"max_new_tokens": LARGE, "options": {"num_predict": LARGE}},
     {"additional_drop_params": ["max_tokens", "max_completion_tokens", "max_output_tokens"]},
+    {"additional_drop_params": [".max_tokens", "..max_tokens", "max_completion_tokens[", "[max_output_tokens]."]},
+    {"options": {"options": {"num_predict": 1}}},
 )
 SEVERAL: tuple[Mapping[str, Any], ...] = (
     {"extra_body": {"n": 8}},
@@ -44,7 +46,12 @@ WITHOUT_BOUND: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("responses", {"tools": [{"type": "web_search"}]}),
     ("responses", {"tools": [{"type": "mcp", "server_label": "a", "server_url": "http://x"}]}),
     ("responses", {"extra_body": {"previous_response_id": "resp_0"}}),
+    ("responses", {"input": [{"type": "item_reference", "id": "msg_0"}]}),
     ("chat", {"web_search_options": {}}),
+    ("chat", {"tools": [{"urlContext": {}}]}),
+    ("chat", {"prompt": {"id": "pmpt_0"}}),
+    ("chat", {"extra_body": {"documents": [{"text": "What is it?"}]}}),
+    ("chat", {"chat_template_kwargs": {"facts": "What is it? " * 100}}),
     ("messages", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
     ("messages", {"mcp_servers": [{"type": "url", "url": "http://x", "name": "a"}]}),
 )
@@ -107,12 +114,51 @@ async def test_messages_in_extra_body_are_those_that_are_weighed(proxy: ProxyUnd
     assert len(sent["messages"]) == 2
 
 
-async def test_another_choice_of_models_is_the_policys(proxy: ProxyUnderTest) -> None:
+OTHERS = {"fallbacks": [{"model": "large", "max_tokens": LARGE}]}
+
+
+@pytest.mark.parametrize("more", [OTHERS, {"router_settings_override": OTHERS}])
+async def test_another_choice_of_models_is_the_policys(proxy: ProxyUnderTest, more: dict[str, Any]) -> None:
     proxy.default(proxy.policy("dial: 1\n" + BOUNDED))
-    fallbacks = [{"model": "large", "max_tokens": LARGE}]
-    answered = await proxy.chat(messages=[{"role": "user", "content": "fail500 onlyweak"}], fallbacks=fallbacks)
+    answered = await proxy.chat(messages=[{"role": "user", "content": "fail500 onlyweak"}], **more)
     assert answered.status_code == 500
     assert {sent["model"] for sent in proxy.upstream.seen} == {"small"}
+
+
+@pytest.mark.parametrize("wire", PATHS)
+async def test_no_model_is_named_in_another_place(proxy: ProxyUnderTest, wire: str) -> None:
+    proxy.default(proxy.policy("dial: 1\n" + BOUNDED))
+    answered = await proxy.post(PATHS[wire], body(wire, extra_body={"model": "large", "models": ["large"]}))
+    assert answered.status_code == 200, answered.text
+    (sent,) = proxy.upstream.seen
+    assert (sent["model"], "models" in sent) == ("small", False)
+
+
+async def test_an_advisor_is_another_models_calls(proxy: ProxyUnderTest) -> None:
+    proxy.default(proxy.policy(COUNTED))
+    tool = {"type": "advisor_20260301", "name": "advisor", "model": "large", "max_uses": 99}
+    answered = await proxy.post(PATHS["messages"], body("messages", tools=[tool]))
+    assert (answered.status_code, proxy.upstream.seen) == (400, [])
+    assert "without an advisor" in answered.json()["error"]["message"]
+
+
+async def test_that_no_thought_is_wanted_is_said_where_the_client_said_it(proxy: ProxyUnderTest) -> None:
+    proxy.default(proxy.policy(BOUNDED))
+    await proxy.chat(extra_body={"thinking": {"type": "disabled"}, "max_tokens": 9})
+    (sent,) = proxy.upstream.seen
+    assert (sent["thinking"], sent["max_tokens"]) == ({"type": "disabled"}, 9)
+
+
+async def test_what_only_needs_weighing_stays_where_it_is(proxy: ProxyUnderTest) -> None:
+    """LiteLLM checks a request's own fields against what it knows of a model, and leaves `extra_body` alone."""
+    proxy.default(proxy.policy("budget: {app: {per: total, input_tokens: 2000}}\n"))
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object", "properties": {}}}}
+    answered = await proxy.chat(extra_body={"response_format": schema})
+    assert answered.status_code == 200, answered.text
+    assert proxy.upstream.seen[0]["response_format"] == schema
+    tools = [{"type": "function", "function": {"name": "f", "description": "What is it? " * 1000, "parameters": {}}}]
+    answered = await proxy.chat(extra_body={"tools": tools})
+    assert answered.status_code == 402, "they count"
 
 
 @pytest.mark.parametrize(("tier", "sent"), [("priority", None), ("flex", "flex"), ({"a": 1}, None)])
@@ -202,11 +248,18 @@ async def test_a_key_that_litellm_does_not_hash_is_no_name_of_a_tenant(proxy: Pr
 
 
 async def test_a_plain_request_is_not_changed() -> None:
-    plain = {"model": "m", "messages": ASK, "max_tokens": 5, "n": 1, "metadata": {"max_tokens": 9}, "tools": []}
-    for wire in WIRES.values():
-        changes = closed({key: value for key, value in plain.items() if key in wire.reads}, wire)
-        assert changes == {}
-    assert applied(plain, {}) is plain
+    held: dict[str, Any] = {"model": "m", "metadata": {"max_tokens": 9}, "tools": [{"parameters": {"n": 1}}], "seed": 1}
+    said: dict[str, dict[str, Any]] = {
+        "acompletion": {"messages": ASK, "max_tokens": 5, "max_completion_tokens": 5, "n": 1},
+        "aresponses": {"input": "x", "max_output_tokens": 5, "extra_body": {"top_k": 5}},
+        "anthropic_messages": {"messages": ASK, "max_tokens": 5, "service_tier": "auto", "options": {"num_ctx": 9}},
+    }
+    for call_type, wire in WIRES.items():
+        plain = held | said[call_type]
+        assert applied(plain, closed(plain, wire)) == plain
+        assert weighed(plain, wire) is plain
+        assert unweighed(plain) == ""
+    assert applied(held, {}) is held
 
 
 async def test_an_extra_body_that_is_none_is_told() -> None:

@@ -192,14 +192,17 @@ def offered(tools: Any) -> tuple[Mapping[str, Any], ...]:
     return found
 
 
-HOSTED = ("web_search", "web_fetch", "file_search", "mcp", "code_interpreter", "code_execution", "image_generation")
+HOSTED = (
+    *("websearch", "webfetch", "filesearch", "mcp", "codeinterpreter", "codeexecution", "imagegeneration"),
+    *("urlcontext", "googlesearch", "googlemaps", "enterprisewebsearch"),
+)
 """What the types of tools begin with that the provider runs itself, putting what they find into the input."""
 
 
 def hosted(tools: Sequence[Mapping[str, Any]]) -> str:
     """The first tool's type that the provider runs itself; empty where the client runs them all."""
-    kinds = (str(tool.get("type") or "") for tool in tools)
-    return next((kind for kind in kinds if kind.startswith(HOSTED)), "")
+    kinds = (kind for tool in tools for kind in ((str(tool["type"]),) if tool.get("type") else map(str, tool)))
+    return next((kind for kind in kinds if kind.replace("_", "").lower().startswith(HOSTED)), "")
 
 
 def extra_body(data: Mapping[str, Any]) -> Mapping[str, Any]:

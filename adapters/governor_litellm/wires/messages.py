@@ -49,19 +49,19 @@ class MessagesWire:
     reads = frozenset(
         {
             *("messages", "system", "tools", "tool_choice", "mcp_servers", "output_config", "output_format"),
-            *("max_tokens", "thinking", "temperature", "top_p"),
+            *("max_tokens", "thinking", "reasoning_effort", "temperature", "top_p"),
         }
     )
 
     def asking(self, data: Mapping[str, Any]) -> Asking | None:
         messages, tools = conversation(data.get("messages")), offered(data.get("tools"))
+        if any(str(tool.get("type")).startswith("advisor") for tool in tools):
+            return None  # another model's calls, as many as the client likes
         system = [{"role": "system", "content": data["system"]}] if data.get("system") else []
         said = tuple(one for message in messages for one in _chat(message))
         functions = tuple(_function(tool) for tool in tools)
-        choice, unbounded = (
-            _choice(data.get("tool_choice")),
-            hosted(tools) or ("mcp_servers" if data.get("mcp_servers") else ""),
-        )
+        unbounded = hosted(tools) or ("mcp_servers" if data.get("mcp_servers") else "")
+        choice = _choice(data.get("tool_choice"))
         return Asking((*system, *said), functions, choice, _schema(data), _caps(data), unbounded)
 
     def least(self, dialect: Dialect) -> int:
@@ -83,6 +83,7 @@ class MessagesWire:
         return {
             **cooled(rung, dialect, data),
             "thinking": thinking,
+            "reasoning_effort": None,
             **params,
             "max_tokens": smallest(params["max_tokens"], data.get("max_tokens")),
             "output_config": config or None,
@@ -294,7 +295,7 @@ def _schema(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _caps(data: Mapping[str, Any]) -> Caps:
     config = data.get("output_config")
-    word = config.get("effort") if isinstance(config, Mapping) else None
+    word = (config.get("effort") if isinstance(config, Mapping) else None) or data.get("reasoning_effort")
     return Caps(smallest(data.get("max_tokens")), word if isinstance(word, str) else None, budget(data.get("thinking")))
 
 

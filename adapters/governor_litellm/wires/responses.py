@@ -60,7 +60,8 @@ class ResponsesWire:
         items, tools = conversation(_items(data.get("input"))), offered(data.get("tools"))
         system = [{"role": "system", "content": data["instructions"]}] if data.get("instructions") else []
         functions = tuple(_function(tool) for tool in tools)
-        said, unbounded = (*system, *_messages(items)), hosted(tools) or _held(data)
+        referred = "item_reference" if any(item.get("type") == "item_reference" for item in items) else ""
+        said, unbounded = (*system, *_messages(items)), hosted(tools) or _held(data) or referred
         return Asking(said, functions, data.get("tool_choice"), _schema(data), _caps(data), unbounded)
 
     def least(self, dialect: Dialect) -> int:
