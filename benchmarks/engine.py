@@ -2,10 +2,10 @@
 
     .venv-vllm/bin/python -m benchmarks.engine [--runs 10] [--tokens 128] [--models FOLDER] [--json]
 
-Run it in the environment that `make engine` makes; half an hour, 8 GB of memory. Two servers of one model stand up side
-by side, one with the processor and one without, and for the second half of the runs two new ones, begun in the other
-order: what memory a process happens to get stays with it. Cores are shared out as vLLM itself does it: one is left to
-what is not the model.
+Run it in the environment that `make engine` makes; 40 minutes, 8 GB of memory. In every run two new servers of one
+model stand up side by side, with the processor and without, begun in the other order each time: what memory a process
+happens to get stays with it, and makes two alike differ by a percent or two. Cores are shared out as vLLM itself does
+it: one is left to what is not the model.
 
 In a turn both servers are sent the same 8 requests, all of which are made to write the same number of tokens, and then
 run by slices of .3 seconds: while one runs, all processes of the other stand still (SIGSTOP). So the two are
@@ -14,7 +14,7 @@ of the 8 answers is streamed; a slice's throughput is that of the tokens between
 moment at which all 8 write until one has ended. No rule but that of `budget reached` is ever met; that the thoughts
 really lasted as long as they should is checked in each answer's usage.
 
-A run is three turns of each contender. Its share is the median over slices of the throughput with the processor by that
+A run is two turns of each contender. Its share is the median over slices of the throughput with the processor by that
 of the bare server's slice beside it. What is printed is the median over runs, and a 95 % percentile bootstrap over runs
 (10,000 resamples, seed 0). Exit status 1 where a median is below its limit. Beside it stands what the processor's own
 calls take of a step (see engine_step). Where nobody is governed they take nothing: how far that row is from 1 tells how
@@ -48,7 +48,7 @@ from tests.governor_vllm.engine_models import LONG, make
 from tests.governor_vllm.engines import PARSED, served
 
 AT_ONCE = 8
-TURNS = 3
+TURNS = 2
 """Turns of one contender in a run."""
 SLICE = 0.3
 """Seconds that one server runs while the other one stands still."""
@@ -58,6 +58,8 @@ STALE = 2
 """First events of a slice: of steps that were under way when the server was made to stand still."""
 FEWEST = 3
 """Events that tell a slice's throughput."""
+AS_SERVED = ("--scheduling-policy", "priority", "--enable-prompt-tokens-details")
+"""What `governor serve` adds beside the processor."""
 OWN_CORE = {"VLLM_CPU_OMP_THREADS_BIND": "auto"}
 """The model's threads leave a core to the engine's other processes, as is vLLM's default."""
 PATIENCE = 600.0
@@ -197,6 +199,11 @@ class Bench:
         """Every contender's turns."""
         return {one.name: self._against(one) for one in contenders(self.tokens)}
 
+    def warm(self) -> None:
+        """A turn of every contender."""
+        for contender in contenders(self.tokens):
+            self._turn(contender, [self.bare, self.loaded])
+
     def _against(self, contender: Contender) -> Against:
         both, pairs = [self.bare, self.loaded], list[Pair]()
         for _ in range(TURNS):
@@ -255,29 +262,25 @@ class Bench:
 
 
 def measured(models: Path, runs: int, tokens: int) -> list[Run]:
-    """So many runs, half of them on servers that were begun in the other order."""
-    first = runs - runs // 2
-    return _on_servers(models, first, tokens) + _on_servers(models, runs - first, tokens, loaded_first=True)
+    """So many runs, every second one on servers that were begun in the other order."""
+    return [_on_new_servers(models, tokens, number, runs) for number in range(runs)]
 
 
-def _on_servers(models: Path, runs: int, tokens: int, *, loaded_first: bool = False) -> list[Run]:
-    """Runs on two new servers, after one that is not counted: it warms them, and the processor makes its tables."""
-    if not runs:
-        return []
+def _on_new_servers(models: Path, tokens: int, number: int, runs: int) -> Run:
+    """One run, after turns that are not counted: they warm the servers, and the processor makes its tables."""
+    print(f"run {number + 1} of {runs} ...", file=sys.stderr, flush=True)
     with ExitStack() as block:
         servers: dict[bool, Server] = {}
-        for governed in (loaded_first, not loaded_first):
-            options = PARSED if governed else (*PARSED, "--scheduling-policy", "priority")
+        for governed in (True, False) if number % 2 else (False, True):
+            options = PARSED if governed else (*PARSED, *AS_SERVED)
             engine = served(models, "thinking", LONG, options, governed=governed, environment=OWN_CORE)
             block.enter_context(engine)
             block.callback(engine.resume)
             servers[governed] = Server(engine, block.enter_context(closing(Link(engine.url))))
             engine.pause()
-        bench, found = Bench(servers[False], servers[True], tokens), list[Run]()
-        for number in range(runs + 1):
-            print(f"run {number} of {runs} ..." if number else "warming ...", file=sys.stderr, flush=True)
-            found.append(bench.run())
-    return found[1:]
+        bench = Bench(servers[False], servers[True], tokens)
+        bench.warm()
+        return bench.run()
 
 
 def told_model(models: Path) -> str:
