@@ -237,3 +237,22 @@ async def test_usage_that_comes_in_two_pieces_is_that_of_all_attempts(proxy: Pro
     told = [one["usage"]["output_tokens"] for one in events(answered.text) if one["type"] == "message_delta"]
     await proxy.idle()
     assert told == [proxy.balance(f"app:{app}").spent.answer]
+
+
+@pytest.mark.parametrize("path", WIRES)
+@pytest.mark.parametrize("stream", ["pass", "buffer", "speculate"])
+async def test_a_stream_that_ran_out_of_time_gives_its_keys_slot_back(
+    proxy: ProxyUnderTest, path: str, stream: str
+) -> None:
+    rung = "ladder: [{id: a, model: small, answer_tokens: 400, timeout: 0.2, price: {input: 1, output: 2}}]\n"
+    proxy.default(proxy.policy(f"stream: {stream}\nbacktrack: {{max_attempts: 1}}\nverify: complete\n", ladder=rung))
+    first = await proxy.post(path, body(path, "tellsfine slow", model="small"), key="sk-one")
+    assert "to say" not in first.text
+    await proxy.idle()
+    for _ in range(100):
+        answered = await proxy.chat("sk-one")
+        if answered.status_code == 200:
+            break
+        assert answered.status_code == 429, answered.text
+        await asyncio.sleep(0.05)
+    assert answered.status_code == 200, "the slot is still held"
