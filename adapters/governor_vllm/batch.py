@@ -23,7 +23,7 @@ from governor.stops.settings import MAX_WINDOW, Stops
 from governor_vllm.script import KINDS, Script, followed, next_place, scripts_of
 from governor_vllm.vocabulary import LONGEST, Vocabulary
 
-_GROUP, _STEPS, _REPEAT, _READS, _KEEPS, _ANY = 1, 2, 4, 8, 16, 32
+_GROUP, _STEPS, _REPEAT, _READS, _KEEPS, _ANY, _RESTS = 1, 2, 4, 8, 16, 32, 64
 _WORDS = max(KINDS) + 1
 _KNOWN = 6
 """Words of ours that are too many to be the model's own by chance."""
@@ -221,17 +221,18 @@ class Batch:
         self.seen[slots] = self.seen[slots] + tokens
 
     def can_rest(self, slots: NDArray[np.integer]) -> bool:
-        """Whether any of these slots holds a request with a budget alone (host)."""
-        return bool((self._needs[slots] == _ANY).any())
+        """Whether any of these slots holds a request with nothing but a budget and a margin (host)."""
+        return bool((self._needs[slots] & _RESTS).any())
 
     def rests(self, slots: NDArray[np.integer], view: View, order: Order) -> NDArray[np.float64]:
         """How many more tokens (rows,) may come, as long as they bring no event, until there is something to do.
 
-        That is known of requests with a budget alone; 0 for others, and where words are written. For numpy only.
+        That is known of requests with nothing but a budget and a margin, for which the end of a sentence is an event
+        too; 0 for others, and where words are written. For numpy only.
         """
         here, limits = columns(Place, view.rows.place), view.limits
         left = np.minimum(limits.budget - here.count, limits.room - here.made) - view.lengths[:, BUDGET]
-        idle = (self._needs[slots] == _ANY) & (columns(Script, view.script).kind == 0) & ~order.forced
+        idle = ((self._needs[slots] & _RESTS) > 0) & (columns(Script, view.script).kind == 0) & ~order.forced
         found: NDArray[np.float64] = np.where(here.inside > 0, left.clip(0.0), np.inf)
         return np.where(idle, found, 0.0)
 
@@ -363,4 +364,5 @@ def _bits(stops: Stops) -> int:
     uses = Uses.of(stops)
     reads = stops.reads_confidence or stops.again is not None
     rules = _GROUP * uses.group | _STEPS * uses.steps | _REPEAT * uses.repeat
-    return _ANY | rules | _READS * reads | _KEEPS * (stops.least > 0)
+    rests = not rules and stops.least == 0 and stops.again is None
+    return _ANY | rules | _READS * reads | _KEEPS * (stops.least > 0) | _RESTS * rests

@@ -34,7 +34,7 @@ from governor.stops.rows import Signals
 from governor.stops.settings import PREFIX, Stops
 from governor_vllm.batch import Batch, Intake, Needs, Order, Reading, View
 from governor_vllm.logits import Endings, read, write
-from governor_vllm.vocabulary import LONGEST, Vocabulary, ids_of
+from governor_vllm.vocabulary import EVENT, LONGEST, SENTENCE_END, Vocabulary, ids_of
 
 _LOG = logging.getLogger(__name__)
 _ADDED_ANEW = (
@@ -142,13 +142,14 @@ def _governing(params: SamplingParams) -> Stops | None:
 class _Request:
     """A governed request of runner V1: its slot, and its tokens as the runner extends them.
 
-    It rests until its output is `wakes` long: until then its first `looked` tokens are known to have brought no event,
-    and the marks to be in the state `node`. 0: it doesn't rest.
+    It rests until its output is `wakes` long: until then its first `looked` tokens are known to have brought nothing
+    that it `heeds`, and the marks to be in the state `node`. 0: it doesn't rest.
     """
 
     slot: int
     prompt: Sequence[int]
     output: Sequence[int]
+    heeds: int = EVENT
     wakes: float = 0.0
     looked: int = 0
     node: int = 0
@@ -157,8 +158,9 @@ class _Request:
 class _Lists:
     """Runner V1: lists of tokens on the host, so state is numpy; one short step for each governed row.
 
-    A request that has but a budget rests until that is near: of each token no more is looked up than whether it is an
-    event, one that opens or closes something. What it slept through is then taken in at once.
+    A request that has but a budget rests until that is near, one with a margin until a sentence ends: of each token no
+    more is looked up than whether it is an event, one that opens or closes something. What it slept through is then
+    taken in at once.
     """
 
     def __init__(self, vocabulary: Vocabulary, slots: int, device: torch.device) -> None:
@@ -198,7 +200,7 @@ class _Lists:
         tokens, slot = np.array([*prompt, *output], dtype=np.int64), self._free.pop()
         intake = Intake(stops, tokens, len(prompt), output[-LONGEST:], params.max_tokens, params.temperature)
         self._made().take(slot, intake)
-        return _Request(slot, prompt, output)
+        return _Request(slot, prompt, output, EVENT | SENTENCE_END if stops.margin is not None else EVENT)
 
     def _made(self) -> Batch:
         """The state, made for the first governed request: the table of all tokens takes a second or so."""
@@ -234,11 +236,11 @@ class _Lists:
         output = request.output
         if len(output) >= request.wakes:
             return False
-        nodes, events = self._steps
+        nodes, brought = self._steps
         while request.looked < len(output):
             token = output[request.looked]
             at = request.node * self._vocabulary.size + token
-            if token < 0 or events[at]:
+            if token < 0 or brought[at] & request.heeds:
                 return False
             request.node = nodes[at]
             request.looked += 1

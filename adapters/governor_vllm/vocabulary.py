@@ -10,7 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.stops.marks import END, MARK, NODE_AT, Marks, events
+from governor.stops.marks import END, MARK, NODE_AT, SENTENCE, Marks, events
+
+EVENT, SENTENCE_END = 1, 2
+"""What of a token wakes a request that rests: any one by the first (`governor.stops.marks.events`)."""
 
 LONGEST = 128
 """Tokens of a phrase with the mark that ends the thought; what is longer is cut in front of that mark."""
@@ -53,12 +56,13 @@ class Vocabulary:
 
     @cached_property
     def steps(self) -> tuple[memoryview, bytes]:
-        """The next state, and 1 for an event (see `governor.stops.marks.events`), at `state * size + token`.
+        """The next state, and what a token brings (EVENT and SENTENCE_END, added), at `state * size + token`.
 
         For single look-ups on the host, at which these are quicker than arrays.
         """
         states = (self.table >> NODE_AT).astype(np.uint16).ravel()
-        return states.data, events(self.table).astype(np.uint8).tobytes()
+        brought = EVENT * events(self.table) + SENTENCE_END * ((self.table & SENTENCE) > 0)
+        return states.data, brought.astype(np.uint8).tobytes()
 
     @cached_property
     def endings(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

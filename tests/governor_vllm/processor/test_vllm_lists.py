@@ -14,9 +14,10 @@ from vllm import SamplingParams
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
-from governor.stops.phrases import BUDGET
+from governor.stops.phrases import BUDGET, MARGIN
 from governor.stops.settings import Stops
 from governor_vllm.batch import Batch
+from governor_vllm.logits import read
 from governor_vllm.processor import GovernorLogitsProcessor
 from governor_vllm.script import scripts_of
 from tests.governor_vllm.processor.served import config, params, toy_tokens
@@ -141,7 +142,10 @@ def test_a_part_of_a_prompt_changes_nothing() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_long_thoughts_with_open_fences_and_braces_end_where_they_would_alone(seed: int) -> None:
-    kinds = [Stops(budget=400), Stops(budget=330, phrase="so, "), Stops(reserve=250, phrase="so")]
+    kinds = [
+        *(Stops(budget=400), Stops(budget=330, phrase="so, "), Stops(reserve=250, phrase="so")),
+        *(Stops(margin=0.5), Stops(margin=8.0, budget=300), Stops(margin=4.0, reserve=250)),
+    ]
     asked = [Request(10_000 * seed + at, (THINK,), stops, max_tokens=700, stays=True) for at, stops in enumerate(kinds)]
     found = Runner(2, seed).run(asked)
     for request in asked:
@@ -168,6 +172,33 @@ def test_a_request_that_has_but_a_budget_is_only_looked_at_until_that_ends(monke
     assert output[60:] == [LETTER] * 140
     words = len(scripts_of(Stops(budget=60), VOCABULARY)[BUDGET])
     assert set(worked) <= {0, *range(60 - words, 62)}, "at its begin, and while words of ours are written"
+
+
+def test_a_request_that_has_but_a_margin_is_only_looked_at_where_a_sentence_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worked: list[int] = []
+
+    def counted(*given: Any) -> Any:
+        worked.append(len(output))
+        return read(*given)
+
+    monkeypatch.setattr("governor_vllm.processor.read", counted)
+    runner, output = Runner(1, 0), list[int]()
+    request, stop = Request(7, (THINK,), Stops(margin=3.0)), PIECES.index(". ")
+    runner.processor.update_state(BatchUpdate(1, [], [(0, params(request), [THINK], output)], []))
+    while len(output) < 120:
+        logits = torch.zeros(1, SIZE)
+        logits[0, stop if len(output) in (20, 40) else LETTER] = 5.0
+        if len(output) in (21, 30):
+            logits[0, END] = 4.0 if len(output) == 30 else 1.0
+        if len(output) == 41:
+            logits[0, END] = 4.0
+        output.append(int(runner.processor.apply(logits)[0].argmax()))
+    assert END not in output[:41], "sure amid a sentence, or not sure at its end"
+    words = scripts_of(Stops(margin=3.0), VOCABULARY)[MARGIN]
+    assert output[41 : 41 + len(words)] == list(words)
+    assert {one for one in worked if one <= 41} == {0, 21, 41}
 
 
 def test_what_was_masked_stays_masked() -> None:
