@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from governor.stops import budget, place
+from governor.stops import budget, group, place
 from governor.stops.arrays import Array, Namespace, columns, flag, highest_so_far, index, matrix, names, width
+from governor.stops.group import Group
 from governor.stops.marks import END, MARK, NODE_AT, SENTENCE, START, TOOL, TOOL_END
 from governor.stops.phrases import AGAIN, BUDGET
 from governor.stops.place import Place
@@ -221,20 +222,56 @@ class Batch:
         self.seen[slots] = self.seen[slots] + tokens
 
     def can_rest(self, slots: NDArray[np.integer]) -> bool:
-        """Whether any of these slots holds a request with nothing but a budget and a margin (host)."""
+        """Whether any of these slots holds a request with nothing but a budget, a margin and a group (host)."""
         return bool((self._needs[slots] & _RESTS).any())
 
     def rests(self, slots: NDArray[np.integer], view: View, order: Order) -> NDArray[np.float64]:
         """How many more tokens (rows,) may come, as long as they bring no event, until there is something to do.
 
-        That is known of requests with nothing but a budget and a margin, for which the end of a sentence is an event
-        too; 0 for others, and where words are written. For numpy only.
+        That is known of requests with nothing but a budget, a margin, for which the end of a sentence is an event too,
+        and a group, whose window goes on (see `slide`); 0 for others, and where words are written. For numpy only.
         """
         here, limits = columns(Place, view.rows.place), view.limits
         left = np.minimum(limits.budget - here.count, limits.room - here.made) - view.lengths[:, BUDGET]
         idle = ((self._needs[slots] & _RESTS) > 0) & (columns(Script, view.script).kind == 0) & ~order.forced
         found: NDArray[np.float64] = np.where(here.inside > 0, left.clip(0.0), np.inf)
         return np.where(idle, found, 0.0)
+
+    def windowed(self, slots: NDArray[np.integer], view: View) -> list[bool]:
+        """Of which rows that rest the group's window goes on: those inside a thought. For numpy only."""
+        found: list[bool] = (
+            ((self._needs[slots] & _GROUP) > 0) & (columns(Place, view.rows.place).inside > 0)
+        ).tolist()
+        return found
+
+    def slide(self, slots: Array, positions: Array) -> Array:
+        """The windows one token later, of rows that rest; whether they are low now.
+
+        What the tokens' distributions showed was kept at `positions`.
+        """
+        xp, limits = self.xp, columns(Limits, self._limits[slots])
+        signals = columns(Signals, self._signals[slots, positions % self._ring])
+        window, held = columns(Group, self._rows.group[slots]), self._windows
+        at = index(xp, window.entered % limits.group_window)
+        leaving = held[slots, at]
+        now = group.entered(xp, window, signals.spread, leaving, limits.group_window, signals.known)
+        held[slots, at] = xp.where(signals.known > 0, signals.spread, leaving)
+        self._rows.group[slots] = matrix(xp, now)
+        return group.low(now, limits.group_window, limits.group)
+
+    def shown(self, slots: Array, positions: Array, reading: Reading) -> None:
+        """Keep what distributions showed of rows that rest."""
+        one = 0.0 * reading.margin + 1.0
+        self.keep(slots, positions, Signals(reading.margin, reading.top, reading.spread, one, 0.0 * one))
+
+    def group_top(self, slots: Array) -> Array:
+        """Over how many alternatives the group's confidence of each row is taken."""
+        return columns(Limits, self._limits[slots]).group_top
+
+    @property
+    def _windows(self) -> Array:
+        assert self._window is not None, "made with the first request that has a group"
+        return self._window
 
     def nodes(self, view: View) -> list[int]:
         """The states of the marks in which rows are."""
@@ -364,5 +401,5 @@ def _bits(stops: Stops) -> int:
     uses = Uses.of(stops)
     reads = stops.reads_confidence or stops.again is not None
     rules = _GROUP * uses.group | _STEPS * uses.steps | _REPEAT * uses.repeat
-    rests = not rules and stops.least == 0 and stops.again is None
+    rests = not (uses.steps or uses.repeat) and stops.least == 0 and stops.again is None
     return _ANY | rules | _READS * reads | _KEEPS * (stops.least > 0) | _RESTS * rests

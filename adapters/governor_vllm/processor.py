@@ -30,9 +30,9 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor
 
 from governor.stops.arrays import Array, names
 from governor.stops.marks import Marks
-from governor.stops.rows import Signals
+from governor.stops.rows import Signals, Uses
 from governor.stops.settings import PREFIX, Stops
-from governor_vllm.batch import Batch, Intake, Needs, Order, Reading, View
+from governor_vllm.batch import Batch, Intake, Needs, Order, Reading
 from governor_vllm.logits import Endings, read, write
 from governor_vllm.vocabulary import EVENT, LONGEST, SENTENCE_END, Vocabulary, ids_of
 
@@ -42,6 +42,7 @@ _ADDED_ANEW = (
     "request, and the stop rules that look back (group, steps, repeat) see nothing; "
     "use --tensor-parallel-size instead, or VLLM_USE_V2_MODEL_RUNNER=1"
 )
+_WINDOWS = Needs(Uses(group=True), reads=True, keeps=False)
 _PENALTIES = (("presence_penalty", 0.0), ("frequency_penalty", 0.0), ("repetition_penalty", 1.0))
 
 
@@ -143,7 +144,8 @@ class _Request:
     """A governed request of runner V1: its slot, and its tokens as the runner extends them.
 
     It rests until its output is `wakes` long: until then its first `looked` tokens are known to have brought nothing
-    that it `heeds`, and the marks to be in the state `node`. 0: it doesn't rest.
+    that it `heeds`, and the marks to be in the state `node`. 0: it doesn't rest. `kept` is how long its output was when
+    its distribution was last read while it rests, for the window of its group; None: it has no window to go on.
     """
 
     slot: int
@@ -153,14 +155,15 @@ class _Request:
     wakes: float = 0.0
     looked: int = 0
     node: int = 0
+    kept: int | None = None
 
 
 class _Lists:
     """Runner V1: lists of tokens on the host, so state is numpy; one short step for each governed row.
 
-    A request that has but a budget rests until that is near, one with a margin until a sentence ends: of each token no
-    more is looked up than whether it is an event, one that opens or closes something. What it slept through is then
-    taken in at once.
+    A request that has but a budget rests until that is near, one with a margin until a sentence ends, one with a group
+    until its window is low: of each token no more is looked up than whether it is an event, one that opens or closes
+    something, and nothing goes on but the window. What it slept through is then taken in at once.
     """
 
     def __init__(self, vocabulary: Vocabulary, slots: int, device: torch.device) -> None:
@@ -214,7 +217,9 @@ class _Lists:
         batch = self._batch
         if not self._requests or batch is None:
             return
-        rows = sorted(row for row, request in self._requests.items() if not self._rests(request))
+        resting = self._resting(batch)
+        rows = sorted(self._requests.keys() - resting)
+        self._follow(batch, logits, sorted(row for row in resting if self._requests[row].kept is not None))
         if not rows:
             return
         slots = np.array([self._requests[row].slot for row in rows])
@@ -223,13 +228,37 @@ class _Lists:
         while self._commit(batch, rows, slots, needs):
             pass
         view = batch.view(slots)
-        signals = batch.signals(view, self._read(logits, rows, view, needs) if needs.reads else None)
+        reading = self._read(logits, rows, view.limits.group_top, needs) if needs.reads else None
+        signals = batch.signals(view, reading)
         batch.keep(slots, batch.seen[slots] - 1, signals)
         order = batch.order(view, signals, np.ones(len(rows), dtype=bool), needs.uses)
         if order.forced.any() or order.kept.any():
             write(logits, torch.tensor(rows, device=self._device), self._moved(order), self._endings)
         if batch.can_rest(slots):
-            self._lay(batch, rows, batch.rests(slots, view, order).tolist(), batch.nodes(view))
+            rests, windowed = batch.rests(slots, view, order).tolist(), batch.windowed(slots, view)
+            self._lay(batch, rows, rests, batch.nodes(view), windowed)
+
+    def _resting(self, batch: Batch) -> set[int]:
+        """The rows that rest. Windows that go on take in what was kept of the token before."""
+        resting = {row for row, request in self._requests.items() if self._rests(request)}
+        later = [(row, one) for row, one in self._requests.items() if one.kept is not None and one.looked > one.kept]
+        if later:
+            slots = np.array([request.slot for _, request in later])
+            positions = np.array([len(request.prompt) + (request.kept or 0) - 1 for _, request in later])
+            for (row, request), low in zip(later, batch.slide(slots, positions).tolist(), strict=True):
+                request.kept = request.looked
+                if low:
+                    resting.discard(row)
+        return resting
+
+    def _follow(self, batch: Batch, logits: torch.Tensor, rows: Sequence[int]) -> None:
+        """Keep what the rows' distributions show, for their windows."""
+        if not rows:
+            return
+        requests = [self._requests[row] for row in rows]
+        slots = np.array([request.slot for request in requests])
+        reading = self._read(logits, rows, batch.group_top(slots), _WINDOWS)
+        batch.shown(slots, np.array([len(one.prompt) + one.looked - 1 for one in requests]), reading)
 
     def _rests(self, request: _Request) -> bool:
         """Whether there is still nothing to do for a request: its new tokens are looked at one by one."""
@@ -254,12 +283,20 @@ class _Lists:
             stand = np.array([len(request.prompt) + request.looked for request in rested])
             batch.skip(slots, stand - batch.seen[slots], np.array([request.node for request in rested]))
 
-    def _lay(self, batch: Batch, rows: Sequence[int], rests: Sequence[float], nodes: Sequence[int]) -> None:
+    def _lay(
+        self,
+        batch: Batch,
+        rows: Sequence[int],
+        rests: Sequence[float],
+        nodes: Sequence[int],
+        windowed: Sequence[bool],
+    ) -> None:
         """Let rows rest for which there is nothing to do for so many tokens."""
-        for row, rest, node in zip(rows, rests, nodes, strict=True):
+        for row, rest, node, window in zip(rows, rests, nodes, windowed, strict=True):
             request = self._requests[row]
             request.looked, request.node = int(batch.seen[request.slot]) - len(request.prompt), node
             request.wakes = request.looked + rest if rest else 0.0
+            request.kept = request.looked if rest and window else None
 
     def _commit(self, batch: Batch, rows: Sequence[int], slots: Array, needs: Needs) -> bool:
         """Take in the next token of every request that has one."""
@@ -280,10 +317,10 @@ class _Lists:
             _LOG.error("the engine hides output tokens from processors: load governor_vllm by --logits-processors")
         return request.output[at]
 
-    def _read(self, logits: torch.Tensor, rows: Sequence[int], view: View, needs: Needs) -> Reading:
+    def _read(self, logits: torch.Tensor, rows: Sequence[int], group_top: Array, needs: Needs) -> Reading:
         governed = logits if len(rows) == len(logits) else logits[rows]
-        group_top = torch.from_numpy(view.limits.group_top).to(self._device)
-        shown = read(governed, self._vocabulary.end[0], group_top, needs)
+        tops = torch.from_numpy(group_top).to(self._device)
+        shown = read(governed, self._vocabulary.end[0], tops, needs)
         return Reading(*(getattr(shown, name).cpu().numpy() for name in names(Reading)))
 
     def _moved(self, order: Order) -> Order:

@@ -14,7 +14,7 @@ from vllm import SamplingParams
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
-from governor.stops.phrases import BUDGET, MARGIN
+from governor.stops.phrases import BUDGET, GROUP, MARGIN
 from governor.stops.settings import Stops
 from governor_vllm.batch import Batch
 from governor_vllm.logits import read
@@ -145,6 +145,8 @@ def test_long_thoughts_with_open_fences_and_braces_end_where_they_would_alone(se
     kinds = [
         *(Stops(budget=400), Stops(budget=330, phrase="so, "), Stops(reserve=250, phrase="so")),
         *(Stops(margin=0.5), Stops(margin=8.0, budget=300), Stops(margin=4.0, reserve=250)),
+        *(Stops(group=least, group_window=32, group_top=5, budget=450) for least in (2.0, 2.3, 2.4, 2.5)),
+        Stops(group=2.3, group_window=40, group_top=5, margin=3.0),
     ]
     asked = [Request(10_000 * seed + at, (THINK,), stops, max_tokens=700, stays=True) for at, stops in enumerate(kinds)]
     found = Runner(2, seed).run(asked)
@@ -199,6 +201,31 @@ def test_a_request_that_has_but_a_margin_is_only_looked_at_where_a_sentence_ends
     words = scripts_of(Stops(margin=3.0), VOCABULARY)[MARGIN]
     assert output[41 : 41 + len(words)] == list(words)
     assert {one for one in worked if one <= 41} == {0, 21, 41}
+
+
+@pytest.mark.parametrize("threshold", [0.0, 4.0])
+def test_of_a_request_that_has_but_a_group_only_the_window_goes_on(
+    monkeypatch: pytest.MonkeyPatch, threshold: float
+) -> None:
+    """A threshold of 0 is never met; 4 is, once the model is unsure for long enough."""
+    worked: list[int] = []
+    view = Batch.view
+
+    def counted(self: Batch, slots: Any) -> Any:
+        worked.append(len(output))
+        return view(self, slots)
+
+    monkeypatch.setattr(Batch, "view", counted)
+    runner, output = Runner(1, 0), list[int]()
+    request = Request(7, (THINK,), Stops(group=threshold, group_window=32, group_top=2))
+    runner.processor.update_state(BatchUpdate(1, [], [(0, params(request), [THINK], output)], []))
+    while len(output) < 120:
+        logits = torch.zeros(1, SIZE)
+        logits[0, LETTER] = 9.0 if len(output) < 50 else 1.0
+        output.append(int(runner.processor.apply(logits)[0].argmax()))
+    ended = output.index(scripts_of(request.stops or Stops(), VOCABULARY)[GROUP][0]) if threshold else 120
+    assert set(worked) - {0} == set() if not threshold else min(set(worked) - {0}) == ended
+    assert 50 < ended <= 120
 
 
 def test_what_was_masked_stays_masked() -> None:
