@@ -55,21 +55,58 @@ async def timely(flight: Flight, response: AsyncIterator[Any]) -> AsyncGenerator
 
     What LiteLLM is told is a limit between two chunks: one that comes now and then keeps a stream alive for ever.
     """
-    call, chunks = flight.call, aiter(response)
-    while call is not None:
-        clock = asyncio.timeout(flight.left)
-        try:
-            async with clock:
+    call, left, alarm = flight.call, flight.left, _Alarm()
+    timer = None if left is None else asyncio.get_running_loop().call_later(max(left, 0.0), alarm.ring)
+    try:
+        async for chunk in alarm.heeded(aiter(response)):
+            yield chunk
+    except TimeoutError:
+        if not alarm.rang() or call is None:
+            raise
+        model = call.rung.model
+        text = f"{model}: no whole answer within {call.timeout:g} s"
+        raise BackendTimeoutError(text, model=model, seconds=call.timeout) from None
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+class _Alarm:
+    """What `asyncio.timeout` does, with one timer for all chunks of a stream: there are many, and each would cost one.
+
+    It cancels only the wait for a chunk, never what is done with it.
+    """
+
+    def __init__(self) -> None:
+        self._rang = asyncio.Event()
+        self._waiting: asyncio.Task[Any] | None = None
+
+    def ring(self) -> None:
+        self._rang.set()
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def rang(self) -> bool:
+        return self._rang.is_set()
+
+    async def heeded(self, chunks: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+        """The chunks until it rings; then TimeoutError."""
+        while not self.rang():
+            task = self._waiting = asyncio.current_task()
+            assert task is not None
+            others = task.cancelling()
+            try:
                 chunk = await anext(chunks)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            if not clock.expired():
+            except StopAsyncIteration:
+                return
+            except asyncio.CancelledError:
+                if self.rang() and task.uncancel() <= others:
+                    break
                 raise
-            model = call.rung.model
-            text = f"{model}: no whole answer within {call.timeout:g} s"
-            raise BackendTimeoutError(text, model=model, seconds=call.timeout) from None
-        yield chunk
+            finally:
+                self._waiting = None
+            yield chunk
+        raise TimeoutError
 
 
 async def passed(flight: Flight, response: AsyncIterator[Any], watching: Watching) -> AsyncGenerator[Any, None]:
