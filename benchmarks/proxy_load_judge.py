@@ -86,7 +86,8 @@ class Judge:
         booked = {one.key: one.amount.tokens for one in self.evidence.reservations if one.state != "refunded"}
         steps: defaultdict[str, set[str]] = defaultdict(set)
         for record in self.evidence.records:
-            steps[record.get("run", "")].add(record["step_id"])
+            number = record.get("run", "").rpartition("/")[2]  # a run is its tenant's own
+            steps[number].add(record["step_id"])
         governed = {one.ask.number for one in self.evidence.load.answers if one.proxy != BARE}
         found: list[str] = []
         unknown = 0
