@@ -65,7 +65,7 @@ SERVED = {
 def line(kind: str, step: str, app: str, run: str, policy: str, **more: Any) -> Mapping[str, Any]:
     """A record line with what the judge and the audit read of it."""
     base = {"schema": 1, "kind": kind, "time": "1970-01-12T13:46:40.000Z", "app": app, "policy": policy}
-    return {**base, "step_id": step, "run": run, "session": "", "node": "default", **more}
+    return {**base, "step_id": step, "run": run and f"a-key/{run}", "session": "", "node": "default", **more}
 
 
 def spent(tokens: int) -> Mapping[str, int]:
