@@ -210,7 +210,7 @@ class Flight:
             reply = self.request.wire.reply(raw, call, self.dialect(call))
         except BackendError as error:
             self._fail(error)
-        except Exception:
+        except Exception:  # of LiteLLM's many kinds of values one that we don't know: what is paid for is no 500
             log.exception("a response could not be read")
             model = call.rung.model
             self._fail(BackendReplyError(f"{model}: the response could not be read", model=model))

@@ -37,8 +37,6 @@ _BEGINS = {
 _INCOMPLETE: Mapping[str, Any] = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
 _THOUGHT = {"response.reasoning_text.delta", "response.reasoning_summary_text.delta"}
 _TEXTS = {"input_text", "output_text", "text", "summary_text"}
-_HELD_BY_THE_SERVER = ("previous_response_id", "conversation", "prompt")
-"""Fields by which a model reads a conversation, or a text, that the request does not hold."""
 
 
 class ResponsesWire:
@@ -50,7 +48,7 @@ class ResponsesWire:
     reads = frozenset(
         {
             *("input", "instructions", "tools", "tool_choice", "text", "background", "max_output_tokens"),
-            *("reasoning", "reasoning_effort", "thinking", "temperature", "top_p", *_HELD_BY_THE_SERVER),
+            *("reasoning", "reasoning_effort", "thinking", "temperature", "top_p"),
         }
     )
 
@@ -61,7 +59,7 @@ class ResponsesWire:
         system = [{"role": "system", "content": data["instructions"]}] if data.get("instructions") else []
         functions = tuple(_function(tool) for tool in tools)
         referred = "item_reference" if any(item.get("type") == "item_reference" for item in items) else ""
-        said, unbounded = (*system, *_messages(items)), hosted(tools) or _held(data) or referred
+        said, unbounded = (*system, *_messages(items)), hosted(tools) or referred
         return Asking(said, functions, data.get("tool_choice"), _schema(data), _caps(data), unbounded)
 
     def least(self, dialect: Dialect) -> int:
@@ -212,11 +210,6 @@ class ResponsesChunks:
         held = {**_plain(self._begun), **_INCOMPLETE, "output": self._items.output, "usage": _counts(usage)}
         end = {"type": "response.incomplete", "response": held, "sequence_number": self._items.next_number()}
         return [*closing, ResponseIncompleteEvent.model_validate(end)]
-
-
-def _held(data: Mapping[str, Any]) -> str:
-    """The field by which the request goes on with what its server holds; empty where it holds all itself."""
-    return next((name for name in _HELD_BY_THE_SERVER if data.get(name)), "")
 
 
 def _kind(chunk: Any) -> Any:
