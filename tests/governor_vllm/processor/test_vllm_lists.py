@@ -154,7 +154,8 @@ def test_long_thoughts_with_open_fences_and_braces_end_where_they_would_alone(se
         assert found[request.seed] == Expected(request).run(), request.stops
 
 
-def test_a_request_that_has_but_a_budget_is_only_looked_at_until_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def looked_at(monkeypatch: pytest.MonkeyPatch, output: Sequence[int]) -> list[int]:
+    """How long the output was each time that all rules of the request were asked."""
     worked: list[int] = []
     view = Batch.view
 
@@ -163,7 +164,12 @@ def test_a_request_that_has_but_a_budget_is_only_looked_at_until_that_ends(monke
         return view(self, slots)
 
     monkeypatch.setattr(Batch, "view", counted)
+    return worked
+
+
+def test_a_request_that_has_but_a_budget_is_only_looked_at_until_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     runner, output = Runner(1, 0), list[int]()
+    worked = looked_at(monkeypatch, output)
     request = Request(7, (THINK,), Stops(budget=60))
     runner.processor.update_state(BatchUpdate(1, [], [(0, params(request), [THINK], output)], []))
     while len(output) < 200:
@@ -208,15 +214,8 @@ def test_of_a_request_that_has_but_a_group_only_the_window_goes_on(
     monkeypatch: pytest.MonkeyPatch, threshold: float
 ) -> None:
     """A threshold of 0 is never met; 4 is, once the model is unsure for long enough."""
-    worked: list[int] = []
-    view = Batch.view
-
-    def counted(self: Batch, slots: Any) -> Any:
-        worked.append(len(output))
-        return view(self, slots)
-
-    monkeypatch.setattr(Batch, "view", counted)
     runner, output = Runner(1, 0), list[int]()
+    worked = looked_at(monkeypatch, output)
     request = Request(7, (THINK,), Stops(group=threshold, group_window=32, group_top=2))
     runner.processor.update_state(BatchUpdate(1, [], [(0, params(request), [THINK], output)], []))
     while len(output) < 120:
