@@ -95,6 +95,8 @@ async def _sample(known: Servers, memory: list[tuple[float, dict[str, float]]]) 
 
 def _evidence(known: Servers, policies: Policies, load: Load) -> Evidence:
     died = known.died()
+    for name, code in died.items():
+        print(f"{name}: exit status {code}; its last words:\n{known.last_words(name)}", file=sys.stderr)
     left = {name: _until_idle(known.ports[name]) for name in GOVERNED if name not in died}
     told = _got(f"http://127.0.0.1:{known.upstream}/tally")
     with closing(RedisLedger(f"{known.redis.uri}?timeout=10", clock=lambda: time.time() + TTL + 1)) as late:

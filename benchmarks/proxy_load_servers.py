@@ -26,6 +26,8 @@ TTL = 900.0
 INVALID_EVERY = 7
 """Rewritings of the policies of which one leaves an invalid file for a second."""
 DOWN_SECONDS = 1.5
+LAST_WORDS = 8000
+"""Characters of a dead proxy's log that are told."""
 PERSISTENT = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
 _UPSTREAM = "import asyncio; from benchmarks.proxy_load_upstream import serve; asyncio.run(serve({seed}))"
 CONFIG = """\
@@ -73,6 +75,10 @@ class Servers:
 
     def logs(self) -> dict[str, str]:
         return {name: (self.folder / f"{name}.log").read_text(errors="replace") for name in GOVERNED}
+
+    def last_words(self, name: str) -> str:
+        """The end of a proxy's log. Where a signal ended it, Python's own account of that stands there."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")[-LAST_WORDS:]
 
     def memory(self) -> dict[str, float]:
         """Resident MiB of the proxies."""
@@ -138,9 +144,9 @@ def _lay_out(folder: Path, port: int, policies: Policies) -> None:
 @contextmanager
 def _proxy(name: str, port: int, folder: Path) -> Generator[subprocess.Popen[bytes], None, None]:
     config = folder / "litellm.yaml"
-    environ = environment(LITELLM_MASTER_KEY=MASTER, LITELLM_LOCAL_MODEL_COST_MAP="True")
+    environ = environment(LITELLM_MASTER_KEY=MASTER, LITELLM_LOCAL_MODEL_COST_MAP="True", PYTHONFAULTHANDLER="1")
     if name == BARE:
-        command: Sequence[str] = bare_command(port)
+        command: Sequence[str] = kept(bare_command(port))
         environ |= {"CONFIG_FILE_PATH": str(config)}
     else:
         at = ["--policies", str(folder / "policies"), "--config", str(config), "--port", str(port)]
@@ -148,6 +154,13 @@ def _proxy(name: str, port: int, folder: Path) -> Generator[subprocess.Popen[byt
         environ |= {"GOVERNOR_RECORDS": str(folder / f"records of {name}"), "GOVERNOR_INTERVAL": "0.25"}
     with process([*command], environ, folder / f"{name}.log") as started:
         yield started
+
+
+def kept(bare: Sequence[str]) -> list[str]:
+    """The bare proxy, kept alive as governed ones are: it would die of the same fault of Python 3.11."""
+    at = bare.index("-m")
+    program = "from governor_litellm.garbage import keep_contexts; keep_contexts(); import uvicorn; uvicorn.main()"
+    return [*bare[:at], "-c", program, *bare[at + 2 :]]
 
 
 def _resident(pid: int) -> float:

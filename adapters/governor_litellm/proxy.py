@@ -11,6 +11,7 @@ told.py         headers, refusals, what the client pays for
 meter.py        metrics of the proxy itself
 watch.py        whether LiteLLM really calls the hooks
 routes.py       the admin's own routes: status.py, explain.py
+garbage.py      what keeps the process alive under Python 3.11
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from governor.records import Outcome
 from governor_litellm.backend import sdk
 from governor_litellm.desk import Desk, mark_of
 from governor_litellm.flight import Flight
+from governor_litellm.garbage import keep_contexts
 from governor_litellm.meter import observe
 from governor_litellm.models import ProxyModels
 from governor_litellm.routes import add_routes
@@ -51,6 +53,7 @@ class ProxyGovernor(CustomLogger):  # type: ignore[misc]  # mypy is told to skip
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__()
         check_hooks(type(self), CustomLogger)
+        keep_contexts()
         self.watch = HookWatch()
         self.models = ProxyModels(serving_router)
         self.settings = settings or Settings.read(os.environ)
