@@ -54,8 +54,8 @@ def test_finalizers_that_set_context_variables_kill_no_process_that_keeps_its_co
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python 3.12 collects no garbage amid ContextVar.set")
 def test_without_that_the_interpreter_dies() -> None:
-    """If it no longer does, governor_litellm.garbage can go."""
-    assert ran(COLLECTED_AMID_SET).returncode == -signal.SIGSEGV
+    """Nine times in ten. If it no longer does, governor_litellm.garbage can go."""
+    assert any(ran(COLLECTED_AMID_SET).returncode == -signal.SIGSEGV for _ in range(10))
 
 
 def test_contexts_are_kept_once_and_only_where_they_must_be() -> None:
