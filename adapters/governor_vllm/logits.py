@@ -43,7 +43,8 @@ def read(logits: torch.Tensor, end: int, group_top: torch.Tensor, needs: Needs) 
     normal = of_all and logits.device.type == "cpu"
     if normal:
         logits = logits.log_softmax(-1)
-    highest = logits.amax(-1)
+    alternatives = likeliest(logits, MAX_TOP) if needs.uses.group else None
+    highest = logits.amax(-1) if alternatives is None else alternatives[:, 0]
     # Only a row that may not end yet asks which token it is.
     best = logits.argmax(-1) if needs.keeps else torch.zeros_like(highest, dtype=torch.int64)
     margin = margin_of(highest, logits[:, end]).double()
@@ -52,11 +53,11 @@ def read(logits: torch.Tensor, end: int, group_top: torch.Tensor, needs: Needs) 
         return Reading(best, margin, nothing, nothing)
     total = torch.zeros_like(highest) if normal else torch.logsumexp(logits, -1)
     top = (highest - total).double()
-    if not needs.uses.group:
+    if alternatives is None:
         return Reading(best, margin, top, nothing)
-    alternatives = likeliest(logits, MAX_TOP) - total[:, None]
-    ranks = torch.arange(alternatives.shape[-1], device=logits.device)
-    return Reading(best, margin, top, confidence(torch, alternatives.double(), group_top, ranks))
+    logprobs = (alternatives - total[:, None]).double()
+    ranks = torch.arange(logprobs.shape[-1], device=logits.device)
+    return Reading(best, margin, top, confidence(torch, logprobs, group_top, ranks))
 
 
 def likeliest(logits: torch.Tensor, count: int) -> torch.Tensor:
@@ -69,9 +70,24 @@ def likeliest(logits: torch.Tensor, count: int) -> torch.Tensor:
     if blocks <= count:
         return logits.topk(min(count, width), -1).values
     whole = logits[:, : blocks * _BLOCK].unflatten(-1, (blocks, _BLOCK))
-    chosen = whole.amax(-1).topk(count, -1, sorted=False).indices
+    chosen = _places_of_highest(whole.amax(-1), count)
     found = whole.gather(1, chosen[:, :, None].expand(-1, -1, _BLOCK)).reshape(rows, -1)
-    return torch.cat([found, logits[:, blocks * _BLOCK :]], -1).topk(count, -1).values
+    return _highest(torch.cat([found, logits[:, blocks * _BLOCK :]], -1), count)
+
+
+def _places_of_highest(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Where the `count` highest of each row stand, in any order."""
+    if values.device.type == "cpu":  # numpy's partition takes a fifth of what torch's topk does
+        return torch.from_numpy(np.argpartition(values.numpy(), -count, axis=-1)[:, -count:])
+    return values.topk(count, -1, sorted=False).indices
+
+
+def _highest(values: torch.Tensor, count: int) -> torch.Tensor:
+    """The `count` highest of each row, falling."""
+    if values.device.type == "cpu":
+        among = np.partition(values.numpy(), -count, axis=-1)[:, -count:]
+        return torch.from_numpy(np.sort(among, axis=-1)[:, ::-1].copy())
+    return values.topk(count, -1).values
 
 
 def write(logits: torch.Tensor, rows: torch.Tensor, order: Order, endings: Endings | None) -> None:
