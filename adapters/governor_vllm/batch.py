@@ -21,11 +21,11 @@ from governor.stops.phrases import AGAIN, BUDGET
 from governor.stops.place import Place
 from governor.stops.rows import Limits, Rows, Rules, Signals, Uses, fresh, limits_of
 from governor.stops.settings import MAX_WINDOW, Stops
-from governor_vllm.script import KINDS, Script, followed, next_place, scripts_of
+from governor_vllm.script import BARE, Script, fitting, followed, next_place, scripts_of
 from governor_vllm.vocabulary import LONGEST, Vocabulary
 
 _GROUP, _STEPS, _REPEAT, _READS, _KEEPS, _ANY, _RESTS = 1, 2, 4, 8, 16, 32, 64
-_WORDS = max(KINDS) + 1
+_WORDS = BARE + 1
 _KNOWN = 6
 """Words of ours that are too many to be the model's own by chance."""
 
@@ -179,7 +179,6 @@ class Batch:
         return Script(
             kind=xp.where(is_due > 0, none + BUDGET, none + other * known),
             written=xp.where(is_due > 0, none + due, none + written.get(other, 0) * known),
-            ended=none,
         )
 
     def needs(self, slots: NDArray[np.integer]) -> Needs:
@@ -325,9 +324,12 @@ class Batch:
 
     def _kind(self, view: View, signals: Signals, uses: Uses) -> Array:
         """Whose words come next: those that are being written, else what the rules say."""
+        xp, limits, here = self.xp, view.limits, columns(Place, view.rows.place)
         running = columns(Script, view.script).kind
-        said = self.rules.said(view.limits, view.rows, signals, view.lengths[:, KINDS[0]], uses)
-        return self.xp.where(running > 0, index(self.xp, running), said)
+        said = self.rules.said(limits, view.rows, signals, view.lengths[:, BUDGET], uses)
+        length = view.lengths[_all(xp, view), said]
+        fits = (here.count + length <= limits.budget) & (here.made + length <= limits.room)
+        return xp.where(running > 0, index(xp, running), fitting(xp, said, fits))
 
     def _word(self, view: View, kind: Array) -> Array:
         at = next_place(self.xp, columns(Script, view.script), kind)

@@ -9,16 +9,16 @@ from governor.stops.phrases import AGAIN, BUDGET, GROUP, MARGIN, PHRASES, REPEAT
 from governor.stops.settings import Stops
 from governor_vllm.vocabulary import Vocabulary
 
-KINDS = (BUDGET, MARGIN, GROUP, REPEAT, AGAIN)
+BARE = AGAIN + 1
+"""The mark alone, which ends a thought whose budget has no room left for words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """State (rows,): whose words are being written (0: none), how many of them are, what ended the last thought."""
+    """State (rows,): whose words are being written (0: none), and how many of them are."""
 
     kind: Array
     written: Array
-    ended: Array
 
 
 def scripts_of(stops: Stops, vocabulary: Vocabulary) -> dict[int, tuple[int, ...]]:
@@ -31,7 +31,16 @@ def scripts_of(stops: Stops, vocabulary: Vocabulary) -> dict[int, tuple[int, ...
     if stops.budget is not None and len(made[BUDGET]) > stops.budget:
         made[BUDGET] = vocabulary.end
     made[AGAIN] = vocabulary.words(stops.again) if stops.again is not None else ()
+    made[BARE] = vocabulary.end
     return made
+
+
+def fitting(xp: Namespace, kind: Array, fits: Array) -> Array:
+    """Whose words are begun (rows,), where the rules want those of `kind` and the budget has room for them or not.
+
+    Without room the budget's own become the bare mark; all others are left out, as the budget comes before their end.
+    """
+    return xp.where(fits, kind, xp.where(kind == BUDGET, BARE + 0 * kind, 0 * kind))
 
 
 def followed(xp: Namespace, script: Script, kind: Array, obeyed: Array, lengths: Array) -> Script:
@@ -43,11 +52,9 @@ def followed(xp: Namespace, script: Script, kind: Array, obeyed: Array, lengths:
     begun = xp.where(kind == script.kind, script.written, 0.0 * script.written)
     written = begun + 1.0
     goes_on = obeyed & (written < lengths)
-    ends = obeyed & (begun == 0) & (kind != AGAIN)
     return Script(
         kind=flag(xp, goes_on) * kind,
         written=flag(xp, goes_on) * written,
-        ended=xp.where(ends, flag(xp, kind), script.ended),
     )
 
 

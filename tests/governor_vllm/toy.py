@@ -16,7 +16,7 @@ from governor.stops.marks import MARK, START, Marks
 from governor.stops.phrases import AGAIN, BUDGET, GROUP, MARGIN, REPEAT
 from governor.stops.place import HOLD, Place, moved
 from governor.stops.settings import Stops
-from governor_vllm.script import scripts_of
+from governor_vllm.script import BARE, scripts_of
 from governor_vllm.vocabulary import Vocabulary
 from tests.stops.plain_stops import Plain, Shown
 
@@ -141,6 +141,8 @@ class Expected:
                 kind = {"budget": BUDGET, "margin": MARGIN, "group": GROUP, "repeat": REPEAT, "again": AGAIN}
                 said = plain.said(shown, len(scripts[BUDGET]))
                 script = list(scripts[kind[said]]) if said in kind else []
+                if not plain.has_room(len(script)):
+                    script = list(scripts[BARE]) if said == "budget" else []
             forced = bool(script)
             if not forced and plain.inside and plain.thought < stops.least:
                 logits[[t for t in range(SIZE) if t == EOS or self._ends(plain, t)]] = -np.inf
@@ -188,6 +190,9 @@ def requests(seed: int, count: int) -> list[Request]:
             {"repeat": 2, "repeat_period": 4, "repeat_tokens": 3},
             {"least": int(rng.integers(5, 30)), "again": "Wait"},
             {"least": 12, "budget": 50},
+            {"budget": 64, "phrase": "so", "margin": 0.6},
+            {"budget": 20, "phrase": "so", "repeat": 2, "repeat_period": 4, "repeat_tokens": 3},
+            {"budget": 30, "phrase": "so", "least": 30, "again": "Wait a bit"},
             {"reserve": int(rng.integers(5, 30)), "phrase": "so"},
             {
                 "margin": 0.3,

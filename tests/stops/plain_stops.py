@@ -66,6 +66,12 @@ class Plain:
             return "group"
         return "margin" if self._sure(shown) else "hold"
 
+    def has_room(self, length: int) -> bool:
+        """Whether so many more tokens are within the budget, and leave the answer its reserve."""
+        budget, reserve = self.stops.budget, self.stops.reserve
+        beyond = self.room is not None and reserve > 0 and self.made + length > max(self.room - reserve, 0)
+        return not beyond and (budget is None or self.thought + length <= budget)
+
     def after(self, token: str, shown: Shown, *, own: bool = True) -> None:
         """One more token."""
         before = len(_MARKS.findall(self.text))

@@ -4,7 +4,7 @@
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -225,6 +225,52 @@ def test_of_a_request_that_has_but_a_group_only_the_window_goes_on(
     ended = output.index(scripts_of(request.stops or Stops(), VOCABULARY)[GROUP][0]) if threshold else 120
     assert set(worked) - {0} == set() if not threshold else min(set(worked) - {0}) == ended
     assert 50 < ended <= 120
+
+
+BEYOND: Mapping[str, Stops] = {
+    "a margin whose words are longer than the budget's": Stops(budget=30, phrase="so", margin=1000.0),
+    "a margin in a budget without room for words": Stops(budget=3, margin=1000.0),
+    "words to go on with": Stops(budget=30, phrase="so", least=30, again="Wait a bit and think"),
+    "a repetition": Stops(budget=30, phrase="so", repeat=2, repeat_period=1, repeat_tokens=26),
+}
+
+
+@pytest.mark.parametrize("named", BEYOND)
+def test_no_words_of_ours_pass_the_budget(named: str) -> None:
+    """The rule is met when most of the budget is used up: its words are begun only where they still fit."""
+    stops, output = BEYOND[named], list[int]()
+    runner, stop = Runner(1, 0), PIECES.index(". ")
+    runner.processor.update_state(BatchUpdate(1, [], [(0, params(Request(7, (THINK,), stops)), [THINK], output)], []))
+    while END not in output and len(output) < 60:
+        logits = torch.zeros(1, SIZE)
+        wanted = END if stops.again and len(output) >= 24 else LETTER
+        if stops.margin is not None and len(output) in (0, 25):
+            wanted = stop
+        logits[0, wanted] = 5.0
+        output.append(int(runner.processor.apply(logits)[0].argmax()))
+    assert output.index(END) + 1 == stops.budget
+
+
+def test_a_thought_that_is_opened_again_after_its_budget_gets_the_bare_mark() -> None:
+    stops, output = Stops(budget=30, phrase="so"), list[int]()
+    runner = Runner(1, 0)
+    runner.processor.update_state(BatchUpdate(1, [], [(0, params(Request(7, (THINK,), stops)), [THINK], output)], []))
+    while len(output) < 80:
+        logits = torch.zeros(1, SIZE)
+        logits[0, THINK if len(output) in (40, 60) else LETTER] = 5.0
+        output.append(int(runner.processor.apply(logits)[0].argmax()))
+    assert [at for at, token in enumerate(output) if token == END] == [29, 41, 61]
+
+
+def test_a_budget_that_a_fence_held_up_writes_no_words_beyond_it() -> None:
+    stops, output = Stops(budget=40, phrase="so"), list[int]()
+    runner, fence = Runner(1, 0), PIECES.index("```")
+    runner.processor.update_state(BatchUpdate(1, [], [(0, params(Request(7, (THINK,), stops)), [THINK], output)], []))
+    while len(output) < 80:
+        logits = torch.zeros(1, SIZE)
+        logits[0, fence if len(output) in (2, 50) else LETTER] = 5.0
+        output.append(int(runner.processor.apply(logits)[0].argmax()))
+    assert output.index(END) == 51, "as soon as the fence closes, and nothing but the mark"
 
 
 def test_what_was_masked_stays_masked() -> None:
