@@ -41,7 +41,7 @@ from governor.protocols import (
     Tracer,
     Verifier,
 )
-from governor.records import Message, Outcome, Plan, Step, Stop
+from governor.records import Limit, Message, Outcome, Plan, Step, Stop
 from governor.streaming import AsyncStream, Stream
 from governor.telemetry.metrics import Meter, OtelMeter
 from governor.telemetry.spans import OtelTracer
@@ -121,6 +121,7 @@ class Governor:
         self._owns_ledger = owns_ledger
         self._awaited = awaited if policy.budget.emergency is None else None
         self._threaded: ThreadedLedger | None = None
+        self._standby: StandbyLedger | None = None
         self._sinks = tuple(sinks)
         self.tracer: Tracer = tracer or OtelTracer()
         self._meter = meter or OtelMeter(policy.app)
@@ -267,9 +268,9 @@ class Governor:
         with self._lock:  # two threads that open two stores would spend every limit twice
             if self._ledger is None:
                 self._ledger = open_ledger(self.policy.ledger or default_ledger(self.policy))
-            emergency = self.policy.budget.emergency
-            if emergency is not None and not isinstance(self._ledger, StandbyLedger):
-                self._ledger = standby(self._ledger, emergency.limit(f"emergency:{self.policy.app}"))
+            cap = emergency_cap(self.policy)
+            if cap is not None and not isinstance(self._ledger, StandbyLedger):
+                self._ledger = self._standby = standby(self._ledger, cap)
             return self._ledger
 
     def close(self) -> None:
@@ -283,6 +284,8 @@ class Governor:
                 freed.callback(self._meter.close)
             if self._ledger is not None and self._owns_ledger:
                 freed.callback(self._ledger.close)
+            elif self._standby is not None:  # its store is others', what it owes there is ours
+                freed.callback(self._standby.pay)
             if self._threaded is not None:
                 freed.callback(self._threaded.end)
             for sink in self._sinks:
@@ -348,6 +351,12 @@ def default_ledger(policy: Policy) -> str:
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "compute-governor"
     home.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{home / f'{policy.app}.db'}"
+
+
+def emergency_cap(policy: Policy) -> Limit | None:
+    """Up to what a process may stand in for a store that is down; None where it may not."""
+    emergency = policy.budget.emergency
+    return None if emergency is None else emergency.limit(f"emergency:{policy.app}")
 
 
 def _sandbox_limits(policy: Policy) -> SandboxLimits:

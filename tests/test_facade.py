@@ -306,6 +306,17 @@ def test_money_stops_while_the_store_is_gone_unless_the_policy_has_an_emergency_
     assert booked.reserved == Amount()
 
 
+def test_what_was_spent_in_an_outage_is_booked_at_the_end_in_a_store_that_others_use_too() -> None:
+    gone: Any = Gone()
+    held = policy(budget={"app": {"per": "day", "usd": 5}, "emergency": {"usd": 1}})
+    governor = Governor(held, backend=ScriptedBackend([reply("42")]), ledger=gone, owns_ledger=False)
+    assert governor.run(QUESTION).answer == "42"
+    gone.down = False
+    governor.close()
+    (booked,) = gone.inner.balances("app:test")
+    assert booked.spent.calls == 1
+
+
 def test_threads_that_begin_together_share_one_store(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from governor.arm import arm_of
 from governor.errors import BackendRequestError
-from governor.facade import Governor, default_ledger
+from governor.facade import Governor, default_ledger, emergency_cap
 from governor.ledger import open_awaited, open_ledger
 from governor.policy import Policy
 from governor.protocols import Sink
@@ -178,17 +178,18 @@ class Desk:
     def _over(self, flight: Flight, served: Served) -> None:
         self.flights.pop(flight.id, None)
         self.leave(served)
+        self.ledgers.pay()
         if flight.closed in LOST:
             self.watch.silent("async_post_call_success_hook", f"of a request for {served.policy.app}; it was settled")
         if not flight.task.cancelled() and (error := flight.task.exception()) is not None:
             log.error("a step of %s ended in an error; it was settled", served.policy.app, exc_info=error)
 
     def _governor(self, policy: Policy) -> Governor:
-        uri = policy.ledger or default_ledger(policy)
+        uri, cap = policy.ledger or default_ledger(policy), emergency_cap(policy)
         return Governor(
             policy,
             backend=RouterBackend(self.models, policy),
-            ledger=self.ledgers.of(uri),
+            ledger=self.ledgers.of(uri) if cap is None else self.ledgers.standing_in(uri, cap),
             owns_ledger=False,
             awaited=self.ledgers.awaited(uri),
             sinks=self._sinks(policy),

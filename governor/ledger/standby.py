@@ -123,6 +123,17 @@ class StandbyLedger:
         with self._lock:
             return self._asked(lambda: self._ledger.balance(scope))
 
+    def stand_in_to(self, cap: Limit) -> None:
+        """From now on up to another cap of the same scope; what was spent under the one before counts."""
+        with self._lock:
+            self._cap = cap
+
+    def pay(self) -> None:
+        """Books what is owed, if the store answers now."""
+        with self._lock, suppress(LedgerUnavailableError):
+            self._books.down_until = float("-inf")
+            self._asked(lambda: None)
+
     def close(self) -> None:
         """Books what is owed and closes the store; LedgerUnavailableError, after that, if it can't be booked."""
         try:

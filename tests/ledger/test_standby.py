@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -151,6 +152,27 @@ def test_a_store_that_failed_is_left_alone_for_a_while(store: Flaky, ledger: Sta
         ledger.balance("app")
     clock.advance(RETRY_SECONDS)
     assert ledger.balance("app").spent == Amount()
+
+
+def test_what_is_owed_can_be_paid_without_anything_else_being_asked(store: Flaky, ledger: StandbyLedger) -> None:
+    store.state = "down"
+    ledger.reserve("a", Amount(tokens=40), (Limit("app", tokens=100),))
+    ledger.settle("a", Amount(tokens=30))
+    ledger.pay()
+    assert ledger.owed == 1, "the store is still down"
+    store.state = "up"
+    ledger.pay()
+    assert (ledger.owed, store.balance("app").spent.tokens) == (0, 30)
+
+
+def test_another_cap_counts_what_was_spent_under_the_one_before(store: Flaky, ledger: StandbyLedger) -> None:
+    store.state = "down"
+    ledger.reserve("a", Amount(tokens=40), ())
+    ledger.settle("a", Amount(tokens=40))
+    ledger.stand_in_to(replace(CAP, tokens=60))
+    ledger.reserve("b", Amount(tokens=20), ())
+    with pytest.raises(BudgetExceededError):
+        ledger.reserve("c", Amount(tokens=1), ())
 
 
 def test_what_can_not_be_paid_back_at_the_end_is_said(store: Flaky, ledger: StandbyLedger) -> None:
