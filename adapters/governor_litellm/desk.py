@@ -21,7 +21,7 @@ from governor_litellm.admission import BUCKETS, MARK, Arrival, Client
 from governor_litellm.applications import ForeignApplicationError
 from governor_litellm.flight import LOST, Flight, Request
 from governor_litellm.models import ProxyModels, RouterBackend
-from governor_litellm.policies import Ledgers, PolicyFolder, Served
+from governor_litellm.policies import Ledgers, PolicyFolder, Served, UnservedError
 from governor_litellm.settings import Settings
 from governor_litellm.told import begun, ended, problem, refused
 from governor_litellm.watch import HookWatch
@@ -91,14 +91,21 @@ class Desk:
         await self._begin(arrival, served, request, mark)
 
     def serving(self, app: str) -> Served | None:
-        """What governs an application, held until `leave`: its own policy, else the default's. None without either."""
+        """What governs an application, held until `leave`: its own policy, else the default's. None without either.
+
+        Raises the proxy's error where it has none of its own that can be used, though it may be meant to have one.
+        """
         folder = self.folder
         if folder is None:
             return None
         if not folder.looked:
             text = "governor: the policies can't be read"
             raise problem(text, "governor_unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
-        return folder.enter(app) or folder.enter(self.settings.default)
+        try:
+            return folder.enter(app, self.settings.default)
+        except UnservedError as unserved:
+            text = f"governor: {unserved}"
+            raise problem(text, "governor_unavailable", HTTPStatus.SERVICE_UNAVAILABLE) from None
 
     def flight(self, data: Any) -> Flight | None:
         """The open flight of a request."""

@@ -272,6 +272,27 @@ async def test_an_alias_is_an_application(proxy: ProxyUnderTest) -> None:
     assert (await proxy.chat("sk-beta", model="governor/beta")).status_code == 400
 
 
+@pytest.mark.parametrize("path", WIRES)
+async def test_where_a_policy_can_not_be_read_nobody_goes_on_without_one(proxy: ProxyUnderTest, path: str) -> None:
+    own = proxy.policy(VERIFIED)
+    proxy.default(own)
+    bad = proxy.folder / "beta.yaml"
+    bad.write_text("version: 1\napp: beta\nledger: memory://\nladder: [{id: a, model: nowhere}]\n")
+    proxy.look()
+    refused = await proxy.post(path, body(path), key="sk-beta")
+    assert (refused.status_code, proxy.upstream.seen) == (503, [])
+    assert "'beta' has no policy" in refused.text
+    answered = await proxy.post(path, body(path), key="sk-none")
+    assert (answered.status_code, answered.headers["x-governor-app"]) == (200, own), "it has a good one of its own"
+    proxy.default("nothing")
+    assert (await proxy.post(path, body(path), key="sk-none")).status_code == 503
+    proxy.default(own)
+    bad.unlink()
+    proxy.look()
+    answered = await proxy.post(path, body(path), key="sk-beta")
+    assert answered.headers["x-governor-app"] == own, "it is meant to have none"
+
+
 async def test_a_client_can_not_name_a_flight(proxy: ProxyUnderTest) -> None:
     proxy.default(proxy.policy(VERIFIED))
     forged = {"governor": {"flight": "x", "headers": {"x-governor-app": "evil"}}}

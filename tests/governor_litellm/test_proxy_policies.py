@@ -13,7 +13,7 @@ from governor.ledger import open_awaited, open_ledger
 from governor.policy import Policy
 from governor.records import Amount
 from governor_litellm.models import ProxyModels, RouterBackend
-from governor_litellm.policies import Ledgers, PolicyFolder
+from governor_litellm.policies import Ledgers, PolicyFolder, UnservedError
 
 MODELS = ProxyModels(lambda: None)
 RUNGS = "ladder: [{id: a, model: m}]\n"
@@ -142,6 +142,122 @@ def test_a_file_that_never_was_good_serves_nobody_until_it_is(policies: PolicyFo
     look(policies)
     assert set(policies.served) == {"a"}
     assert dict(policies.errors) == {}
+
+
+def test_while_a_file_was_never_good_no_application_goes_without_its_policy(policies: PolicyFolder) -> None:
+    write(policies.folder, "default", "app: default")
+    for number, text in enumerate(("nonsense", f"version: 1\napp: a\nledger: nosuch://x\n{RUNGS}")):
+        (policies.folder / "a.yaml").write_text(text)
+        look(policies)
+        for app in ("a", "any"):
+            with pytest.raises(UnservedError, match=f"'{app}' has no policy"):
+                policies.enter(app, "default")
+        assert policies.enter("default", "default") is policies.served["default"], number
+        (policies.folder / "a.yaml").unlink()
+        policies.look()
+        with pytest.raises(UnservedError):
+            policies.enter("a", "default")
+        policies.look()
+        assert policies.enter("a", "default") is policies.served["default"], "it is meant to have none"
+    write(policies.folder, "default", "app: default\ndail: 0.9")
+    look(policies)
+    assert policies.enter("any", "default") is policies.served["default"], "a file that was good serves as it was"
+
+
+def test_a_file_is_removed_once_two_looks_missed_it(policies: PolicyFolder) -> None:
+    write(policies.folder, "a", "app: a")
+    look(policies)
+    served, path = policies.served["a"], policies.folder / "a.yaml"
+    text = path.read_text()
+    path.unlink()
+    policies.look()
+    assert policies.served["a"] is served
+    path.write_text(text)
+    look(policies)
+    path.unlink()
+    policies.look()
+    assert policies.served["a"] is served
+    assert dict(policies.errors) == {}
+    policies.look()
+    assert dict(policies.served) == {}
+
+
+def test_a_file_that_is_renamed_serves_on(policies: PolicyFolder) -> None:
+    write(policies.folder, "a", "app: a")
+    look(policies)
+    served = policies.served["a"]
+    (policies.folder / "a.yaml").rename(policies.folder / "b.yaml")
+    look(policies)
+    assert policies.served["a"] is served
+    assert served.path.name == "b.yaml"
+    assert dict(policies.errors) == {}
+
+
+@pytest.mark.parametrize("lost", ["gone", "a file", "another one"])
+def test_a_folder_that_is_gone_takes_no_policy_with_it(
+    policies: PolicyFolder, lost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    policies.folder = policies.folder / "own"
+    policies.folder.mkdir()
+    write(policies.folder, "a", "app: a")
+    look(policies)
+    served = policies.served["a"]
+    away = policies.folder.rename(policies.folder.parent / "away")
+    if lost == "a file":
+        policies.folder.touch()
+    elif lost == "another one":  # what is left where its file system is no longer mounted
+        policies.folder.mkdir()
+    with caplog.at_level(logging.ERROR, "governor.proxy"):
+        for _ in range(4):
+            policies.look()
+    assert policies.served["a"] is served
+    assert list(policies.errors) == [str(policies.folder)]
+    assert len(caplog.records) == 1
+    if lost == "a file":
+        policies.folder.unlink()
+    elif lost == "another one":
+        policies.folder.rmdir()
+    away.rename(policies.folder)
+    look(policies)
+    assert policies.served["a"] is served
+    assert dict(policies.errors) == {}
+
+
+def test_a_folder_that_was_never_read_is_no_look(policies: PolicyFolder) -> None:
+    policies.folder = policies.folder / "none"
+    policies.look()
+    assert not policies.looked
+    assert list(policies.errors) == [str(policies.folder)]
+
+
+def test_a_file_that_takes_anothers_application_keeps_its_own(policies: PolicyFolder) -> None:
+    for name in ("a", "b"):
+        write(policies.folder, name, f"app: {name}")
+    look(policies)
+    kept = dict(policies.served)
+    for name, other in (("b", "a"), ("a", "b")):
+        write(policies.folder, name, f"app: {other}\ndial: 0.9")
+        look(policies)
+        assert dict(policies.served) == kept
+        assert f"has a policy already, in {other}.yaml" in policies.errors[f"{name}.yaml"]
+        write(policies.folder, name, f"app: {name}")
+        look(policies)
+        assert dict(policies.errors) == {}
+    for name, other in (("b", "a"), ("a", "b")):
+        write(policies.folder, name, f"app: {other}\ndial: 0.9")
+    look(policies)
+    assert {app: one.path.name for app, one in policies.served.items()} == {"a": "b.yaml", "b": "a.yaml"}
+    assert dict(policies.errors) == {}
+
+
+def test_a_file_whose_new_application_can_not_be_opened_keeps_its_own(policies: PolicyFolder) -> None:
+    write(policies.folder, "a", "app: a")
+    look(policies)
+    kept = dict(policies.served)
+    (policies.folder / "a.yaml").write_text(f"version: 1\napp: b\nledger: nosuch://x\n{RUNGS}")
+    look(policies)
+    assert dict(policies.served) == kept
+    assert "nosuch" in policies.errors["a.yaml"]
 
 
 def test_two_files_for_one_application_are_a_mistake(policies: PolicyFolder, caplog: pytest.LogCaptureFixture) -> None:
