@@ -121,9 +121,9 @@ class Desk:
             return None
 
     def broken(self, policy: Policy, error: Exception) -> None:
-        """Governor itself failed: under `fail: open` the request goes on as it is, else it is refused."""
+        """Governor itself failed: under `fail: open` and in shadow the request goes on as it is, else it is refused."""
         log.error("governor failed (fail: %s)", policy.fail, exc_info=error)
-        if policy.fail == "closed":
+        if policy.fail == "closed" and policy.mode != "shadow":
             text = "governor: an internal error; the policy says fail: closed"
             raise problem(text, "governor_unavailable", HTTPStatus.SERVICE_UNAVAILABLE) from error
 

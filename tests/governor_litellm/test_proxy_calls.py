@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from governor.records import Amount
+from governor_litellm.admission import Arrival
 from tests.governor_litellm.proxy_app import ASK, LADDER, MASTER, ProxyUnderTest
 from tests.governor_litellm.upstream import STRONG, WEAK
 
@@ -310,6 +311,22 @@ async def test_shadow_records_and_changes_nothing(proxy: ProxyUnderTest) -> None
     assert answered.headers["x-governor-status"] == "shadow"
     await proxy.idle()
     assert proxy.balance(f"app:{app}").spent.tokens == 30, "counted, though no limit holds"
+
+
+@pytest.mark.parametrize("mode", ["shadow", "on"])
+async def test_an_error_of_governors_own_is_none_of_a_request_in_shadow(
+    proxy: ProxyUnderTest, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    proxy.default(proxy.policy(f"mode: {mode}\n"))
+    monkeypatch.setattr(Arrival, "request", breaks)
+    answered = await proxy.chat(max_tokens=7)
+    if mode == "shadow":
+        assert (answered.status_code, len(proxy.upstream.seen)) == (200, 1)
+    else:
+        assert (answered.status_code, len(proxy.upstream.seen)) == (503, 0)
 
 
 async def test_a_canary_governs_a_stable_share_of_sessions(proxy: ProxyUnderTest) -> None:
