@@ -47,11 +47,13 @@ class ForeignApplicationError(GovernorError):
 
 
 def own_applications(key: Mapping[str, Any] | None, team: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """The applications that a key may use, the usual one first: its own, else its team's.
+    """The applications that a key may use, the usual one first: its own among its team's, else its team's.
 
-    `governor_apps` is a list of names, `app` a single one.
+    `governor_apps` is a list of names, `app` a single one. LiteLLM lets users write the metadata of their own keys:
+    a team that names applications is what is to be trusted.
     """
-    return _named(key or {}) or _named(team or {})
+    own, teams = _named(key or {}), _named(team or {})
+    return tuple(name for name in own if name in teams) or teams if teams else own
 
 
 def application(wishes: Wishes, own: tuple[str, ...], default: str, unknown: Unknown) -> str:

@@ -24,6 +24,7 @@ KEYS: Mapping[str, Mapping[str, Any]] = {
     "sk-alpha": {"metadata": {"governor_apps": ["alpha", "beta"]}},
     "sk-beta": {"metadata": {"app": "beta"}},
     "sk-team": {"metadata": {}, "team_id": "t1", "team_metadata": {"governor_apps": ["gamma"]}},
+    "sk-self": {"metadata": {"app": "beta"}, "team_id": "t1", "team_metadata": {"governor_apps": ["gamma"]}},
     "sk-none": {"metadata": {}},
     "acme-7f3a": {"metadata": {}},
     "sk-one": {"metadata": {}, "max_parallel_requests": 1},

@@ -44,8 +44,12 @@ def test_a_key_that_is_bound_to_none_has_the_default_alone() -> None:
         application(wishes(headers={"x-governor-app": "alpha"}), (), "default", "refuse")
 
 
-def test_the_keys_own_binding_goes_before_its_teams() -> None:
-    assert own_applications({"app": "a"}, {"governor_apps": ["b"]}) == ("a",)
+def test_a_key_chooses_only_among_its_teams() -> None:
+    """Users may write their own keys' metadata, not their team's."""
+    assert own_applications({"app": "gold"}, {"governor_apps": ["a", "b"]}) == ("a", "b")
+    assert own_applications({"governor_apps": ["gold", "b"]}, {"governor_apps": ["a", "b"]}) == ("b",)
+    assert own_applications({"governor_apps": ["b", "a"]}, {"governor_apps": ["a", "b", "c"]}) == ("b", "a")
+    assert own_applications({"app": "a"}, {"other": 1}) == ("a",), "the team names none"
     assert own_applications({}, {"governor_apps": ["b", "b", 7, ""], "app": "c"}) == ("b", "c")
     assert own_applications(None, None) == ()
 

@@ -235,6 +235,8 @@ async def test_keys_choose_only_among_their_own(proxy: ProxyUnderTest) -> None:
         ("sk-alpha", "gamma", 403, None),
         ("sk-beta", "alpha", 403, None),
         ("sk-team", None, 200, "gamma"),
+        ("sk-self", None, 200, "gamma"),
+        ("sk-self", "beta", 403, None),
         ("sk-none", "alpha", 403, None),
         ("sk-none", None, 200, None),
     ]
