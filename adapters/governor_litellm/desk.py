@@ -24,7 +24,7 @@ from governor_litellm.models import ProxyModels, RouterBackend
 from governor_litellm.policies import Ledgers, PolicyFolder, Served, UnservedError
 from governor_litellm.settings import Settings
 from governor_litellm.told import begun, ended, problem, refused
-from governor_litellm.watch import HookWatch
+from governor_litellm.watch import ASKING, HookWatch
 from governor_litellm.watching import all_told
 from governor_litellm.wires import UnreadableError, Wire
 
@@ -144,7 +144,8 @@ class Desk:
         await self.ledgers.aclose()
 
     async def _begin(self, arrival: Arrival, served: Served, request: Request, mark: dict[str, Any]) -> None:
-        flight = Flight(served.governor, self.models, request, lambda done: self._over(done, served))
+        sent = self.watch.missed[ASKING] > 0
+        flight = Flight(served.governor, self.models, request, lambda done: self._over(done, served), sent)
         self.flights[flight.id] = flight
         mark["flight"] = flight.id
         flight.start()
@@ -188,8 +189,16 @@ class Desk:
         self.ledgers.pay()
         if flight.closed in LOST:
             self.watch.silent("async_post_call_success_hook", f"of a request for {served.policy.app}; it was settled")
+        if flight.untold:
+            self._untold(served.policy.app)
         if not flight.task.cancelled() and (error := flight.task.exception()) is not None:
             log.error("a step of %s ended in an error; it was settled", served.policy.app, exc_info=error)
+
+    def _untold(self, app: str) -> None:
+        """Nothing tells when a deployment is asked: from now on every call counts as sent, so that it is booked."""
+        self.watch.silent(ASKING, f"of a request for {app} that was answered; calls that fail now all count as sent")
+        for flight in self.flights.values():
+            flight.sent = True
 
     def _governor(self, policy: Policy) -> Governor:
         uri, cap = policy.ledger or default_ledger(policy), emergency_cap(policy)

@@ -76,7 +76,7 @@ class Flight:
     request: Request
     over: Callable[[Flight], None]
     sent: bool = False
-    """Whether a deployment was asked: before that nothing can be owed."""
+    """Whether a deployment was asked, or nothing would tell of it: before that nothing can be owed."""
     closed: str = ""
     """Why no further call would be of use to the client; empty while one would."""
     first: asyncio.Future[Call] = field(init=False)
@@ -145,6 +145,12 @@ class Flight:
     def tried(self) -> None:
         """LiteLLM asks a deployment, be it once more: the call has its time again."""
         self.sent, self._tried = True, time.monotonic()
+
+    @property
+    def untold(self) -> bool:
+        """Whether the proxy's call was answered, though nothing told that a deployment was asked."""
+        answer = self._answer
+        return not self._tried and answer.done() and not answer.cancelled() and answer.exception() is None
 
     @property
     def left(self) -> float | None:

@@ -22,6 +22,9 @@ HOOKS = {
 }
 """The hooks that Governor needs, and the parameters by whose names LiteLLM calls them."""
 
+ASKING = "async_pre_call_deployment_hook"
+"""The one that tells that a deployment is asked."""
+
 OLDEST = "1.103"
 
 

@@ -57,10 +57,11 @@ def cleared() -> Iterator[None]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def proxy(proxy_of_session: ProxyUnderTest, cleared: None) -> AsyncGenerator[ProxyUnderTest, None]:
-    """It again, with nothing seen so far; no test may leave a flight open."""
+    """It again, with nothing seen so far; no test may leave a flight open, or find that LiteLLM skips a hook."""
     proxy_of_session.upstream.reset()
     yield proxy_of_session
     await proxy_of_session.idle()
+    assert not proxy_of_session.governor.watch.missed
     proxy_of_session.default("default")
 
 

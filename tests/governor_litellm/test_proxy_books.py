@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.governor_litellm.proxy_app import ProxyUnderTest
+from tests.governor_litellm.proxy_app import LADDER, ProxyUnderTest
 from tests.governor_litellm.shown import said
 from tests.governor_litellm.test_proxy_stops import MESSAGES, RESPONSES
 from tests.governor_litellm.test_proxy_stops import ladder as rungs
@@ -158,6 +159,52 @@ async def test_records_hold_decisions_and_no_text_or_key(proxy: ProxyUnderTest, 
     assert len(rows) >= 3, "two attempts and an outcome"
     for secret in ("hunter2", "sk-none", WEAK, "x-evil"):
         assert secret not in text
+
+
+@pytest.fixture
+def untold(proxy: ProxyUnderTest, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """A LiteLLM that does not tell when it asks a deployment; the hooks that are missed."""
+
+    async def skipped(kwargs: Any, call_type: Any) -> Any:
+        return kwargs
+
+    monkeypatch.setattr("litellm.utils.async_pre_call_deployment_hook", skipped)
+    missed = Counter[str]()
+    monkeypatch.setattr(proxy.governor.watch, "missed", missed)
+    return missed
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("mode", ["on", "shadow"])
+async def test_where_nothing_tells_that_a_model_was_asked_a_call_that_fails_counts_as_sent(
+    proxy: ProxyUnderTest, untold: Counter[str], mode: str, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = proxy.policy(f"mode: {mode}\nbudget: {{app: {{per: total, calls: 50}}}}\n")
+    proxy.default(app)
+    assert (await proxy.chat(stream=stream)).status_code == 200
+    await proxy.idle()
+    assert untold == {"async_pre_call_deployment_hook": 1}
+    assert "did not call async_pre_call_deployment_hook" in caplog.text
+    before = proxy.balance(f"app:{app}").spent
+    failed = await proxy.chat(stream=stream, messages=[{"role": "user", "content": "fail500"}])
+    assert failed.status_code == 500
+    await proxy.idle()
+    spent = proxy.balance(f"app:{app}").spent
+    assert (before.calls, spent.calls) == (1, 2)
+    assert spent.tokens > before.tokens, "it is booked at its bound"
+
+
+async def test_a_flight_that_was_open_before_counts_as_sent_too(proxy: ProxyUnderTest, untold: Counter[str]) -> None:
+    app = proxy.policy("budget: {app: {per: total, calls: 50}}\n", ladder=LADDER.replace("timeout: 20", "timeout: 2"))
+    proxy.default(app)
+    slow = asyncio.create_task(proxy.chat(messages=[{"role": "user", "content": "hang"}]))
+    await asyncio.sleep(0.5)
+    assert len(proxy.governor.desk.flights) == 1
+    assert (await proxy.chat()).status_code == 200
+    assert (await slow).status_code != 200
+    await proxy.idle()
+    assert proxy.balance(f"app:{app}").spent.calls == 2
+    assert untold == {"async_pre_call_deployment_hook": 1}, "told once: the other was never answered"
 
 
 async def test_retries_of_litellm_are_counted_once(proxy: ProxyUnderTest) -> None:
