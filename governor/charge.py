@@ -40,6 +40,7 @@ class Charge:
                 mine.output_tokens - theirs.output_tokens,
                 mine.thinking_tokens - theirs.thinking_tokens,
                 mine.cached_tokens - theirs.cached_tokens,
+                mine.written_tokens - theirs.written_tokens,
             ),
             self.micros - earlier.micros,
             self.calls - earlier.calls,

@@ -101,12 +101,16 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one or more calls; `thinking_tokens` are part of the output, `cached_tokens` part of the input."""
+    """Tokens of one or more calls; `thinking_tokens` are part of the output.
+
+    Part of the input are `cached_tokens`, read from the provider's prompt cache, and `written_tokens`, written to it.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     thinking_tokens: int = 0
     cached_tokens: int = 0
+    written_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -114,6 +118,7 @@ class Usage:
             self.output_tokens + other.output_tokens,
             self.thinking_tokens + other.thinking_tokens,
             self.cached_tokens + other.cached_tokens,
+            self.written_tokens + other.written_tokens,
         )
 
     @property
@@ -129,17 +134,29 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD per million tokens, which is micro-USD per token. `cached_input` None means the input price."""
+    """USD per million tokens, which is micro-USD per token.
+
+    `cached_input` is of input read from the provider's prompt cache, `cache_write` of input written to it (Anthropic:
+    1.25 times the input price, 2 times for an hour); None means the input price.
+    """
 
     input: float = 0.0
     output: float = 0.0
     cached_input: float | None = None
+    cache_write: float | None = None
+
+    @property
+    def dearest_input(self) -> float:
+        """What an input token can cost at most."""
+        return max(price for price in (self.input, self.cached_input, self.cache_write) if price is not None)
 
     def micros(self, usage: Usage) -> int:
         """Cost of `usage` in micro-USD, rounded up so that many small calls are never free."""
-        cached_price = self.input if self.cached_input is None else self.cached_input
-        fresh = usage.input_tokens - usage.cached_tokens
-        exact = fresh * self.input + usage.cached_tokens * cached_price + usage.output_tokens * self.output
+        read = self.input if self.cached_input is None else self.cached_input
+        write = self.input if self.cache_write is None else self.cache_write
+        fresh = usage.input_tokens - usage.cached_tokens - usage.written_tokens
+        given = fresh * self.input + usage.cached_tokens * read + usage.written_tokens * write
+        exact = given + usage.output_tokens * self.output
         # 1e-9 absorbs binary rounding: 3 tokens at 0.1 must cost 1 micro-USD, not 2 of some other sum.
         return math.ceil(exact - 1e-9)
 

@@ -83,11 +83,14 @@ def details_of(outcome: Outcome) -> dict[str, Any]:
 
 def usage_metadata(usage: Usage) -> UsageMetadata:
     """Token counts as LangChain has them."""
+    read = InputTokenDetails(cache_read=usage.cached_tokens)
+    if usage.written_tokens:
+        read["cache_creation"] = usage.written_tokens
     return UsageMetadata(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         total_tokens=usage.total_tokens,
-        input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
+        input_token_details=read,
         output_token_details=OutputTokenDetails(reasoning=usage.thinking_tokens),
     )
 
@@ -96,11 +99,13 @@ def usage_of(metadata: Mapping[str, Any] | None) -> Usage | None:
     """Token counts of a LangChain message; None where it says none."""
     if not metadata or not (metadata.get("input_tokens") or metadata.get("output_tokens")):
         return None
+    given = metadata.get("input_token_details") or {}
     return Usage(
         input_tokens=metadata.get("input_tokens", 0),
         output_tokens=metadata.get("output_tokens", 0),
         thinking_tokens=(metadata.get("output_token_details") or {}).get("reasoning") or 0,
-        cached_tokens=(metadata.get("input_token_details") or {}).get("cache_read") or 0,
+        cached_tokens=given.get("cache_read") or 0,
+        written_tokens=given.get("cache_creation") or 0,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +63,21 @@ def usage_of(usage: Any) -> Usage | None:
         output_tokens=usage.completion_tokens or 0,
         thinking_tokens=getattr(output, "reasoning_tokens", None) or 0,
         cached_tokens=getattr(prompt, "cached_tokens", None) or 0,
+        written_tokens=getattr(prompt, "cache_creation_tokens", None) or 0,
     )
+
+
+def counted(chunks: Sequence[Any]) -> Usage | None:
+    """What a server told in these chunks of LiteLLM's own; None where it told nothing.
+
+    Of a client that asked for no usage LiteLLM takes it out of what it gives.
+    """
+    telling = [chunk for chunk in chunks if getattr(chunk, "usage", None) is not None]
+    if not telling:
+        return None
+    from litellm.litellm_core_utils.streaming_handler import calculate_total_usage
+
+    return usage_of(calculate_total_usage(telling))
 
 
 def logprobs_of(logprobs: Any) -> tuple[float, ...] | None:

@@ -24,15 +24,15 @@ def bound(call: Call, output: int | None = None) -> Amount:
     """The most one call can use; with `output`, where it is cut at that many output tokens.
 
     No byte-level tokenizer makes more tokens than bytes, so input tokens <= UTF-8 bytes of all texts plus
-    the template's marks. Output: see `output_bound`, which backends must send. Price: the dearer of fresh and
-    cached input. Thought and answer may each take all of the output: no server keeps the two apart for sure.
+    the template's marks. Output: see `output_bound`, which backends must send. Price: the dearest of fresh input and
+    of what is read from, or written to, a cache. Thought and answer may each take all of the output: no server keeps
+    the two apart for sure.
     """
     price, given = call.rung.price, _input_bound(call)
     output = output_bound(call) if output is None else output
-    dearest = max(price.input, price.input if price.cached_input is None else price.cached_input)
     return Amount(
         tokens=given + output,
-        micros=math.ceil(given * dearest + output * price.output),
+        micros=math.ceil(given * price.dearest_input + output * price.output),
         millis=math.ceil(call.timeout * 1000),
         calls=1,
         input=given,

@@ -55,11 +55,13 @@ class PriceSpec(Part):
     """Price of a million output tokens; thinking counts as output."""
     cached_input: Money | None = Field(default=None, examples=[0.025])
     """Price of a million input tokens read from the provider's prompt cache (default: the input price)."""
+    cache_write: Money | None = Field(default=None, examples=[0.3125])
+    """Price of a million input tokens written to the provider's prompt cache (default: the input price)."""
 
     @property
     def price(self) -> Price:
         """As the record that does sums."""
-        return Price(self.input, self.output, self.cached_input)
+        return Price(self.input, self.output, self.cached_input, self.cache_write)
 
 
 class ModelSpec(Part):

@@ -256,6 +256,7 @@ def _usage(usage: Usage) -> dict[str, int]:
         "output_tokens": usage.output_tokens,
         "thinking_tokens": usage.thinking_tokens,
         "cached_tokens": usage.cached_tokens,
+        "written_tokens": usage.written_tokens,
     }
 
 

@@ -109,6 +109,7 @@ def attempt_attributes(attempt: Attempt) -> Attributes:
             "gen_ai.usage.output_tokens": usage.output_tokens,
             "gen_ai.usage.reasoning.output_tokens": usage.thinking_tokens,
             "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
+            "gen_ai.usage.cache_creation.input_tokens": usage.written_tokens,
             "governor.attempt": attempt.number,
             "governor.rung": attempt.rung.id,
             "governor.mode": attempt.mode,

@@ -215,3 +215,34 @@ async def test_retries_of_litellm_are_counted_once(proxy: ProxyUnderTest) -> Non
     assert len(proxy.upstream.seen) >= 2
     await proxy.idle()
     assert proxy.balance(f"app:{app}").spent.calls == 1
+
+
+CACHING = """\
+ladder:
+  - {id: one, model: claude, answer_tokens: 100, timeout: 20,
+     price: {input: 100, output: 200, cached_input: 10, cache_write: 125}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        (CHAT, {}),
+        (CHAT, {"stream": True}),
+        (CHAT, {"stream": True, "stream_options": {"include_usage": True}}),
+        ("/v1/messages", {}),
+        ("/v1/messages", {"stream": True}),
+    ],
+)
+async def test_what_is_written_to_a_prompt_cache_is_booked_at_its_own_price(
+    proxy: ProxyUnderTest, path: str, more: dict[str, Any]
+) -> None:
+    """Anthropic's price list: writing costs 1.25 times the input, reading a tenth."""
+    app = proxy.policy("budget: {app: {per: total, usd: 1}}\n", ladder=CACHING)
+    proxy.default(app)
+    asked = {**body(path, "caches", model="claude"), "stream": False, "max_tokens": 90, **more}
+    answered = await proxy.post(path, asked)
+    assert answered.status_code == 200, answered.text
+    await proxy.idle()
+    spent = proxy.balance(f"app:{app}").spent
+    assert (spent.input, spent.micros) == (54, 20 * 100 + 30 * 125 + 4 * 10 + (spent.tokens - 54) * 200)

@@ -53,6 +53,7 @@ class _Server(ThreadingHTTPServer):
 class Upstream:
     """Words in the request make it misbehave: fail500, fail400, fail429, hang, cut, breaks, slow, usetool, nousage.
 
+    caches: of a message's input, more was written to the provider's cache, and some read from it.
     custom: the tool that it calls is a custom one. halves: the event that ends a message comes in two pieces.
 
     Of the weak models alone: loops (the answer has no end to speak of), ponders (it thinks first), those of TELLS.
@@ -187,8 +188,12 @@ def _message(body: Mapping[str, Any]) -> dict[str, Any]:
         "content": content,
         "stop_reason": stop,
         "stop_sequence": None,
-        "usage": {"input_tokens": given, "output_tokens": made},
+        "usage": {"input_tokens": given, "output_tokens": made} | _cached(body),
     }
+
+
+def _cached(body: Mapping[str, Any]) -> dict[str, int]:
+    return {"cache_creation_input_tokens": 30, "cache_read_input_tokens": 4} if "caches" in texts(body) else {}
 
 
 def pieces(path: str, body: Mapping[str, Any]) -> Iterator[str]:

@@ -18,7 +18,9 @@ rungs = st.builds(
     thinking_tokens=st.integers(0, 32_000),
     answer_tokens=st.integers(1, 8_000),
     timeout=st.floats(0.1, 600),
-    price=st.builds(Price, input=prices, output=prices, cached_input=st.none() | prices),
+    price=st.builds(
+        Price, input=prices, output=prices, cached_input=st.none() | prices, cache_write=st.none() | prices
+    ),
     instruction=st.none() | st.text(max_size=50),
 )
 messages = st.lists(
@@ -40,8 +42,9 @@ def test_no_usage_within_the_token_bounds_costs_more_than_the_bound(
     most = bound(call(rung, messages=texts))
     asked = data.draw(st.integers(0, most.tokens - rung.max_tokens))
     cached = data.draw(st.integers(0, asked))
+    kept = data.draw(st.integers(0, asked - cached))
     written = data.draw(st.integers(0, rung.max_tokens))
-    used = Usage(input_tokens=asked, output_tokens=written, cached_tokens=cached)
+    used = Usage(asked, written, cached_tokens=cached, written_tokens=kept)
     assert used.total_tokens <= most.tokens
     assert rung.price.micros(used) <= most.micros
 

@@ -102,7 +102,7 @@ def test_schema_and_loader_accept_the_same(on_fail: dict[str, Any]) -> None:
 
 def test_keys_are_known_at_every_depth() -> None:
     assert "thinking_tokens" in keys_at(("ladder", 0))
-    assert keys_at(("models", "any/model", "price")) == ["input", "output", "cached_input"]
+    assert keys_at(("models", "any/model", "price")) == ["input", "output", "cached_input", "cache_write"]
     assert "schema" in keys_at(("steps", 2, "match"))
     assert keys_at(("steps", 1, "on_fail", "backtrack")) == ["to", "rung", "max"]
     assert keys_at(("tools", "any_tool")) == ["on_rewind", "max_calls"]

@@ -18,6 +18,8 @@ from governor.telemetry.records import JsonlSink, RecordShape, RecordWarning, re
 from governor.testing import FrozenClock
 from tests.telemetry.made_records import ANSWER, ATTEMPT, OUTCOME, PROMPT, STEP
 
+MANY = {"input_tokens": 300, "output_tokens": 120, "thinking_tokens": 90, "cached_tokens": 15, "written_tokens": 30}
+FEW = {"input_tokens": 7, "output_tokens": 3, "thinking_tokens": 0, "cached_tokens": 0, "written_tokens": 0}
 SCHEMA = json.loads((Path(__file__).parents[2] / "governor/telemetry/record.schema.json").read_text())
 ALL = RecordShape(prompts=True, answers=True, policy_digest="d1", app="desk")
 BARE_ATTEMPT = replace(ATTEMPT, reply=None, verdict=None, forecasts=(), error="connection refused")
@@ -75,13 +77,13 @@ def test_one_line_for_each_attempt_and_outcome(tmp_path: Path) -> None:
             "verifier": "number",
             "score": 0.25,
             "failure": "format",
-            "usage": {"input_tokens": 7, "output_tokens": 3, "thinking_tokens": 0, "cached_tokens": 0},
+            "usage": FEW,
             "micros": 4,
             "calls": 1,
             "seconds": 0.25,
             "error": "",
         },
-        "usage": {"input_tokens": 300, "output_tokens": 120, "thinking_tokens": 90, "cached_tokens": 15},
+        "usage": MANY,
         "micros": 77,
         "calls": 3,
         "seconds": 2.3457,
@@ -117,8 +119,8 @@ def test_one_line_for_each_attempt_and_outcome(tmp_path: Path) -> None:
         },
         "scopes": ["session:desk/thread 9", "app:desk@2026-11-21"],
         "shares": [],
-        "usage": {"input_tokens": 300, "output_tokens": 120, "thinking_tokens": 90, "cached_tokens": 15},
-        "verifier_usage": {"input_tokens": 7, "output_tokens": 3, "thinking_tokens": 0, "cached_tokens": 0},
+        "usage": MANY,
+        "verifier_usage": FEW,
         "micros": 81,
         "seconds": 2.7,
         "error": "",

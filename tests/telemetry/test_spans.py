@@ -111,6 +111,7 @@ def test_a_step_is_a_tree_of_named_spans_with_genai_attributes() -> None:
         "gen_ai.usage.output_tokens": 120,
         "gen_ai.usage.reasoning.output_tokens": 90,
         "gen_ai.usage.cache_read.input_tokens": 15,
+        "gen_ai.usage.cache_creation.input_tokens": 30,
         "governor.step.id": "s-1",
         "governor.attempt": 2,
         "governor.sample": 0,

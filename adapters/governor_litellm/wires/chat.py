@@ -10,7 +10,7 @@ from governor.plan.effort import allows, merged, wire
 from governor.protocols import Delta
 from governor.records import Call, Message, Reply, Rung, Usage
 from governor_litellm.caps import Caps
-from governor_litellm.reply import Assembly, Evidence, called, counts_of, reply_of
+from governor_litellm.reply import Assembly, Evidence, called, counted, counts_of, reply_of
 from governor_litellm.wires.contract import (
     Asking,
     Fields,
@@ -153,6 +153,9 @@ class ChatChunks:
         return deltas
 
     def reply(self) -> Reply:
+        if not self._counted:
+            self._assembly.usage = counted(self.chunks)
+            self._counted = self._assembly.usage is not None
         return self._assembly.whole(Evidence(bool(self._assembly.finish), self._counted))
 
     def cut(self) -> Reply:
@@ -225,6 +228,11 @@ def _schema(response_format: Any) -> Mapping[str, Any] | None:
     return schema if isinstance(schema, Mapping) else None
 
 
+READ = ("cached_tokens", "cache_read_input_tokens")
+WRITTEN = ("cache_creation_tokens", "cache_write_tokens", "cache_creation_input_tokens")
+"""LiteLLM's names for tokens that were read from, and written to, a prompt cache."""
+
+
 def _instructed(messages: list[Any], instruction: str) -> list[Any]:
     for place, message in enumerate(messages):
         if message.get("role") in ROLES:
@@ -241,7 +249,9 @@ def _counted(known: Any, usage: Usage) -> Any:
     output = getattr(copy, "completion_tokens_details", None)
     if output is not None and getattr(output, "reasoning_tokens", None) is not None:
         output.reasoning_tokens = usage.thinking_tokens
-    prompt = getattr(copy, "prompt_tokens_details", None)
-    if prompt is not None and getattr(prompt, "cached_tokens", None) is not None:
-        prompt.cached_tokens = usage.cached_tokens
+    for part in (copy, getattr(copy, "prompt_tokens_details", None)):
+        for names, tokens in ((READ, usage.cached_tokens), (WRITTEN, usage.written_tokens)):
+            for name in names:
+                if getattr(part, name, None) is not None:
+                    setattr(part, name, tokens)
     return copy

@@ -304,8 +304,8 @@ def _usage(told: Any) -> Usage | None:
     fresh, output = counts.get("input_tokens", 0), counts.get("output_tokens", 0)
     if not (fresh or output):
         return None
-    cached, made = counts.get("cache_read_input_tokens", 0), counts.get("cache_creation_input_tokens", 0)
-    return Usage(fresh + cached + made, output, 0, cached)
+    read, written = counts.get("cache_read_input_tokens", 0), counts.get("cache_creation_input_tokens", 0)
+    return Usage(fresh + read + written, output, 0, read, written)
 
 
 def _told(usage: Any) -> Mapping[str, Any]:
@@ -315,14 +315,15 @@ def _told(usage: Any) -> Mapping[str, Any]:
 
 def _counted(known: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
     """Anthropic's input tokens are those that were not read from, or written to, a cache."""
-    made = int(known.get("cache_creation_input_tokens") or 0)
     counts: dict[str, Any] = {
         **known,
-        "input_tokens": max(0, usage.input_tokens - usage.cached_tokens - made),
+        "input_tokens": max(0, usage.input_tokens - usage.cached_tokens - usage.written_tokens),
         "output_tokens": usage.output_tokens,
     }
     if "cache_read_input_tokens" in known:
         counts["cache_read_input_tokens"] = usage.cached_tokens
+    if "cache_creation_input_tokens" in known:
+        counts["cache_creation_input_tokens"] = usage.written_tokens
     if "total_tokens" in known:
         counts["total_tokens"] = usage.total_tokens
     return counts
