@@ -23,11 +23,14 @@ BUDGET = f"{PREFIX}budget"
 SHORT, LONG = 4, 8
 """Two budgets whose thoughts must differ by exactly their difference."""
 
+_GRAMMAR = "structured_outputs"  # what the processor's refusal of a grammar names
 _ROOM = 24  # tokens beyond the longest budget, for the end that is forced
 _LEAD = " First I look at the numbers, one by one."  # a thought that is not over, put into the prompt
 _GAUGES = ("vllm:num_requests_waiting", "vllm:num_requests_running")
 _PARSER = "serve it with a reasoning parser or --reasoning-config (`governor serve` prints the command)"
 _PROCESSOR = "serve it with --logits-processors governor_vllm.processor:GovernorLogitsProcessor (`governor serve` does)"
+
+_TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 
 T = TypeVar("T")
 Thought = Callable[[Mapping[str, Any]], int | None]
@@ -45,6 +48,8 @@ def prove(link: Link, model: str = "") -> Served:
     if found[-1].verdict == "honoured":
         governed, processor_budget = _measured(probe, "governed", behind, _xargs, _PROCESSOR)
         found.append(governed)
+        if processor_budget is not None:
+            found.append(_asked("tools", partial(_offered, probe), _CHANGES["tools"]))
     found += [_parser(parses, behind), *_others(probe)]
     return Served(
         model=name,
@@ -190,6 +195,21 @@ def _refused_nonsense(probe: Probe) -> Finding:
     return Finding("xargs", "ignored", "HTTP 200 to arguments that nothing reads", _PROCESSOR)
 
 
+def _offered(probe: Probe) -> Finding:
+    """Whether the processor may act beside a tool that may be called.
+
+    Beside a grammar it refuses to, and some of vLLM's tool parsers hold all calls with tools to one.
+    """
+    try:
+        probe.chat(max_tokens=1, tools=[_TOOL], tool_choice="auto", **_xargs(LONG))
+    except BackendRequestError as refusal:
+        if _GRAMMAR not in str(refusal):
+            return Finding("tools", "unproved", str(refusal), _CHANGES["tools"])
+        change = "VLLM_ENFORCE_STRICT_TOOL_CALLING=0 on the server; until then vLLM's own budget stands in beside tools"
+        return Finding("tools", "refused", "vLLM holds calls with tools to a grammar", change)
+    return Finding("tools", "honoured", "the processor acts beside tools that may be called")
+
+
 def _parser(parses: bool, behind: int | None) -> Finding:
     if parses:
         return Finding("reasoning", "honoured", "thoughts come apart from answers")
@@ -296,6 +316,7 @@ _TRIALS: Mapping[str, Callable[[Probe], Finding]] = {
 _CHANGES: Mapping[str, str] = {
     "switch": "use a rung without `effort: none`, or a template that reads enable_thinking",
     "effort": "use thinking_tokens instead of effort words, or a template that reads reasoning_effort",
+    "tools": "to offer tools, serve it with --enable-auto-tool-choice and --tool-call-parser",
     "counts": "use vLLM 0.32 or later",
     "prefill": "tools can't be offered to a call that goes on from a cut reply; serve a template that keeps the text",
     "priority": "serve it with --scheduling-policy priority",

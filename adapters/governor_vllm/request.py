@@ -27,7 +27,7 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 _WORDS_PER_TOKEN = 0.75  # of English prose
 _CLOSED = f"\n{END}\n\n"
 _BESIDE_A_GRAMMAR = Finding("xargs", "refused", "nothing is forced beside a JSON schema or a tool that must be called")
-_FREE = (None, "auto", "none")  # what leaves the model free to call no tool
+_FREE = (None, "auto")  # what leaves the model free to call no tool
 _CHAT_ONLY = (
     "messages",
     "chat_template_kwargs",
@@ -112,7 +112,7 @@ class Target:
 def request_of(call: Call, target: Target, probe: Probe) -> Request:
     """The request for a call. `probe` renders prompts that go on from a prefix; BackendError where it can't be sent."""
     target.check(call.rung)
-    if _constrained(call):
+    if _constrained(call, target.served):
         target = _without_processor(target)
         target.check(call.rung)
     if call.prefix:
@@ -123,9 +123,21 @@ def request_of(call: Call, target: Target, probe: Probe) -> Request:
     return Request(CHAT, body, inside, _cut_at(call.rung, target))
 
 
-def _constrained(call: Call) -> bool:
-    """Whether a grammar holds the answer: that of a JSON schema, or of a tool that must be called."""
-    return call.response_schema is not None or (bool(call.tools) and call.tool_choice not in _FREE)
+def _constrained(call: Call, served: Served) -> bool:
+    """Whether a grammar holds the answer: that of a JSON schema, of a tool that must be called, or of a strict one.
+
+    With the tool parsers of some families vLLM holds every call with tools to a grammar, as the canary has seen.
+    """
+    if call.response_schema is not None:
+        return True
+    if not call.tools or call.tool_choice == "none":
+        return False
+    return call.tool_choice not in _FREE or served.refuses("tools") or any(map(_strict, call.tools))
+
+
+def _strict(tool: Mapping[str, Any]) -> bool:
+    function = tool.get("function")
+    return isinstance(function, Mapping) and bool(function.get("strict"))
 
 
 def _without_processor(target: Target) -> Target:

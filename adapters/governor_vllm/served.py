@@ -61,6 +61,11 @@ class Served:
         found = self.findings.get(canary)
         return found is not None and found.verdict == "honoured"
 
+    def refuses(self, canary: str) -> bool:
+        """Whether the server said no to the canary of this name."""
+        found = self.findings.get(canary)
+        return found is not None and found.verdict == "refused"
+
     def why(self, canary: str) -> str:
         """What the canary showed and what would change it, for an error."""
         found = self.findings.get(canary)

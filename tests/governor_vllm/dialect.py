@@ -31,6 +31,8 @@ class Manner:
     answer: str = " The answer is 42."
     budget: Literal["kept", "ignored", "refused"] = "kept"
     processor: bool = False
+    tools: Literal["free", "held", "off"] = "free"
+    """Whether calls with tools that may be called are held to a grammar, or not offered at all."""
     parser: bool = True
     opening: str = f"{START}\n"
     switch: bool = True
@@ -180,8 +182,17 @@ class DialectServer:
         if manner.processor and "governor_budget" in xargs:
             if xargs["governor_budget"] < 0:
                 raise RefusalError("governor_budget must be 0 or more")
+            if self._held(body):
+                raise RefusalError("governor_budget: text can't be forced where structured_outputs constrain it")
             return int(xargs["governor_budget"]), False
         return asked if manner.budget == "kept" else None, True
+
+    def _held(self, body: Mapping[str, Any]) -> bool:
+        """Whether vLLM makes a grammar of the request: for a schema, and for tools as its parsers do."""
+        tools, choice = body.get("tools") or (), body.get("tool_choice")
+        strict = any(one["function"].get("strict") for one in tools)
+        may = choice == "auto" and (strict or self.manner.tools == "held")
+        return "response_format" in body or (bool(tools) and (may or choice not in ("auto", "none")))
 
     def _looped(self, word: str, body: Mapping[str, Any]) -> _Made:
         rule = body.get("repetition_detection") if self.manner.repetition else None
@@ -194,6 +205,8 @@ class DialectServer:
             raise RefusalError(f"The model `{body.get('model')}` does not exist.")
         if body.get("priority") and not self.manner.priority:
             raise RefusalError("Got priority 1 but Priority scheduling is not enabled.")
+        if body.get("tool_choice") == "auto" and self.manner.tools == "off":
+            raise RefusalError('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set')
 
 
 def _usage(prompt: int, made: int, thoughts: int | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from governor_vllm.families import FAMILIES
 from governor_vllm.load import pressure_of
 from governor_vllm.marks import END, TURN_ENDS
 from governor_vllm.probe import ended
+from governor_vllm.request import request_of
 from tests.governor_vllm.engine_calls import MODEL, backend_of, call, cut_after, parts, rung, tell, tokens_of
 from tests.governor_vllm.engine_models import APART, LONG, MERGED
 from tests.governor_vllm.engines import MARKED, Engine, served
@@ -54,6 +55,20 @@ def test_the_thought_with_its_end_has_exactly_the_tokens_of_the_rung(backend: Vl
     assert reply.thinking
     assert reply.usage.output_tokens <= asked.rung.max_tokens
     assert reply.usage.thinking_tokens <= tokens
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_tool_that_may_be_called_costs_the_thought_none_of_its_budget(backend: VllmBackend, strict: bool) -> None:
+    """vLLM holds a strict one to a grammar, beside which the processor forces nothing: vLLM's own budget stands in."""
+    parameters = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    tool = {"type": "function", "function": {"name": "add", "parameters": parameters, "strict": strict}}
+    asked = call(rung=rung(thinking_tokens=33), tools=(tool,), tool_choice="auto")
+    target, probe = parts(backend)
+    assert ("thinking_token_budget" in request_of(asked, target, probe).body) == strict
+    assert ended(tokens_of(backend, asked)) == 33
+    reply = backend.call(asked)
+    assert reply.thinking
+    assert reply.usage.thinking_tokens <= 33
 
 
 def test_no_mark_leaks_into_what_is_shown(backend: VllmBackend) -> None:

@@ -15,6 +15,7 @@ from tests.governor_vllm.dialect import DialectServer
 
 BEGUN = "<think>\n w1 w2 w3"
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
+STRICT = {"type": "function", "function": {"name": "add", "parameters": {}, "strict": True}}
 
 
 def sent(server: DialectServer, made: VllmBackend, **fields: Any) -> dict[str, Any]:
@@ -156,8 +157,10 @@ def test_where_no_processor_is_loaded_the_client_runs_the_rules(server: DialectS
         {"response_schema": {"type": "object"}},
         {"tools": (TOOL,), "tool_choice": "required"},
         {"tools": (TOOL,), "tool_choice": {"type": "function", "function": {"name": "add"}}},
+        {"tools": (TOOL, STRICT), "tool_choice": "auto"},
+        {"tools": (STRICT,)},
     ],
-    ids=["schema", "required", "named"],
+    ids=["schema", "required", "named", "strict", "unsaid"],
 )
 def test_beside_a_grammar_nothing_is_forced(server: DialectServer, grammar: dict[str, Any]) -> None:
     server.now(processor=True)
@@ -174,3 +177,14 @@ def test_beside_a_grammar_nothing_is_forced(server: DialectServer, grammar: dict
 def test_a_tool_that_may_be_called_leaves_the_processor_its_budget(server: DialectServer) -> None:
     server.now(processor=True)
     assert sent(server, backend(server), tools=(TOOL,), tool_choice="auto")["vllm_xargs"] == {"governor_budget": 8}
+
+
+def test_where_all_tools_are_held_to_a_grammar_nothing_is_forced_beside_them(server: DialectServer) -> None:
+    """As vLLM does with GLM's tool parser, strict or not."""
+    server.now(processor=True, tools="held")
+    made = backend(server)
+    body = sent(server, made, tools=(TOOL,), tool_choice="auto", rung=rung(stops=Stops(repeat=4)))
+    assert "vllm_xargs" not in body
+    assert body["thinking_token_budget"] == 9
+    for free in ({"tools": (TOOL,), "tool_choice": "none"}, {}):
+        assert sent(server, made, **free)["vllm_xargs"] == {"governor_budget": 8}
