@@ -94,9 +94,9 @@ class VllmBackend:
             yield run.reply()
 
     def continues(self, rung: Rung) -> bool:
-        """By the token ids of the prompt and of what came, which the engine's cache holds."""
+        """By the token ids of the prompt and of what came, which the engine's cache holds; it has the usual marks."""
         known = self._engine(rung.model).known
-        possible = known is None or known.honours("resume")
+        possible = known is None or (known.honours("resume") and known.usual)
         return possible and can_continue(rung, dialect_for(rung.model, self._option(rung.model).wire))
 
     def counts(self, rung: Rung) -> bool:
@@ -105,9 +105,9 @@ class VllmBackend:
         return known is None or known.honours("counts")
 
     def stops(self, rung: Rung) -> bool:
-        """Whether Governor's processor runs in the server; until its canary was tried, the client runs the rules."""
+        """Whether Governor's processor was seen to act in the server; else the client runs the rules."""
         known = self._engine(rung.model).known
-        return known is not None and known.honours("xargs")
+        return known is not None and known.processor is not None
 
     def ready(self, rung: Rung) -> None:
         """Tries the canaries where they were not yet. Raises what would keep this rung's calls from being honoured."""

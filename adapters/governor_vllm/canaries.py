@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from governor.errors import BackendError, BackendReplyError, BackendRequestError, BackendTimeoutError
 from governor.stops.settings import PREFIX
+from governor_vllm.families import FAMILIES
 from governor_vllm.link import Link
-from governor_vllm.marks import START
 from governor_vllm.probe import PATIENCE, PROMPT, Probe, chat_tokens, completion_tokens, ended, opening
 from governor_vllm.served import Budget, Finding, Served
 
@@ -29,7 +29,10 @@ _LEAD = " First I look at the numbers, one by one."  # a thought that is not ove
 _GAUGES = ("vllm:num_requests_waiting", "vllm:num_requests_running")
 _PARSER = "serve it with a reasoning parser or --reasoning-config (`governor serve` prints the command)"
 _PROCESSOR = "serve it with --logits-processors governor_vllm.processor:GovernorLogitsProcessor (`governor serve` does)"
-
+_OTHER_MARKS = (
+    "marks other than <think> and </think> must be named to the processor (`governor serve` does for known families): "
+    """--additional-config '{"governor": {"start": "...", "end": "..."}}'"""
+)
 _TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 
 T = TypeVar("T")
@@ -40,13 +43,13 @@ Thought = Callable[[Mapping[str, Any]], int | None]
 def prove(link: Link, model: str = "") -> Served:
     """Try everything on one served model (by default the first). Raises BackendError where the server can't be used."""
     name, window = _named(link, model)
-    probe = Probe(link, name)
+    probe = _marked(Probe(link, name))
     behind, parses = _opened(probe), _parses(probe)
     engine, engine_budget = _measured(probe, "budget", behind, _own, _PARSER)
     found = [engine, _refused_nonsense(probe)]
     processor_budget = None
     if found[-1].verdict == "honoured":
-        governed, processor_budget = _measured(probe, "governed", behind, _xargs, _PROCESSOR)
+        governed, processor_budget = _measured(probe, "governed", behind, _xargs, _OTHER_MARKS)
         found.append(governed)
         if processor_budget is not None:
             found.append(_asked("tools", partial(_offered, probe), _CHANGES["tools"]))
@@ -59,6 +62,7 @@ def prove(link: Link, model: str = "") -> Served:
         engine=engine_budget,
         processor=processor_budget,
         opens=behind is not None,
+        marks=(probe.start, probe.end),
         parses=parses,
     )
 
@@ -94,11 +98,23 @@ def _version(link: Link) -> str:
         return ""
 
 
+def _marked(probe: Probe) -> Probe:
+    """The probe with the marks of the model's thoughts: a family's own, where its tokenizer has them, or the usual."""
+    for marks in (family.marks for family in FAMILIES if family.marks):
+        if _asked("", partial(_are_tokens, probe, marks)) is True:
+            return replace(probe, start=marks[0], end=marks[1])
+    return probe
+
+
+def _are_tokens(probe: Probe, texts: tuple[str, ...]) -> bool:
+    return all(len(probe.ids(text)) == 1 for text in texts)
+
+
 def _opened(probe: Probe) -> int | None:
     """Tokens that the template puts behind the `<think>` it opens; None where it opens none, or nothing tells."""
 
     def behind() -> int | None:
-        text = opening(probe.text(probe.rendered()))
+        text = opening(probe.text(probe.rendered()), probe.start, probe.end)
         return None if text is None else len(probe.ids(text))
 
     found = _asked("", behind)
@@ -134,7 +150,7 @@ def _tried(
 ) -> tuple[Finding, Budget | None]:
     """In a chat, and where that tells nothing in a thought that the prompt has begun."""
     near, lead = behind or 0, probe.ids(_LEAD)
-    begun = lead if behind is not None else probe.ids(f"{START}\n{_LEAD}")
+    begun = lead if behind is not None else probe.ids(f"{probe.start}\n{_LEAD}")
     finding, budget = _judged(canary, _in_chat(probe, near), near, setting, change)
     start, more = near, begun
     if finding.verdict == "unproved" and behind is not None:
@@ -155,14 +171,14 @@ def _counts(probe: Probe, more: list[int], settings: Mapping[str, Any], end: int
 
 def _in_chat(probe: Probe, behind: int) -> Thought:
     limits = {"max_tokens": behind + LONG + _ROOM, "min_tokens": behind + LONG, "logprobs": True}
-    return lambda settings: ended(chat_tokens(probe.chat(**limits, **settings)))
+    return lambda settings: ended(chat_tokens(probe.chat(**limits, **settings)), probe.end)
 
 
 def _in_prompt(probe: Probe, lead: list[int], behind: int) -> Thought:
     """A thought that the prompt has begun, for a model that would end its own too soon to tell anything."""
     prompt = [*probe.rendered(), *lead]
     limits = {"max_tokens": behind + LONG + _ROOM, "min_tokens": behind + LONG, "logprobs": 1}
-    return lambda settings: ended(completion_tokens(probe.complete(prompt, **limits, **settings)))
+    return lambda settings: ended(completion_tokens(probe.complete(prompt, **limits, **settings)), probe.end)
 
 
 def _judged(

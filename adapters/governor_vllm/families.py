@@ -1,4 +1,4 @@
-"""Which of vLLM's parsers a model family needs. The first pattern that matches the model's name wins.
+"""Which of vLLM's parsers a model family needs, and its marks. The first pattern that matches the model's name wins.
 
 Sources: the model cards' own vLLM recipes, and the parsers that vLLM 0.32 registers (tests/governor_vllm checks that
 each name here is one of them). The models themselves were not run where this was written.
@@ -17,6 +17,8 @@ class Family:
     patterns: tuple[str, ...]
     reasoning: str = ""
     tools: str = ""
+    marks: tuple[str, str] | None = None
+    """Around a thought, where they are not `<think>` and `</think>`."""
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -33,7 +35,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(("*minimax-m2*",), "minimax_m2", "minimax_m2"),
     Family(("*kimi-k2-thinking*",), "kimi_k2", "kimi_k2"),
     Family(("*kimi-k2*",), tools="kimi_k2"),
-    Family(("*seed-oss*",), "seed_oss", "seed_oss"),
+    Family(("*seed-oss*",), "seed_oss", "seed_oss", ("<seed:think>", "</seed:think>")),
     Family(("*magistral*",), "mistral", "mistral"),
     Family(("*mistral*", "*ministral*", "*devstral*"), tools="mistral"),
     Family(("*granite-3*",), "granite", "granite"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -13,6 +14,7 @@ from shutil import which
 
 from governor_vllm.families import family_of
 
+_OWN = "--additional-config"
 PROCESSOR = "governor_vllm.processor:GovernorLogitsProcessor"
 
 
@@ -42,6 +44,8 @@ def launch(model: str, arguments: Sequence[str] = (), *, program: str = "vllm") 
         wanted.append(("--reasoning-parser", family.reasoning))
     if family is not None and family.tools:
         wanted += [("--enable-auto-tool-choice",), ("--tool-call-parser", family.tools)]
+    if family is not None and family.marks:
+        wanted.append((_OWN, _marks(family.marks)))
     wanted += [("--enable-prompt-tokens-details",), ("--scheduling-policy", "priority")]
     stated = set(_stated(arguments))
     added = [word for option in wanted if option[0] not in stated for word in option]
@@ -59,11 +63,19 @@ def _stated(arguments: Iterable[str]) -> Iterable[str]:
 
 
 def _notes(model: str, stated: set[str]) -> Iterable[str]:
-    if family_of(model) is None and not {"--reasoning-parser", "--reasoning-config"} & stated:
+    family = family_of(model)
+    if family is not None and family.marks and _OWN in stated:
+        yield f"{_OWN} is yours: the processor needs {_marks(family.marks)} in it"
+    if family is None and not {"--reasoning-parser", "--reasoning-config"} & stated:
         yield (
             f"no family is known for '{model}': if it thinks, give --reasoning-parser,"
             ' or --reasoning-config \'{"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}\''
         )
+
+
+def _marks(marks: tuple[str, str]) -> str:
+    """How the processor is told them."""
+    return json.dumps({"governor": dict(zip(("start", "end"), marks, strict=True))})
 
 
 def _paths(program: str) -> dict[str, str]:

@@ -21,6 +21,8 @@ class Probe:
 
     link: Link
     model: str
+    start: str = START
+    end: str = END
 
     def rendered(self, messages: Sequence[Mapping[str, Any]] = PROMPT, **options: Any) -> list[int]:
         """Token ids of a chat prompt, as the served template renders it."""
@@ -61,17 +63,17 @@ def completion_tokens(answer: Mapping[str, Any]) -> list[str]:
     return [str(one) for one in (answer["choices"][0].get("logprobs") or {}).get("tokens") or ()]
 
 
-def ended(tokens: Iterable[str]) -> int | None:
+def ended(tokens: Iterable[str], end: str = END) -> int | None:
     """How many tokens the thought has, its end mark included; None where it does not end."""
     text = ""
     for number, token in enumerate(tokens, start=1):
         text += token
-        if END in text:
+        if end in text:
             return number
     return None
 
 
-def opening(prompt: str) -> str | None:
+def opening(prompt: str, start: str = START, end: str = END) -> str | None:
     """What a rendered prompt has behind the `<think>` that it opens; None where it opens no thought."""
-    _, mark, behind = prompt.rpartition(START)
-    return behind if mark and END not in behind else None
+    _, mark, behind = prompt.rpartition(start)
+    return behind if mark and end not in behind else None

@@ -16,17 +16,16 @@ from governor.plan.dialects import Dialect, dialect_for
 from governor.plan.effort import hardness, json_body, wire
 from governor.plan.messages import messages_of
 from governor.records import Call, Rung
-from governor.stops.settings import Stops
+from governor.stops.settings import PREFIX, Stops
 from governor_vllm.marks import END
 from governor_vllm.options import ModelOptions
 from governor_vllm.probe import Probe
-from governor_vllm.served import Budget, Finding, Served
+from governor_vllm.served import Budget, Served
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 _WORDS_PER_TOKEN = 0.75  # of English prose
 _CLOSED = f"\n{END}\n\n"
-_BESIDE_A_GRAMMAR = Finding("xargs", "refused", "nothing is forced beside a JSON schema or a tool that must be called")
 _FREE = (None, "auto")  # what leaves the model free to call no tool
 _CHAT_ONLY = (
     "messages",
@@ -85,6 +84,8 @@ class Target:
             self._need("repetition", "repetition")
         if self.options.engine.xargs:
             self._need("xargs", "xargs")
+        if any(key.startswith(PREFIX) for key in self.options.engine.xargs):
+            self._need("governed", "xargs")
 
     @property
     def budget(self) -> Budget | None:
@@ -119,7 +120,8 @@ def request_of(call: Call, target: Target, probe: Probe) -> Request:
         call = _ended(call, target, probe)
         return _resumed(call, target, probe, _body(call, target, len(probe.ids(call_thought(call)))))
     body = _body(call, target)
-    inside = target.served.opens and not target.served.parses and not _off(call.rung)
+    served = target.served
+    inside = served.opens and served.usual and not served.parses and not _off(call.rung)
     return Request(CHAT, body, inside, _cut_at(call.rung, target))
 
 
@@ -143,11 +145,8 @@ def _strict(tool: Mapping[str, Any]) -> bool:
 def _without_processor(target: Target) -> Target:
     """The target of a call that a grammar holds: nothing may be forced beside it, so vLLM's own budget stands in."""
     served, engine = target.served, target.options.engine
-    return replace(
-        target,
-        served=replace(served, processor=None, findings={**served.findings, "xargs": _BESIDE_A_GRAMMAR}),
-        options=replace(target.options, engine=replace(engine, xargs={})),
-    )
+    options = replace(target.options, engine=replace(engine, xargs={}))
+    return replace(target, served=replace(served, processor=None), options=options)
 
 
 def answered(call: Call, target: Target, probe: Probe, thinking: str, used: int, read: int) -> Request | None:
@@ -200,11 +199,11 @@ def _body(call: Call, target: Target, begun: int = 0) -> dict[str, Any]:
     thinks = body.pop("thinking_token_budget", None) is not None
     if rung.effort is not None and not _off(rung) and not target.served.honours("effort"):
         body.pop("reasoning_effort", None)
-    engine = target.options.engine
+    engine, processor = target.options.engine, target.served.processor
     xargs = dict(engine.xargs)
-    if target.served.honours("xargs"):
-        xargs |= _rules(rung, target.served.processor if thinks else None, begun).args()
-    if thinks and target.served.processor is None and target.served.engine is not None:
+    if processor is not None:
+        xargs |= _rules(rung, processor if thinks else None, begun).args()
+    if thinks and processor is None and target.served.engine is not None:
         body["thinking_token_budget"] = target.served.engine.asked(rung.thinking_tokens, begun)
     return {
         **body,

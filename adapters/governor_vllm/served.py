@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from governor_vllm.marks import END, START
+
 Verdict = Literal["honoured", "ignored", "refused", "unproved"]
 """`ignored` is the dangerous one: the server says yes and does nothing. `unproved`: the canary could not tell."""
 
@@ -53,8 +55,15 @@ class Served:
     """Governor's logits processor, where it is loaded and acts."""
     opens: bool = False
     """Whether the chat template itself opens the thought at the end of the prompt."""
+    marks: tuple[str, str] = (START, END)
+    """Around the model's thoughts."""
     parses: bool = False
     """Whether thoughts come apart from the answer (a reasoning parser)."""
+
+    @property
+    def usual(self) -> bool:
+        """Whether its thoughts stand between the marks that this side reads and writes."""
+        return self.marks == (START, END)
 
     def honours(self, canary: str) -> bool:
         """Whether the canary of this name was honoured."""

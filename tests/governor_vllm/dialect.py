@@ -31,6 +31,10 @@ class Manner:
     answer: str = " The answer is 42."
     budget: Literal["kept", "ignored", "refused"] = "kept"
     processor: bool = False
+    acts: bool = True
+    """Whether the processor finds the marks of thoughts; else it only looks at its arguments."""
+    seed: bool = False
+    """Whether the marks outside are those of Seed-OSS."""
     tools: Literal["free", "held", "off"] = "free"
     """Whether calls with tools that may be called are held to a grammar, or not offered at all."""
     parser: bool = True
@@ -112,6 +116,8 @@ class DialectServer:
         self.close()
 
     def ids(self, text: str) -> list[int]:
+        if self.manner.seed:
+            text = text.replace("seed:think>", "think>")
         with self._lock:
             found = _TOKEN.findall(text)
             self._words.extend(word for word in dict.fromkeys(found) if word not in self._words)
@@ -119,6 +125,10 @@ class DialectServer:
 
     def text(self, ids: Sequence[int]) -> str:
         return "".join(self._words[one] for one in ids)
+
+    def shown(self, text: str) -> str:
+        """Text with the marks that are the model's."""
+        return text.replace("think>", "seed:think>") if self.manner.seed else text
 
     def prompt(self, body: Mapping[str, Any]) -> str:
         """What the chat template makes of the messages."""
@@ -184,7 +194,9 @@ class DialectServer:
                 raise RefusalError("governor_budget must be 0 or more")
             if self._held(body):
                 raise RefusalError("governor_budget: text can't be forced where structured_outputs constrain it")
-            return int(xargs["governor_budget"]), False
+            if asked is not None:
+                raise RefusalError("governor_budget: the request has a thinking_token_budget too; send one of the two")
+            return (int(xargs["governor_budget"]) if manner.acts else None), False
         return asked if manner.budget == "kept" else None, True
 
     def _held(self, body: Mapping[str, Any]) -> bool:
@@ -245,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
             text = body["prompt"] if "prompt" in body else self.dialect.prompt(body)
             self._json({"tokens": self.dialect.ids(text), "count": len(self.dialect.ids(text))})
         elif self.path == "/detokenize":
-            self._json({"prompt": self.dialect.text(body["tokens"])})
+            self._json({"prompt": self.dialect.shown(self.dialect.text(body["tokens"]))})
         else:
             self._generated(body)
 
@@ -256,6 +268,9 @@ class _Handler(BaseHTTPRequestHandler):
         before = text.rpartition("<|im_start|>assistant\n")[2]
         inside = START in before and END not in before.rpartition(START)[2]
         pieces = _pieces(made.tokens, inside=inside, parsed=chat and self.dialect.manner.parser)
+        shown = self.dialect.shown
+        made.tokens = [shown(token) for token in made.tokens]
+        pieces = [(shown(thought), shown(said)) for thought, said in pieces]
         if not body.get("stream"):
             self._json(_whole(body, made, pieces, asked, chat=chat))
             return

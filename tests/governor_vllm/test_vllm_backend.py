@@ -274,6 +274,13 @@ def test_a_model_without_resumption_is_not_gone_on_from(server: DialectServer) -
         made.ready(rung(model="vllm/gpt-oss-20b"))
 
 
+def test_a_model_with_other_marks_is_not_gone_on_from_and_its_answer_not_lost(server: DialectServer) -> None:
+    server.now(seed=True, parser=False)
+    made = backend(server)
+    assert made.call(call()).text.endswith("The answer is 42.")
+    assert not made.continues(rung())
+
+
 def test_a_rule_of_the_engine_is_known_by_its_words(server: DialectServer) -> None:
     server.now(forced=f"{PHRASES[REPEAT]}</think>", processor=True)
     stuck = backend(server).call(call(rung=rung(thinking_tokens=40)))

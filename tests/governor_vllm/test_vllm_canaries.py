@@ -35,6 +35,7 @@ def test_a_server_that_keeps_its_word_is_believed(server: DialectServer) -> None
         ({"budget": "ignored"}, "budget", "ignored"),
         ({"budget": "refused"}, "budget", "refused"),
         ({}, "xargs", "ignored"),
+        ({"processor": True, "acts": False}, "governed", "ignored"),
         ({"processor": True, "tools": "held"}, "tools", "refused"),
         ({"processor": True, "tools": "off"}, "tools", "unproved"),
         ({}, "priority", "refused"),
@@ -77,6 +78,15 @@ def test_what_a_budget_counts_otherwise_is_measured(
     served = examine(server.url)
     assert served.engine == Budget(extra - behind, prompt=True, least=extra)
     assert served.processor == Budget(extra, prompt=False, least=1 + extra)
+
+
+def test_the_marks_of_a_known_family_are_found(server: DialectServer) -> None:
+    usual = examine(server.url).marks
+    server.now(processor=True, seed=True)
+    served = examine(server.url)
+    assert (usual, served.marks) == ((START, END), ("<seed:think>", "</seed:think>"))
+    assert served.processor == Budget(2, prompt=False, least=3)
+    assert (served.engine, served.opens) == (Budget(1, prompt=True, least=2), True)
 
 
 def test_a_model_that_always_thinks_briefly_proves_nothing(server: DialectServer) -> None:

@@ -92,6 +92,16 @@ def test_an_unknown_family_is_said_and_served_without_parsers() -> None:
     assert launch("acme/thinker-1", ["--reasoning-config={}"]).notes == ()
 
 
+def test_marks_of_a_family_are_told_to_the_processor() -> None:
+    command = launch("ByteDance-Seed/Seed-OSS-36B-Instruct").command
+    told = json.loads(command[command.index("--additional-config") + 1])
+    assert told == {"governor": {"start": "<seed:think>", "end": "</seed:think>"}}
+    assert "--additional-config" not in launch("Qwen/Qwen3-8B").command
+    own = launch("ByteDance-Seed/Seed-OSS-36B-Instruct", ["--additional-config", "{}"])
+    assert own.command.count("--additional-config") == 1
+    assert "<seed:think>" in own.notes[0]
+
+
 @pytest.mark.parametrize(
     ("model", "reasoning"),
     [

@@ -151,6 +151,24 @@ def test_where_no_processor_is_loaded_the_client_runs_the_rules(server: DialectS
     assert "vllm_xargs" not in body
 
 
+@pytest.mark.parametrize("budget", ["kept", "ignored"])
+def test_where_the_processor_was_not_seen_to_act_the_client_runs_the_rules(server: DialectServer, budget: str) -> None:
+    """It is loaded, and finds no thought between its marks."""
+    server.now(processor=True, acts=False, budget=budget)
+    made = backend(server, fallback="prompt")
+    body = sent(server, made, rung=rung(stops=Stops(repeat=4, budget=5)))
+    assert not made.stops(rung())
+    assert "vllm_xargs" not in body
+    assert body.get("thinking_token_budget") == (9 if budget == "kept" else None)
+
+
+def test_rules_of_the_engines_options_need_a_processor_that_acts(server: DialectServer) -> None:
+    server.now(processor=True, acts=False)
+    with pytest.raises(BackendRequestError, match="--additional-config"):
+        backend(server, xargs={"governor_repeat": 4}).ready(rung())
+    backend(server, xargs={"mine": 4}).ready(rung())
+
+
 @pytest.mark.parametrize(
     "grammar",
     [
