@@ -52,7 +52,7 @@ class Vocabulary:
         """See `Marks.table`."""
         known = min(self.size, self.tokenizer.max_token_id + 1)  # ids may have gaps, so that they are fewer
         texts = [self.tokenizer.decode([token], skip_special_tokens=False) for token in range(known)]
-        return self.marks.table([*texts, *[""] * (self.size - known)])
+        return self.marks.among(texts).table([*texts, *[""] * (self.size - known)])
 
     @cached_property
     def steps(self) -> tuple[memoryview, bytes]:

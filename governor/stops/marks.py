@@ -8,8 +8,9 @@ stands beside it (`>\n`), is found with one look-up a token.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,16 @@ NODE_AT = 10
 """The next state stands above these bits."""
 CODE = (1 << NODE_AT) - 1
 
-_TOOLS = {"<tool_call>": TOOL, "</tool_call>": TOOL_END}
-
+USUAL = ("<tool_call>", "</tool_call>")
+TOOLS = (
+    USUAL,
+    ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),  # Kimi K2
+    ("<minimax:tool_call>", "</minimax:tool_call>"),
+    ("<seed:tool_call>", "</seed:tool_call>"),
+    ("<longcat_tool_call>", "</longcat_tool_call>"),
+    ("<\uff5ctool\u2581calls\u2581begin\uff5c>", "<\uff5ctool\u2581calls\u2581end\uff5c>"),  # DeepSeek
+)
+"""What opens and closes tool calls, by family."""
 
 _STOPS = (".", "!", "?", "\n", "\u3002", "\uff01", "\uff1f")
 """Full stops, the last three of them Chinese and Japanese."""
@@ -46,6 +55,15 @@ class Marks:
 
     start: str = "<think>"
     end: str = "</think>"
+    tools: tuple[tuple[str, str], ...] = TOOLS
+
+    def among(self, texts: Iterable[str]) -> Marks:
+        """The same without marks of other families' tool calls, which these tokens don't hold: they'd widen its table.
+
+        The usual ones stay: models write them in several tokens, too.
+        """
+        known = set(texts)
+        return replace(self, tools=tuple(pair for pair in self.tools if pair == USUAL or pair[0] in known))
 
     def read(self, node: int, text: str) -> tuple[int, int]:
         """The state after `text`, and its code: what it completed, its braces, whether it ends a sentence."""
@@ -81,7 +99,7 @@ class Marks:
     @property
     def words(self) -> tuple[str, ...]:
         """The marks of thoughts and tool calls."""
-        return (self.start, self.end, *_TOOLS)
+        return (self.start, self.end, *chain.from_iterable(self.tools))
 
     @property
     def longest(self) -> int:
@@ -90,7 +108,8 @@ class Marks:
 
     @cached_property
     def _words(self) -> Mapping[str, int]:
-        return {self.start: START, self.end: END, **_TOOLS, "```": FENCE, "\n\n": PARAGRAPH}
+        tools = {mark: code for pair in self.tools for mark, code in zip(pair, (TOOL, TOOL_END), strict=True)}
+        return {self.start: START, self.end: END, **tools, "```": FENCE, "\n\n": PARAGRAPH}
 
     @cached_property
     def _classes(self) -> Mapping[str, int]:

@@ -27,6 +27,7 @@ _BYTES_A_TOKEN = 4.0
 
 _RULES = Rules(np, np.asarray, anywhere=True)
 _ONE, _NONE = np.ones(1), np.zeros(1)
+_MARKS = Marks()  # one for all streams: its tables take longer to make than a token to read
 _UNKNOWN = Signals(np.full(1, math.inf), _NONE, _NONE, _NONE, _NONE)
 
 
@@ -48,7 +49,7 @@ class Watch:
 
     def __init__(self, stops: Stops, *, temperature: float | None = None, marks: Marks | None = None) -> None:
         self._stops = stops
-        self._marks = marks or Marks()
+        self._marks = marks or _MARKS
         self._uses = Uses.of(stops)
         self._limits = columns(Limits, limits_of(stops, temperature=temperature)[None, :])
         self._rows = fresh(1)

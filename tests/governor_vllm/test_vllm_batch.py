@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from governor.stops.arrays import columns
 from governor.stops.group import confidence
-from governor.stops.marks import Marks
+from governor.stops.marks import TOOLS, Marks
 from governor.stops.place import Place
 from governor.stops.settings import Stops
 from governor_vllm.batch import Batch, Intake, Order, Reading
@@ -187,6 +187,25 @@ def test_tokens_behind_a_gap_are_read_too() -> None:
 
     table = Vocabulary(Gapped(), SIZE, Marks()).table
     assert table[0, SIZE - 1] == table[0, THINK]
+
+
+@pytest.mark.parametrize("pair", TOOLS[1:])
+def test_nothing_is_forced_into_a_tool_call_by_the_marks_of_its_family(pair: tuple[str, str]) -> None:
+    """These are two of the model's tokens; the table of a model without them has none of theirs."""
+    named = dict(zip((PIECES.index("y"), PIECES.index("z")), pair, strict=True))
+
+    class Family(Toy):
+        def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+            (token,) = token_ids
+            return named.get(token) or super().decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+    family, (opens, _) = Vocabulary(Family(), SIZE, Marks()), named
+    assert len(VOCABULARY.table) < len(family.table)
+    for vocabulary, inside in ((VOCABULARY, 1), (family, 0)):
+        batch = Batch(np, np.asarray, vocabulary, 1)
+        batch.take(0, Intake(Stops(budget=1), np.array([THINK, opens, LETTER]), 1))
+        here = columns(Place, batch.view(np.array([0])).rows.place)
+        assert (here.inside[0], here.tool[0]) == (inside, 1 - inside)
 
 
 def test_a_request_without_known_tokens_thinks_of_nothing() -> None:

@@ -20,13 +20,16 @@ from governor.stops.marks import (
     START,
     TOOL,
     TOOL_END,
+    TOOLS,
+    USUAL,
     Marks,
     braces_of,
     ends_sentence,
 )
 
 MARKS = Marks()
-NAMES = {"<think>": START, "</think>": END, "<tool_call>": TOOL, "</tool_call>": TOOL_END}
+OPENED, CLOSED = zip(*TOOLS, strict=True)
+NAMES = {"<think>": START, "</think>": END, **dict.fromkeys(OPENED, TOOL), **dict.fromkeys(CLOSED, TOOL_END)}
 texts = st.lists(
     st.sampled_from([*NAMES, "```", "`", "\n\n", "\n", "<", "think", ">", "/", "a{", "}", " é"]), max_size=12
 )
@@ -34,7 +37,7 @@ texts = st.lists(
 
 @given(texts.map("".join))
 def test_what_is_found_is_what_a_search_finds(text: str) -> None:
-    found = re.findall(r"<think>|</think>|<tool_call>|</tool_call>|```|\n\n", text)
+    found = re.findall("|".join(map(re.escape, [*NAMES, "```", "\n\n"])), text)
     code = MARKS.read(0, text)[1]
     assert code & MARK == next((NAMES[mark] for mark in reversed(found) if mark in NAMES), 0)
     assert bool(code & FENCE) is bool(found.count("```") % 2)
@@ -75,6 +78,15 @@ def test_a_vocabulary_becomes_a_table_of_the_same_readings() -> None:
         for at, token in enumerate(tokens):
             after, code = MARKS.read(node, token)
             assert table[node, at] == after << NODE_AT | code
+
+
+@pytest.mark.parametrize("pair", TOOLS)
+def test_a_table_holds_only_the_tool_marks_that_are_tokens_of_the_model(pair: tuple[str, str]) -> None:
+    usual = Marks(tools=(USUAL,))
+    known = MARKS.among([*pair, "tool", "<"])
+    assert set(known.tools) == {USUAL, pair}
+    assert MARKS.among(["<|tool_call_begin|>"]) == usual
+    assert len(known.table([""])) <= 2 * len(usual.table([""]))
 
 
 def test_braces_and_sentence_ends_are_told() -> None:

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governor.stops.arrays import names
-from governor.stops.marks import FENCE, MARK, NODE_AT, Marks, braces_of, events
-from governor.stops.place import HOLD, Place, moved, passed
+from governor.stops.marks import FENCE, MARK, NODE_AT, TOOLS, Marks, braces_of, events
+from governor.stops.place import HOLD, Place, free, moved, passed
 
 WORDS = (
     *("<think>", "</think>", "<tool_call>", "</tool_call>", "```", "`", "{", "}"),
     *("<", "think", "a", ". ", "\n", "\n\n"),
 )
-TABLE = Marks().table(WORDS)
+TABLE = Marks().among(WORDS).table(WORDS)
 EVENTS = events(TABLE)
 ONE = np.ones(1)
 TEXTS = st.lists(st.tuples(st.integers(0, len(WORDS) - 1), st.integers(1, 2 * HOLD)), max_size=12)
@@ -48,6 +48,23 @@ def test_tokens_without_an_event_may_be_told_at_once(runs: list[tuple[int, int]]
             waiting += 1
         node = int(TABLE[node, token] >> NODE_AT)
     assert told(passed(np, at_once, np.array([waiting]), np.array([node]))) == told(each)
+
+
+@pytest.mark.parametrize(("opens", "closes"), TOOLS)
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
+def test_a_tool_call_ends_the_thought_and_nothing_is_forced_inside_it(opens: str, closes: str, cut: bool) -> None:
+    def written(text: str, place: Place) -> Place:
+        for word in text if cut else [text]:
+            place = moved(np, place, table[place.node.astype(int), words.index(word)], ONE)
+        return place
+
+    words = ["<think>", "a", opens, closes, *dict.fromkeys(opens + closes)]
+    table = Marks().among(words).table(words)
+    thinking = written("a", moved(np, begun(), table[np.zeros(1, dtype=int), words.index("<think>")], ONE))
+    called = written(opens, thinking)
+    over = written(closes, called)
+    assert [bool(free(place, anywhere=True)[0]) for place in (thinking, called, over)] == [True, False, True]
+    assert [bool(free(place)[0]) for place in (thinking, called, over)] == [True, False, False]
 
 
 @pytest.mark.parametrize("opened", ["```", "{"])
