@@ -46,7 +46,7 @@ def prove(link: Link, model: str = "") -> Served:
     probe = _marked(Probe(link, name))
     behind, parses = _opened(probe), _parses(probe)
     engine, engine_budget = _measured(probe, "budget", behind, _own, _PARSER)
-    found = [engine, _refused_nonsense(probe)]
+    found = [engine, _asked("xargs", partial(_refused_nonsense, probe), _PROCESSOR)]
     processor_budget = None
     if found[-1].verdict == "honoured":
         governed, processor_budget = _measured(probe, "governed", behind, _xargs, _OTHER_MARKS)
@@ -203,12 +203,24 @@ def _listed(numbers: Any) -> str:
 
 
 def _refused_nonsense(probe: Probe) -> Finding:
-    """A processor that is loaded refuses a budget that is none; a server without it does not look."""
+    """A processor that is loaded refuses a budget that is none, by its name, and takes one that is.
+
+    A server without it looks at neither, or knows no such arguments at all.
+    """
     try:
-        probe.chat(max_tokens=1, vllm_xargs={BUDGET: -1})
-    except BackendRequestError:
-        return Finding("xargs", "honoured", "the processor reads its arguments")
-    return Finding("xargs", "ignored", "HTTP 200 to arguments that nothing reads", _PROCESSOR)
+        probe.chat(max_tokens=1, **_xargs(-1))
+    except BackendRequestError as refusal:
+        seen = str(refusal)
+    else:
+        return Finding("xargs", "ignored", "HTTP 200 to arguments that nothing reads", _PROCESSOR)
+    if BUDGET in seen:
+        try:
+            probe.chat(max_tokens=1, **_xargs(LONG))
+        except BackendRequestError as refusal:
+            seen = str(refusal)
+        else:
+            return Finding("xargs", "honoured", "the processor reads its arguments")
+    return Finding("xargs", "refused", seen, "" if _GRAMMAR in seen else _PROCESSOR)
 
 
 def _offered(probe: Probe) -> Finding:

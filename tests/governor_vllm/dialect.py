@@ -33,6 +33,8 @@ class Manner:
     processor: bool = False
     acts: bool = True
     """Whether the processor finds the marks of thoughts; else it only looks at its arguments."""
+    strange: Literal["taken", "refused", "refused by name"] = "taken"
+    """What becomes of arguments for processors where there are none."""
     seed: bool = False
     """Whether the marks outside are those of Seed-OSS."""
     tools: Literal["free", "held", "off"] = "free"
@@ -217,6 +219,9 @@ class DialectServer:
             raise RefusalError(f"The model `{body.get('model')}` does not exist.")
         if body.get("priority") and not self.manner.priority:
             raise RefusalError("Got priority 1 but Priority scheduling is not enabled.")
+        if "vllm_xargs" in body and self.manner.strange != "taken":
+            named = f": {body['vllm_xargs']}" if self.manner.strange == "refused by name" else ""
+            raise RefusalError(f"Extra inputs are not permitted{named}")
         if body.get("tool_choice") == "auto" and self.manner.tools == "off":
             raise RefusalError('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set')
 

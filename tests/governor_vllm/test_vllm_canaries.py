@@ -35,6 +35,8 @@ def test_a_server_that_keeps_its_word_is_believed(server: DialectServer) -> None
         ({"budget": "ignored"}, "budget", "ignored"),
         ({"budget": "refused"}, "budget", "refused"),
         ({}, "xargs", "ignored"),
+        ({"strange": "refused"}, "xargs", "refused"),
+        ({"strange": "refused by name"}, "xargs", "refused"),
         ({"processor": True, "acts": False}, "governed", "ignored"),
         ({"processor": True, "tools": "held"}, "tools", "refused"),
         ({"processor": True, "tools": "off"}, "tools", "unproved"),
