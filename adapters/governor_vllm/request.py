@@ -101,6 +101,8 @@ class Target:
         if budget is None and self.options.engine.fallback == "error":
             hint = "state engine.fallback: stream or prompt to do without"
             raise self._error(f"the server keeps no thinking budget ({self.served.why('budget')}); {hint}")
+        if budget is None and self.options.engine.fallback == "stream":
+            self._need("counts", "engine.fallback stream")
 
     def _need(self, canary: str, what: str) -> None:
         if not self.served.honours(canary):

@@ -70,6 +70,12 @@ def test_effort_none_switches_thinking_off(server: DialectServer) -> None:
         ({"budget": "refused"}, {}, {}, "reasoning_config is not configured"),
         ({"budget": "refused"}, {}, {}, "engine.fallback: stream or prompt"),
         ({}, {}, {"effort": "low"}, "does not read reasoning_effort"),
+        (
+            {"budget": "ignored", "counts": False},
+            {"fallback": "stream"},
+            {},
+            "fallback stream: ignored: streams do not",
+        ),
         ({"switch": False}, {}, {"effort": "none", "thinking_tokens": 0}, "does not read enable_thinking"),
         ({}, {"priority": 1}, {}, "--scheduling-policy priority"),
         ({}, {"xargs": {"a": 1}}, {}, "--logits-processors"),
@@ -149,6 +155,14 @@ def test_where_no_processor_is_loaded_the_client_runs_the_rules(server: DialectS
     body = sent(server, made, rung=rung(stops=Stops(repeat=4)))
     assert not made.stops(rung())
     assert "vllm_xargs" not in body
+
+
+def test_a_stream_that_counts_nothing_does_where_this_side_cuts_none(server: DialectServer) -> None:
+    server.now(counts=False)
+    backend(server, fallback="stream").ready(rung())
+    server.now(budget="ignored")
+    backend(server, fallback="stream").ready(rung(thinking_tokens=0))
+    backend(server, fallback="prompt").ready(rung())
 
 
 @pytest.mark.parametrize("budget", ["kept", "ignored"])
