@@ -9,11 +9,17 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import pairwise, takewhile
 from pathlib import Path
 from shutil import which
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from governor_vllm.families import family_of
 
+_PROCESSORS = "--logits-processors"
 _OWN = "--additional-config"
 PROCESSOR = "governor_vllm.processor:GovernorLogitsProcessor"
 
@@ -33,13 +39,16 @@ class Launch:
 
 
 def launch(model: str, arguments: Sequence[str] = (), *, program: str = "vllm") -> Launch:
-    """The command for a model. What `arguments` state themselves is not stated again.
+    """The command for a model. What `arguments`, or the `--config` file they name, state is not stated again.
 
-    The processor is named on the command line and not installed as an entry point: that would load it into every vLLM
-    process, and on vLLM's first runner it would see no token ids under asynchronous scheduling.
+    Processors that these name stay, with Governor's behind them. It is named on the command line and not installed as
+    an entry point: that would load it into every vLLM process, and on vLLM's first runner it would see no token ids
+    under asynchronous scheduling.
     """
     family = family_of(model)
-    wanted: list[tuple[str, ...]] = [("--logits-processors", PROCESSOR)]
+    config = _config(arguments)
+    arguments = _with_processor(arguments, config)
+    wanted: list[tuple[str, ...]] = []
     if family is not None and family.reasoning:
         wanted.append(("--reasoning-parser", family.reasoning))
     if family is not None and family.tools:
@@ -47,7 +56,7 @@ def launch(model: str, arguments: Sequence[str] = (), *, program: str = "vllm") 
     if family is not None and family.marks:
         wanted.append((_OWN, _marks(family.marks)))
     wanted += [("--enable-prompt-tokens-details",), ("--scheduling-policy", "priority")]
-    stated = set(_stated(arguments))
+    stated = {*map(_option, arguments), *config}
     added = [word for option in wanted if option[0] not in stated for word in option]
     return Launch((program, "serve", model, *added, *arguments), _paths(program), tuple(_notes(model, stated)))
 
@@ -58,8 +67,43 @@ def program() -> str | None:
     return str(beside) if os.access(beside, os.X_OK) else which("vllm")
 
 
-def _stated(arguments: Iterable[str]) -> Iterable[str]:
-    return (word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--"))
+def _option(word: str) -> str:
+    """The option that a word states, as `--reasoning_config.x=y` and `--no-reasoning-config` do; empty for a value."""
+    if not word.startswith("--"):
+        return ""
+    name = word.partition("=")[0].partition(".")[0].removeprefix("--").replace("_", "-")
+    return f"--{name.removeprefix('no-')}"
+
+
+def _config(arguments: Sequence[str]) -> Mapping[str, Any]:
+    """What vLLM's configuration file states, by option; nothing where it can't be read, of which vLLM tells."""
+    named = next((path for word, path in pairwise(arguments) if word == "--config"), None)
+    if named is None:
+        return {}
+    reader = YAML(typ="safe", pure=True)
+    reader.allow_duplicate_keys = True
+    try:
+        held = reader.load(Path(named))
+    except (OSError, ValueError, YAMLError):
+        return {}
+    return {_option(f"--{key}"): value for key, value in held.items()} if isinstance(held, Mapping) else {}
+
+
+def _with_processor(arguments: Sequence[str], config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The arguments with Governor's processor behind those that they, or else the file, name.
+
+    Of several lists vLLM takes the last one, of both places the arguments'.
+    """
+    at = max((place for place, word in enumerate(arguments) if _option(word) == _PROCESSORS), default=None)
+    if at is None:
+        held = config.get(_PROCESSORS) or ()
+        named = [str(one) for one in held] if isinstance(held, Sequence) and not isinstance(held, str) else [str(held)]
+        return (_PROCESSORS, *dict.fromkeys([*named, PROCESSOR]), *arguments)
+    _, stated, value = arguments[at].partition("=")
+    behind = arguments[at + 1 :]
+    values = [] if stated else [*takewhile(lambda word: not word.startswith("-"), behind)]
+    named = [value] if stated else values
+    return (*arguments[:at], _PROCESSORS, *dict.fromkeys([*named, PROCESSOR]), *behind[len(values) :])
 
 
 def _notes(model: str, stated: set[str]) -> Iterable[str]:

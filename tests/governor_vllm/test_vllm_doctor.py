@@ -85,6 +85,42 @@ def test_what_is_stated_is_not_stated_again() -> None:
     assert "--scheduling-policy" not in command
 
 
+def test_what_a_configuration_file_states_is_not_stated_again(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("reasoning_parser: deepseek_r1\nenable-auto-tool-choice: false\nport: 8001\n", encoding="utf-8")
+    command = launch("Qwen/Qwen3-8B", ["--config", str(config)]).command
+    assert not {"--reasoning-parser", "--enable-auto-tool-choice"} & set(command)
+    assert {"--tool-call-parser", "--scheduling-policy", PROCESSOR} < set(command)
+    assert launch("acme/thinker-1", ["--config", str(config)]).notes == ()
+    config.write_text("a: [", encoding="utf-8")
+    for unread in (config, tmp_path / "none.yaml"):
+        assert "--reasoning-parser" in launch("Qwen/Qwen3-8B", ["--config", str(unread)]).command
+
+
+@pytest.mark.parametrize(
+    ("stated", "listed", "wanted"),
+    [
+        ((), "", [PROCESSOR]),
+        (("--logits-processors", "a:A", "b:B"), "", ["a:A", "b:B", PROCESSOR]),
+        (("--logits_processors=a:A",), "", ["a:A", PROCESSOR]),
+        (("--logits-processors", PROCESSOR, "a:A"), "", [PROCESSOR, "a:A"]),
+        ((), "logits-processors: [a:A, b:B]", ["a:A", "b:B", PROCESSOR]),
+        ((), "logits_processors: a:A", ["a:A", PROCESSOR]),
+        (("--logits-processors", "a:A"), "logits-processors: [b:B]", ["a:A", PROCESSOR]),
+    ],
+)
+def test_the_processor_stands_behind_those_that_are_named(
+    tmp_path: Path, stated: tuple[str, ...], listed: str, wanted: list[str]
+) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"port: 8001\n{listed}\n", encoding="utf-8")
+    command = launch("Qwen/Qwen3-8B", [*stated, "--config", str(config)]).command
+    assert command.count("--logits-processors") == 1
+    at = command.index("--logits-processors") + 1
+    assert list(itertools.takewhile(lambda word: not word.startswith("-"), command[at:])) == wanted
+    assert not any("logits_processors" in word for word in command)
+
+
 def test_an_unknown_family_is_said_and_served_without_parsers() -> None:
     started = launch("acme/thinker-1")
     assert not any(word.endswith("-parser") for word in started.command)
