@@ -122,11 +122,12 @@ class Arrival:
         doubted = _doubts(governor, step, terms) if mode == "speculate" else None
         if doubted is not None:
             terms = replace(terms, modes=tuple(way for way in terms.modes if way not in LOOKS))
+        kept = self._kept(data, changes)
         return Request(
             wire=self.wire,
             step=step,
             terms=terms,
-            kept=self._kept(data, changes),
+            kept=kept,
             changes=changes,
             unbounded=asking.unbounded or evasions.unweighed(data),
             bucket={key: value for key, value in self.bucket.items() if key.startswith(BOOKED_BY)},
@@ -134,6 +135,7 @@ class Arrival:
             usage=self._usage,
             checked=mode != "pass",
             detailed=wants_details(self.headers, self.metadata),
+            thinks=evasions.thinks(kept, self.wire),
             doubts=doubted,
         )
 

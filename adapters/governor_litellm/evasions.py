@@ -71,6 +71,13 @@ _FEW_BYTES = 1000
 _MOVED = OUTPUT | CHOICES | {"messages", "input", "instructions", "system", "thinking", "reasoning", "reasoning_effort"}
 """What is sent from the request's own place alone, as a rung changes it there."""
 
+_THOUGHT = re.compile("think|reasoning", re.IGNORECASE)
+_SILENT: Mapping[str, Any] = {"thinking": {"type": "disabled"}, "enable_thinking": False}
+"""How it is said that no thought is wanted."""
+
+_HARMLESS = frozenset({"effort", "summary", "generate_summary"})
+"""What of `reasoning` makes no model think that a rung does not make think."""
+
 _NEVER = frozenset({"stream", "stream_options", "model"})
 _TOLD = OUTPUT | CHOICES | NESTS | OTHER_MODELS | CHEAP_SERVICE.keys() | {DROPPING, OVERRIDE, "extra_body"}
 
@@ -110,6 +117,20 @@ def unweighed(data: Mapping[str, Any]) -> str:
     found = next((name for name in sorted(_UNWEIGHED & held.keys()) if held[name]), "")
     kwargs = held.get(_KWARGS)
     return found or (_KWARGS if kwargs and len(json.dumps(kwargs, default=str)) > _FEW_BYTES else "")
+
+
+def thinks(data: Mapping[str, Any], wire: Wire) -> bool:
+    """Whether what is sent as the client said it may make a model think, or hide what it thinks."""
+    reasoning = data.get("reasoning")
+    if isinstance(reasoning, Mapping) and reasoning.keys() - _HARMLESS:
+        return True
+    waiting: list[Mapping[str, Any]] = [{name: value for name, value in data.items() if name not in wire.reads}]
+    while waiting:  # no recursion: a client's objects may be as deep as they like
+        held = waiting.pop()
+        if any(_THOUGHT.search(name) and _SILENT.get(name) != value for name, value in held.items()):
+            return True
+        waiting += (value for value in held.values() if isinstance(value, Mapping))
+    return False
 
 
 def applied(data: Mapping[str, Any], changes: Fields) -> Mapping[str, Any]:

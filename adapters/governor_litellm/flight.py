@@ -63,6 +63,8 @@ class Request:
     """Whether the policy's verifiers have their say."""
     detailed: bool = False
     """Whether the client wants the answer's body to tell what became of it."""
+    thinks: bool = False
+    """Whether the client's own fields may make a model think, or hide what it thinks."""
     doubts: Callable[[str], str] | None = None
     """Says why no answer that begins with a text is accepted, of a stream that is shown as long as it says nothing."""
 
@@ -122,7 +124,8 @@ class Flight:
         return self.first.result() if self.first.done() and not self.first.cancelled() else None
 
     def dialect(self, call: Call) -> Dialect:
-        return self.models.dialect(self.governor.policy, call.rung.model)
+        row = self.models.dialect(self.governor.policy, call.rung.model)
+        return replace(row, known=False) if self.request.thinks else row
 
     async def admitted(self) -> Call | Outcome:
         """The first call, once it is reserved; the outcome where the step ended without one."""

@@ -171,7 +171,8 @@ async def all_told(seconds: float) -> None:
 def shown_at_most(call: Call, dialect: Dialect, shown: int | None) -> Usage | None:
     """What `shown` bytes of an answer can have cost; None where thought that is not shown may have been paid for."""
     rung = call.rung
-    if shown is None or rung.effort not in (None, "none") or rung.thinking_tokens or dialect.thinks_by_default:
+    thinks = rung.effort not in (None, "none") or rung.thinking_tokens or dialect.thinks_by_default
+    if shown is None or thinks or not dialect.known:
         return None
     most = bound(call)
     return Usage(most.input, min(shown, most.answer))

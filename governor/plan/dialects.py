@@ -48,11 +48,11 @@ class Dialect:
 
     `effort`, `off`, `on` and `budget` are the parameters for an effort word, for thinking switched off, for thinking
     switched on without a word, and for a number of thinking tokens. `off` None: thinking can't be switched off.
-    `limit` is the name under which the provider receives the output limit. `temperature` and `logprobs` say when they
-    are accepted (a temperature of exactly 1 always is). `cautious` warns of temperatures under 1. `template_words`:
-    effort words act only where the served chat template reads them. `counts`: the server tells the usage with every
-    piece of a stream where it is asked to. `messages`: the provider speaks Anthropic's Messages API itself. Limits are
-    tokens, None where not stated.
+    `known` False: nothing tells whether the model thinks, nor whether it shows its thoughts. `limit` is the name under
+    which the provider receives the output limit. `temperature` and `logprobs` say when they are accepted (a temperature
+    of exactly 1 always is). `cautious` warns of temperatures under 1. `template_words`: effort words act only where the
+    served chat template reads them. `counts`: the server tells the usage with every piece of a stream where it is asked
+    to. `messages`: the provider speaks Anthropic's Messages API itself. Limits are tokens, None where not stated.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Dialect:
     min_thinking: int = 0
     max_thinking: int | None = None
     thinks_by_default: bool = False
+    known: bool = True
     template_words: bool = False
     limit: str = "max_tokens"
     temperature: When = "always"
@@ -101,7 +102,7 @@ def _claude(*names: str) -> tuple[str, ...]:
     return tuple(f"{prefix}claude-{name}*" for name in names for prefix in ("", "anthropic/"))
 
 
-PLAIN = Dialect(name="plain", models=("*",), thinking="none", logprobs="always")
+PLAIN = Dialect(name="plain", thinking="none", logprobs="always")
 _OPENAI = Dialect(
     name="openai-chat",
     thinking="soft",
@@ -248,6 +249,7 @@ _GPT_OSS = Dialect(
 
 DIALECTS: tuple[Dialect, ...] = (
     _GPT_OSS,
+    replace(PLAIN, models=_openai("gpt-4*", "gpt-3.5*", "chatgpt-4o*")),
     replace(PLAIN, models=_openai("gpt-5*-chat*", "gpt-5-search*"), temperature="never", logprobs="never"),
     replace(_RESPONSES_ONLY, models=_openai("gpt-5-pro*"), efforts=("high",)),
     replace(_RESPONSES_ONLY, models=_openai("gpt-5.?-pro*"), efforts=("medium", "high", "xhigh")),
@@ -297,6 +299,7 @@ DIALECTS: tuple[Dialect, ...] = (
     replace(_VLLM, models=("hosted_vllm/*", "vllm/*")),
     replace(_LLAMA, models=("llamafile/*",)),
     replace(_LLAMA, name="llama-cpp-plain", thinking="none", efforts=(), off=None, budget=None, min_thinking=0),
+    replace(PLAIN, models=("*",), known=False),
     PLAIN,
 )
 
@@ -307,10 +310,10 @@ NAMES: tuple[str, ...] = tuple(dict.fromkeys(row.name for row in DIALECTS))
 def dialect_for(model: str, wire: str | None = None) -> Dialect:
     """The row for `model` as LiteLLM names it (`openai/gpt-5`); `wire` states the dialect of a server no name tells.
 
-    A model that nothing is known about is `plain`: no reasoning knob is sent to it. Raises PolicyError for an unknown
-    `wire`.
+    A model that nothing is known about is `plain`: no reasoning knob is sent to it. One that `wire` says to be `plain`
+    is known not to think. Raises PolicyError for an unknown `wire`.
     """
-    rows = [row for row in DIALECTS if wire in (None, row.name)]
+    rows = [row for row in DIALECTS if wire is None or (row.name == wire and row.known)]
     if not rows:
         close = get_close_matches(str(wire), NAMES, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"one of {', '.join(NAMES)}"

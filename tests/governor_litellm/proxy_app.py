@@ -61,6 +61,12 @@ ladder:
 ASK = [{"role": "user", "content": "What is it?"}]
 
 
+def known(*models: str) -> str:
+    """What a policy says of these models: that those whose names tell nothing do not think."""
+    stated = (f"{name}: {'{wire: plain}' if name in ('small', 'large') else '{}'}" for name in dict.fromkeys(models))
+    return f"models: {{{', '.join(stated)}}}\n"
+
+
 @dataclass(frozen=True)
 class ProxyUnderTest:
     client: httpx.AsyncClient

@@ -19,6 +19,8 @@ GONE = object()
 # model, wire, rung fields, {dotted place in the body: value or GONE}
 CASES: list[tuple[str, str | None, dict[str, Any], dict[str, Any]]] = [
     ("openai/gpt-4o", None, {"temperature": 0.3}, {"max_tokens": 1024, "temperature": 0.3, "reasoning_effort": GONE}),
+    ("openai/q", None, {}, {"max_tokens": 1024, "reasoning_effort": GONE}),
+    ("openai/q", "plain", {}, {"max_tokens": 1024, "reasoning_effort": GONE}),
     ("openai/gpt-5", None, {"effort": "minimal", "thinking_tokens": 50}, {"reasoning_effort": "minimal", "max_completion_tokens": 1074}),
     ("openai/gpt-5.1", None, {"effort": "none", "temperature": 0.3}, {"reasoning_effort": "none", "temperature": 0.3}),
     ("openai/gpt-5.2", None, {"effort": "xhigh"}, {"reasoning_effort": "xhigh", "max_completion_tokens": 1024}),

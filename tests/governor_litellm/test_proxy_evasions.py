@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
+from governor_litellm import evasions
 from governor_litellm.evasions import CHOICES, OUTPUT, applied, closed, unweighed, weighed
 from governor_litellm.wires import WIRES, UnreadableError
-from tests.governor_litellm.proxy_app import ASK, ProxyUnderTest
+from tests.governor_litellm.arrivals import streamed
+from tests.governor_litellm.proxy_app import ASK, LADDER, ProxyUnderTest, known
 from tests.governor_litellm.test_proxy_books import Logged, logged
 from tests.governor_litellm.test_proxy_hostile import PATHS, body
 
@@ -260,6 +263,49 @@ async def test_a_plain_request_is_not_changed() -> None:
         assert weighed(plain, wire) is plain
         assert unweighed(plain) == ""
     assert applied(held, {}) is held
+
+
+@pytest.mark.parametrize(
+    ("call_type", "more", "thinks"),
+    [
+        ("acompletion", {"reasoning_effort": "high", "thinking": {"type": "enabled"}}, False),
+        ("acompletion", {"reasoning": {"effort": "high"}}, True),
+        ("acompletion", {"include_reasoning": False}, True),
+        ("acompletion", {"extra_body": {"reasoning": {"effort": "high", "exclude": True}}}, True),
+        ("acompletion", {"extra_body": {"enable_thinking": True}}, True),
+        ("acompletion", {"chat_template_kwargs": {"enable_thinking": True}}, True),
+        ("acompletion", {"chat_template_kwargs": {"enable_thinking": False}}, False),
+        ("acompletion", {"extra_body": {"thinking": {"type": "disabled"}, "top_k": 5}}, False),
+        ("acompletion", {"extra_body": {"generationConfig": {"thinkingConfig": {"thinkingBudget": 9}}}}, True),
+        ("aresponses", {"reasoning": {"effort": "high", "summary": "auto"}}, False),
+        ("aresponses", {"reasoning": {"enabled": True}}, True),
+        ("anthropic_messages", {"thinking": {"type": "enabled", "budget_tokens": 5}}, False),
+    ],
+)
+async def test_fields_that_may_make_a_model_think_are_known(
+    call_type: str, more: Mapping[str, Any], thinks: bool
+) -> None:
+    assert evasions.thinks(more, WIRES[call_type]) is thinks
+
+
+async def test_however_deep_a_field_lies_its_name_is_read() -> None:
+    deep: dict[str, Any] = {"thinking_budget": 9}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    assert evasions.thinks({"extra_body": deep}, WIRES["acompletion"])
+
+
+@pytest.mark.parametrize("wire", PATHS)
+async def test_a_client_that_switches_thought_on_and_goes_pays_for_it(proxy: ProxyUnderTest, wire: str) -> None:
+    for more, paid in (({}, False), ({"extra_body": {"reasoning": {"exclude": True}}}, True)):
+        app = proxy.policy(BOUNDED, ladder=known("small", "large") + LADDER)
+        proxy.default(app)
+        said = json.loads(json.dumps(body(wire, stream=True, **more)).replace("What is it?", "slow"))
+        await streamed(proxy, PATHS[wire], said, leave=bool)
+        await proxy.idle()
+        spent = proxy.balance(f"app:{app}").spent
+        assert spent.calls == 1
+        assert (spent.answer >= MOST - 10) is paid, "what was shown bounds it, or nothing does"
 
 
 async def test_an_extra_body_that_is_none_is_told() -> None:

@@ -30,6 +30,7 @@ POLICY = policy_from(
         "version": 1,
         "app": "a",
         "ledger": "memory://",
+        "models": {"weak": {"wire": "plain"}, "strong": {"wire": "plain"}},
         "verify": {"regex": "42"},
         "budget": {"app": {"per": "total", "calls": 1000}},
         "ladder": [
@@ -69,7 +70,14 @@ class Router:
 class Bench:
     """One flight on a ledger of its own, and what became of it."""
 
-    def __init__(self, policy: Policy, answers: list[Further] | None = None, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        answers: list[Further] | None = None,
+        ledger: Ledger | None = None,
+        *,
+        thinks: bool = False,
+    ) -> None:
         self.router = Router(answers or [])
         self.ledger = ledger or open_ledger("memory://")
         models = ProxyModels(lambda: self.router)
@@ -82,6 +90,7 @@ class Bench:
             terms=self.governor.terms(step),
             kept={"messages": [{"role": "user", "content": "What?"}]},
             bucket={},
+            thinks=thinks,
         )
         self.flight = Flight(self.governor, models, request, self.ended.append)
 
@@ -251,6 +260,14 @@ async def test_a_visible_answer_is_booked_by_its_bytes_a_thinking_one_at_its_bou
     thinking.flight.leave("the client went away", 7)
     await thinking.flight.outcome()
     assert thinking.ledger.balance("app:a").spent.answer == 59
+
+
+async def test_what_an_unknown_model_may_have_thought_is_booked_too() -> None:
+    for bench in (Bench(POLICY.model_copy(update={"models": {}})), Bench(POLICY, thinks=True)):
+        await bench.begun()
+        bench.flight.leave("the client went away", 0)
+        await bench.flight.outcome()
+        assert bench.ledger.balance("app:a").spent.answer == 50
 
 
 async def test_a_ledger_that_is_down_refuses_under_a_money_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from governor.records import Outcome
 from governor_litellm.flight import Flight
 from governor_litellm.proxy import serving_router
 from tests.governor_litellm.arrivals import Arrivals, streamed
-from tests.governor_litellm.proxy_app import ProxyUnderTest
+from tests.governor_litellm.proxy_app import ProxyUnderTest, known
 from tests.governor_litellm.shown import events, said
 from tests.governor_litellm.test_proxy_streams import COUNTED, LADDERS, VERIFIED, WIRES, Nobody, arrived, body
 from tests.governor_litellm.upstream import LOOP, STRONG, WEAK
@@ -36,7 +36,7 @@ def ladder(*models: str, **more: Any) -> str:
         f" price: {{input: {price}, output: {2 * price}}}}}\n"
         for price, model in zip((1, 20), models, strict=False)
     )
-    return "ladder:\n" + "".join(rungs)
+    return "ladder:\n" + "".join(rungs) + known(*models)
 
 
 @pytest.fixture

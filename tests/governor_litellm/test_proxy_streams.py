@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from governor_litellm.proxy import serving_router
-from tests.governor_litellm.proxy_app import ASK, ProxyUnderTest
+from tests.governor_litellm.proxy_app import ASK, LADDER, ProxyUnderTest, known
 from tests.governor_litellm.shown import events, said
 from tests.governor_litellm.upstream import STRONG, WEAK
 
@@ -38,6 +38,7 @@ def ladder(path: str) -> str:
     return (
         f"ladder:\n  - {{id: weak, model: {weak}, answer_tokens: 100, timeout: 20, price: {{input: 1, output: 2}}}}\n"
         f"  - {{id: strong, model: {strong}, answer_tokens: 200, timeout: 20, price: {{input: 5, output: 10}}}}\n"
+        + known(weak, strong)
     )
 
 
@@ -128,7 +129,7 @@ async def test_a_shown_stream_that_breaks_off_is_settled(proxy: ProxyUnderTest) 
 
 async def test_a_reader_that_goes_away_is_booked_for_what_it_saw(proxy: ProxyUnderTest) -> None:
     """Through the router and the hook itself: an ASGI transport gives a response only once it is whole."""
-    app = proxy.policy(COUNTED)
+    app = proxy.policy(COUNTED, ladder=known("small", "large") + LADDER)
     proxy.default(app)
     data = arrived("slow")
     hook = proxy.governor

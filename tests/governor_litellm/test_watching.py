@@ -71,6 +71,8 @@ def test_a_thought_that_is_hidden_can_not_be_bounded_by_what_was_shown() -> None
     assert shown_at_most(call(), CLAUDE, 9000) == Usage(len("Why?") + 16 + 64, 400)
     assert shown_at_most(call(thinking_tokens=2000), CLAUDE, 7) is None
     assert shown_at_most(call(), CLAUDE, None) is None
+    assert shown_at_most(call(), dialect_for("azure/gpt-5"), 0) is None, "of an unknown model nobody knows"
+    assert shown_at_most(call(), dialect_for("azure/gpt-4o", "plain"), 0) == Usage(len("Why?") + 16 + 64, 0)
 
 
 def test_every_holder_of_an_upstream_is_closed_even_if_one_fails(caplog: pytest.LogCaptureFixture) -> None:

@@ -78,6 +78,19 @@ def test_a_stated_wire_goes_before_the_name() -> None:
         dialect_for("x", "hosted_vllm")
 
 
+@pytest.mark.parametrize("model", ["azure/gpt-5", "vertex_ai/gemini-2.5-pro", "xai/grok-4", "openai/small"])
+def test_of_a_model_without_a_row_nothing_is_known_but_what_is_stated(model: str) -> None:
+    assert not dialect_for(model).known
+    assert dialect_for(model, "plain").known
+    assert dialect_for(model) == replace(PLAIN, models=("*",), known=False), "and all else is the same"
+
+
+def test_of_every_other_row_it_is_known_whether_it_thinks() -> None:
+    assert [row.models for row in DIALECTS if not row.known] == [("*",)]
+    assert dialect_for("openai/gpt-4o").known
+    assert dialect_for("hosted_vllm/q").known
+
+
 @ROWS
 def test_every_row_is_coherent(row: Dialect) -> None:
     assert set(row.efforts) <= set(EFFORTS)
