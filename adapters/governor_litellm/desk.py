@@ -261,7 +261,7 @@ def let_alone(policy: Policy, unbounded: str = "") -> None:
     if unbounded:
         text = (
             f"governor: with {unbounded} the model reads more than the request holds, which no budget can bound: "
-            "send the conversation itself, and tools that you run yourself"
+            "send the conversation and its files themselves, and tools that you run yourself"
         )
         raise problem(text, "invalid_request_error", HTTPStatus.BAD_REQUEST)
     if limited(policy):

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from governor.plan.bounds import MEDIA_TOKENS, bound
+from governor.records import Call, Rung
 from governor_litellm import evasions
 from governor_litellm.evasions import CHOICES, OUTPUT, applied, closed, unweighed, weighed
 from governor_litellm.wires import WIRES, UnreadableError
@@ -42,6 +44,14 @@ SEVERAL: tuple[Mapping[str, Any], ...] = (
     {"best_of": 8},
     {"options": {"num_return_sequences": 8}},
 )
+
+
+def said(*parts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The field of a request that holds one message of these parts."""
+    return {"messages": [{"role": "user", "content": list(parts)}]}
+
+
+URL = "https://example.org/a"
 WITHOUT_BOUND: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("responses", {"previous_response_id": "resp_0"}),
     ("responses", {"conversation": "conv_0"}),
@@ -50,6 +60,21 @@ WITHOUT_BOUND: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("responses", {"tools": [{"type": "mcp", "server_label": "a", "server_url": "http://x"}]}),
     ("responses", {"extra_body": {"previous_response_id": "resp_0"}}),
     ("responses", {"input": [{"type": "item_reference", "id": "msg_0"}]}),
+    ("responses", {"input": [{"id": "msg_0"}]}),
+    ("responses", {"input": [{"type": "image_generation_call", "id": "ig_0"}]}),
+    ("responses", {"input": [{"type": "file_search_call", "id": "fs_0", "queries": [], "results": None}]}),
+    ("responses", {"input": [{"role": "user", "content": [{"type": "input_file", "file_url": URL}]}]}),
+    (
+        "responses",
+        {"input": [{"type": "function_call_output", "output": [{"type": "input_file", "file_id": "file-0"}]}]},
+    ),
+    ("chat", said({"type": "file", "file": {"file_id": "file-0"}})),
+    ("chat", said({"type": "file", "file": {"file_data": f"{URL}.pdf"}})),
+    ("chat", said({"type": "video_url", "video_url": {"url": URL}})),
+    ("chat", said({"type": "image_url", "image_url": {"url": f"{URL}.mp4?t=1"}})),
+    ("chat", said({"type": "image_url", "image_url": {"url": "gs://a/b", "format": "application/pdf"}})),
+    ("messages", said({"type": "document", "source": {"type": "url", "url": URL}})),
+    ("messages", said({"type": "document", "source": {"type": "file", "file_id": "file-0"}})),
     ("chat", {"web_search_options": {}}),
     ("chat", {"tools": [{"urlContext": {}}]}),
     ("chat", {"prompt": {"id": "pmpt_0"}}),
@@ -192,6 +217,56 @@ async def test_what_a_model_reads_beyond_the_request_has_no_bound(
         answered = await proxy.post(PATHS[wire], body(wire, **more))
         assert (answered.status_code, proxy.upstream.seen) == (400, []), answered.text
         assert "reads more than the request holds" in answered.json()["error"]["message"]
+
+
+WITH_BOUND: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("acompletion", said({"type": "image_url", "image_url": {"url": URL}})),
+    ("acompletion", said({"type": "image_url", "image_url": f"{URL}.png"})),
+    ("acompletion", said({"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERi0="}})),
+    ("acompletion", said({"type": "file", "file": {"file_data": "JVBERi0=", "filename": "a.pdf"}})),
+    ("acompletion", said({"type": "input_audio", "input_audio": {"data": "JVBERi0=", "format": "wav"}})),
+    ("anthropic_messages", said({"type": "image", "source": {"type": "file", "file_id": "file-0"}})),
+    ("anthropic_messages", said({"type": "document", "source": {"type": "text", "data": f"note: {URL}"}})),
+    ("anthropic_messages", said({"type": "search_result", "source": URL, "title": "a", "content": []})),
+    ("anthropic_messages", said({"type": "tool_use", "id": "t", "name": "fetch", "input": {"url": URL}})),
+    ("anthropic_messages", said({"type": "thinking", "thinking": URL, "signature": "x"})),
+    (
+        "aresponses",
+        {
+            "input": [
+                {"type": "message", "role": "user", "content": [{"type": "input_image", "file_id": "file-0"}]},
+                {"type": "computer_call_output", "output": {"type": "computer_screenshot", "file_id": "file-0"}},
+                {"type": "reasoning", "id": "rs_0", "summary": []},
+            ]
+        },
+    ),
+    (
+        "aresponses",
+        {
+            "input": [
+                {
+                    "role": "assistant",
+                    "content": [{"type": "output_text", "text": "a", "annotations": [{"type": "url", "url": URL}]}],
+                }
+            ]
+        },
+    ),
+)
+
+
+@pytest.mark.parametrize(("call_type", "more"), WITH_BOUND)
+async def test_pictures_and_what_a_request_holds_itself_have_a_bound(call_type: str, more: Mapping[str, Any]) -> None:
+    asking = WIRES[call_type].asking({"model": "small", **more})
+    assert asking is not None
+    assert asking.unbounded == ""
+
+
+async def test_a_screenshot_is_held_as_a_picture() -> None:
+    picture = {"type": "computer_call_output", "output": {"type": "computer_screenshot", "image_url": URL}}
+    asking = WIRES["aresponses"].asking({"input": [picture]})
+    assert asking is not None
+    held = bound(Call(step_id="s", rung=Rung(id="r", model="m"), messages=asking.messages))
+    assert held.input > MEDIA_TOKENS
 
 
 async def test_where_no_budget_needs_its_bound_it_is_governed(proxy: ProxyUnderTest) -> None:

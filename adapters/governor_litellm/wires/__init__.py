@@ -4,6 +4,8 @@ contract.py    Wire: what a format has to tell and to do
 chat.py        /v1/chat/completions
 responses.py   /v1/responses
 messages.py    /v1/messages
+parts.py       what of a conversation lies elsewhere
+items.py       the output of a response, as its stream builds it up
 sse.py         server-sent events in raw bytes
 """
 

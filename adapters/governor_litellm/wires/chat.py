@@ -23,6 +23,7 @@ from governor_litellm.wires.contract import (
     offered,
     smallest,
 )
+from governor_litellm.wires.parts import referred
 
 ROLES = frozenset({"system", "developer"})
 _OWN = ("max_completion_tokens", "max_tokens", "reasoning_effort", "thinking")
@@ -47,7 +48,8 @@ class ChatWire:
             return None
         messages = conversation(data.get("messages"))
         tools = (*offered(data.get("tools")), *offered(data.get("functions")))
-        unbounded = hosted(tools) or ("web_search_options" if data.get("web_search_options") is not None else "")
+        searched = "web_search_options" if data.get("web_search_options") is not None else ""
+        unbounded = hosted(tools) or searched or referred(messages)
         schema = _schema(data.get("response_format"))
         return Asking(messages, tools, data.get("tool_choice"), schema, _caps(data), unbounded)
 

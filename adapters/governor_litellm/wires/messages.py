@@ -27,6 +27,7 @@ from governor_litellm.wires.contract import (
     offered,
     smallest,
 )
+from governor_litellm.wires.parts import referred
 from governor_litellm.wires.sse import Blocks, Events, blocks, data_of, written
 
 _FINISH = {
@@ -60,7 +61,7 @@ class MessagesWire:
         system = [{"role": "system", "content": data["system"]}] if data.get("system") else []
         said = tuple(one for message in messages for one in _chat(message))
         functions = tuple(_function(tool) for tool in tools)
-        unbounded = hosted(tools) or ("mcp_servers" if data.get("mcp_servers") else "")
+        unbounded = hosted(tools) or ("mcp_servers" if data.get("mcp_servers") else "") or referred(said)
         choice = _choice(data.get("tool_choice"))
         return Asking((*system, *said), functions, choice, _schema(data), _caps(data), unbounded)
 

@@ -25,6 +25,7 @@ from governor_litellm.wires.contract import (
     smallest,
 )
 from governor_litellm.wires.items import Items
+from governor_litellm.wires.parts import referred
 
 _OWN = ("max_output_tokens", "reasoning_effort", "thinking")
 _ENDS = {"response.completed", "response.incomplete", "response.failed"}
@@ -58,8 +59,8 @@ class ResponsesWire:
         items, tools = conversation(_items(data.get("input"))), offered(data.get("tools"))
         system = [{"role": "system", "content": data["instructions"]}] if data.get("instructions") else []
         functions = tuple(_function(tool) for tool in tools)
-        referred = "item_reference" if any(item.get("type") == "item_reference" for item in items) else ""
-        said, unbounded = (*system, *_messages(items)), hosted(tools) or referred
+        said = (*system, *_messages(items))
+        unbounded = hosted(tools) or _held(items) or referred(said)
         return Asking(said, functions, data.get("tool_choice"), _schema(data), _caps(data), unbounded)
 
     def least(self, dialect: Dialect) -> int:
@@ -233,10 +234,18 @@ def _messages(items: Sequence[Mapping[str, Any]]) -> Iterator[Message]:
                 function = {"name": item.get("name"), "arguments": item.get("arguments")}
                 call = {"id": item.get("call_id"), "type": "function", "function": function}
                 yield {"role": "assistant", "content": None, "tool_calls": [call]}
-            case "function_call_output":
-                yield {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")}
+            case "function_call_output" | "custom_tool_call_output":
+                yield {"role": "tool", "tool_call_id": item.get("call_id"), "content": _parts(item.get("output"))}
+            case "computer_call_output":
+                yield {**item, "role": "tool", "output": None, "content": [item.get("output")]}
             case _:
                 yield {"role": "assistant", **item}
+
+
+def _held(items: Sequence[Mapping[str, Any]]) -> str:
+    """The first kind of item that the server puts in itself: by its id, or what a tool of the provider's found."""
+    bare = any(item.get("type") in (None, "item_reference") and item.get("content") is None for item in items)
+    return "item_reference" if bare else hosted([item for item in items if item.get("type")])
 
 
 def _parts(content: Any) -> Any:
