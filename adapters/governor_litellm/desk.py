@@ -266,8 +266,8 @@ def let_alone(policy: Policy, unbounded: str = "") -> None:
         raise problem(text, "invalid_request_error", HTTPStatus.BAD_REQUEST)
     if limited(policy):
         text = (
-            "governor: this kind of request has no bound: ask for one choice (n), not in the background, without an "
-            "advisor, and in a format that is governed"
+            "governor: this kind of request has no bound: ask for one choice (n), not in the background nor over a "
+            "WebSocket, without an advisor, and in a format that is governed"
         )
         raise problem(text, "invalid_request_error", HTTPStatus.BAD_REQUEST)
 

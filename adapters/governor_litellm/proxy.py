@@ -34,7 +34,7 @@ from governor_litellm.settings import Settings
 from governor_litellm.streams import streamed
 from governor_litellm.told import details, ended, paid, refused
 from governor_litellm.watch import HookWatch, check_hooks
-from governor_litellm.wires import WIRES
+from governor_litellm.wires import UNGOVERNED, WIRES
 
 sdk()  # sets up how LiteLLM is imported
 from litellm.integrations.custom_logger import CustomLogger  # noqa: E402 - see the line above
@@ -63,7 +63,7 @@ class ProxyGovernor(CustomLogger):  # type: ignore[misc]  # mypy is told to skip
 
     async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: Any, call_type: str) -> Any:
         self.watch.fired("async_pre_call_hook")
-        wire = WIRES.get(call_type)
+        wire = WIRES.get(call_type) or UNGOVERNED.get(call_type)
         if wire is not None and isinstance(data, dict):
             await self.desk.admit(wire, data, user_api_key_dict)
         return data

@@ -16,9 +16,12 @@ from collections.abc import Mapping
 from governor_litellm.wires.chat import ChatWire
 from governor_litellm.wires.contract import Asking, Chunks, Fields, UnreadableError, Wire
 from governor_litellm.wires.messages import MessagesWire
-from governor_litellm.wires.responses import ResponsesWire
+from governor_litellm.wires.responses import ResponsesSocket, ResponsesWire
 
 WIRES: Mapping[str, Wire] = {wire.call_type: wire for wire in (ChatWire(), ResponsesWire(), MessagesWire())}
 """By LiteLLM's call type; a call of any other type is left alone."""
 
-__all__ = ["WIRES", "Asking", "Chunks", "Fields", "UnreadableError", "Wire"]
+UNGOVERNED: Mapping[str, Wire] = {wire.call_type: wire for wire in (ResponsesSocket(),)}
+"""The formats where they come in such a way that nothing can be governed: no way past a budget."""
+
+__all__ = ["UNGOVERNED", "WIRES", "Asking", "Chunks", "Fields", "UnreadableError", "Wire"]

@@ -155,6 +155,16 @@ class ResponsesWire:
         return copy
 
 
+class ResponsesSocket(ResponsesWire):
+    """The same over a WebSocket: what will be asked on it, and how often, nobody knows when it is opened."""
+
+    call_type = "_aresponses_websocket"
+
+    def asking(self, data: Mapping[str, Any]) -> Asking | None:
+        del data
+        return None
+
+
 class ResponsesChunks:
     """The events of one stream; its last one holds the whole response."""
 
