@@ -385,6 +385,23 @@ async def test_an_effort_in_an_object_is_kept(proxy: ProxyUnderTest, word: str) 
     assert proxy.upstream.seen[0].get("reasoning_effort") == ("low" if word == "low" else None), "it has no `none`"
 
 
+@pytest.mark.parametrize("more", [{"reasoning_effort": "low"}, {"thinking": {"type": "enabled", "budget_tokens": 100}}])
+async def test_a_limit_of_thought_holds_on_responses_wherever_it_stands(
+    proxy: ProxyUnderTest, more: dict[str, Any]
+) -> None:
+    rungs = "".join(
+        f"  - {{id: {word}, model: gpt, effort: {word}, thinking_tokens: {tokens}, answer_tokens: 50,"
+        f" price: {{input: 1, output: 2}}}}\n"
+        for word, tokens in (("low", 100), ("high", 300))
+    )
+    proxy.default(proxy.policy("verify: {regex: '42'}\n", ladder=f"ladder:\n{rungs}"))
+    for said in (more, {"extra_body": more}):
+        proxy.upstream.reset()
+        await proxy.post("/v1/responses", {"model": "gpt", "input": "What is it?", **said})
+        assert {sent["reasoning"]["effort"] for sent in proxy.upstream.seen} == {"low"}
+        assert not [sent for sent in proxy.upstream.seen if sent.keys() & {"reasoning_effort", "thinking"}]
+
+
 async def test_who_switches_thinking_off_gets_no_effort_word(proxy: ProxyUnderTest) -> None:
     rung = "ladder: [{id: a, model: opus, effort: high, thinking_tokens: 2000, answer_tokens: 500}]\n"
     proxy.default(proxy.policy("", ladder=rung))

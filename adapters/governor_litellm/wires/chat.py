@@ -204,13 +204,14 @@ def _asked_for(logprobs: Any, data: Mapping[str, Any]) -> Any:
 
 
 def _caps(data: Mapping[str, Any]) -> Caps:
-    said = data.get("reasoning_effort")
-    word = said.get("effort") if isinstance(said, Mapping) else said  # LiteLLM takes both
-    return Caps(
-        smallest(data.get("max_tokens"), data.get("max_completion_tokens")),
-        word if isinstance(word, str) else None,
-        budget(data.get("thinking")),
-    )
+    limit = smallest(data.get("max_tokens"), data.get("max_completion_tokens"))
+    return Caps(limit, effort(data.get("reasoning_effort")), budget(data.get("thinking")))
+
+
+def effort(*said: Any) -> str | None:
+    """The first effort word among these, each a word itself or an object that holds one: LiteLLM takes both."""
+    words = (one.get("effort") if isinstance(one, Mapping) else one for one in said)
+    return next((word for word in words if word and isinstance(word, str)), None)
 
 
 def budget(thinking: Any) -> int | None:

@@ -12,7 +12,7 @@ from governor.plan.effort import merged, wire
 from governor.protocols import Delta
 from governor.records import Call, Message, Reply, Rung, ToolCall, Usage
 from governor_litellm.caps import Caps
-from governor_litellm.wires.chat import budget
+from governor_litellm.wires.chat import budget, effort
 from governor_litellm.wires.contract import (
     LEAST_OUTPUT,
     Asking,
@@ -295,9 +295,8 @@ def _schema(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _caps(data: Mapping[str, Any]) -> Caps:
-    config = data.get("output_config")
-    word = (config.get("effort") if isinstance(config, Mapping) else None) or data.get("reasoning_effort")
-    return Caps(smallest(data.get("max_tokens")), word if isinstance(word, str) else None, budget(data.get("thinking")))
+    word = effort(data.get("output_config"), data.get("reasoning_effort"))
+    return Caps(smallest(data.get("max_tokens")), word, budget(data.get("thinking")))
 
 
 def _usage(told: Any) -> Usage | None:

@@ -11,6 +11,7 @@ from governor.plan.effort import merged, wire
 from governor.protocols import Delta
 from governor.records import Call, Message, Reply, Rung, ToolCall, Usage
 from governor_litellm.caps import Caps
+from governor_litellm.wires.chat import budget, effort
 from governor_litellm.wires.contract import (
     LEAST_OUTPUT,
     Asking,
@@ -280,9 +281,8 @@ def _schema(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _caps(data: Mapping[str, Any]) -> Caps:
-    reasoning = data.get("reasoning")
-    word = reasoning.get("effort") if isinstance(reasoning, Mapping) else None
-    return Caps(smallest(data.get("max_output_tokens")), word if isinstance(word, str) else None)
+    word = effort(data.get("reasoning"), data.get("reasoning_effort"))
+    return Caps(smallest(data.get("max_output_tokens")), word, budget(data.get("thinking")))
 
 
 def _plain(raw: Any) -> Mapping[str, Any]:
