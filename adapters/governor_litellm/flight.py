@@ -25,7 +25,7 @@ from governor.protocols import Terms
 from governor.records import Call, Outcome, Reply, Step
 from governor.watched import asked, doubted
 from governor_litellm.faults import fault
-from governor_litellm.models import Ask, ProxyModels, RouterBackend
+from governor_litellm.models import NO_FALLBACKS, Ask, ProxyModels, RouterBackend
 from governor_litellm.timeouts import steady
 from governor_litellm.watching import Watching, shown_at_most
 from governor_litellm.wires import Fields, Wire
@@ -176,6 +176,7 @@ class Flight:
             **request.wire.following(request.kept, more, call.rung.instruction),
             **request.wire.fields(call.rung, dialect, request.kept),
             **self._listening(call, dialect),
+            **self._unaided,
             "timeout": smaller(limit, request.kept.get("timeout")),
             **self._between_chunks(limit),
         }
@@ -196,6 +197,11 @@ class Flight:
         read = (rung.stops is not None and rung.stops.reads_confidence for rung in self.request.terms.ladder)
         call = self.call
         return self.governed and (any(read) or (call is not None and call.logprobs))
+
+    @property
+    def _unaided(self) -> Fields:
+        """No fallbacks: nothing is held at their prices. Without a router the model itself would be sent this."""
+        return {} if self.models.router() is None else NO_FALLBACKS
 
     def _between_chunks(self, limit: float) -> Fields:
         """A client's own limit for streams, which LiteLLM takes before `timeout`, no larger than the rung's."""

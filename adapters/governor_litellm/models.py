@@ -19,13 +19,19 @@ from governor.records import Call, Reply, Rung
 from governor_litellm.faults import fault
 from governor_litellm.timeouts import steady
 from governor_litellm.watching import Watching
-from governor_litellm.wires import Wire
+from governor_litellm.wires import Fields, Wire
 from governor_litellm.wires.chat import ChatWire
 
 if TYPE_CHECKING:
     from governor.policy import Policy
 
 CHAT = ChatWire()
+NO_FALLBACKS: Fields = {"disable_fallbacks": True, "max_fallbacks": 0}
+"""What LiteLLM's router reads, and sends to no model: none may answer a call but that of its rung.
+
+The second is for streams that break off: before 1.106 the first does not count for them.
+"""
+
 _known = lru_cache(maxsize=1024)(dialect_for)
 
 
@@ -84,7 +90,7 @@ class Ask:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self.call.timeout):
-                raw = await self.wire.send(router, self.fields, self.bucket)
+                raw = await self.wire.send(router, {**self.fields, **NO_FALLBACKS}, self.bucket)
                 reply, raw = await self._read(raw)
         except BackendError:
             raise

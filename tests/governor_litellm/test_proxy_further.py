@@ -1,0 +1,70 @@
+"""The further calls of a request: each asks its rung's own model, as the client asked the first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from governor_litellm.models import NO_FALLBACKS
+from governor_litellm.proxy import serving_router
+from tests.governor_litellm.proxy_app import ProxyUnderTest
+from tests.governor_litellm.test_proxy_hostile import PATHS, body
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+BOUNDED = "budget: {app: {per: total, usd: 1}}\n"
+UPSIDE_DOWN = """\
+ladder:
+  - {id: first, model: large, answer_tokens: 100, timeout: 20, price: {input: 1, output: 2}}
+  - {id: second, model: small, answer_tokens: 200, timeout: 20, price: {input: 5, output: 10}}
+"""
+
+
+def asking(wire: str, text: str, **more: Any) -> dict[str, Any]:
+    said: Mapping[str, Any] = (
+        {"input": text} if wire == "responses" else {"messages": [{"role": "user", "content": text}]}
+    )
+    return {**body(wire), **said, **more}
+
+
+@pytest.fixture
+def fallbacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator's own, which LiteLLM keeps in its router."""
+    monkeypatch.setattr(serving_router(), "fallbacks", [{"small": ["large"]}])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("wire", PATHS)
+async def test_no_fallback_of_the_operators_answers_for_a_rung(
+    proxy: ProxyUnderTest, fallbacks: None, wire: str, stream: bool
+) -> None:
+    proxy.default(proxy.policy(f"dial: 1\n{BOUNDED}"))
+    answered = await proxy.post(PATHS[wire], asking(wire, "fail500 onlyweak", stream=stream))
+    assert answered.status_code == 500
+    assert [sent["model"] for sent in proxy.upstream.seen] == ["small"]
+    assert not NO_FALLBACKS.keys() & proxy.upstream.seen[0].keys()
+
+
+@pytest.mark.parametrize("wire", PATHS)
+async def test_no_fallback_answers_for_a_further_rung(proxy: ProxyUnderTest, fallbacks: None, wire: str) -> None:
+    proxy.default(proxy.policy(f"dial: 0.5\nverify: {{regex: '43'}}\n{BOUNDED}", ladder=UPSIDE_DOWN))
+    answered = await proxy.post(PATHS[wire], asking(wire, "fail500 onlyweak", model="large"))
+    assert "small" in [sent["model"] for sent in proxy.upstream.seen], "the further rung was asked"
+    assert len(proxy.upstream.seen) == int(answered.headers["x-governor-attempts"])
+    assert not any(NO_FALLBACKS.keys() & sent.keys() for sent in proxy.upstream.seen)
+
+
+async def test_no_fallback_answers_for_a_judge(proxy: ProxyUnderTest, fallbacks: None) -> None:
+    proxy.default(proxy.policy(f"verify: {{judge: second}}\n{BOUNDED}", ladder=UPSIDE_DOWN))
+    await proxy.post(PATHS["chat"], asking("chat", "fail500 onlyweak", model="large"))
+    answered, *judged = [sent["model"] for sent in proxy.upstream.seen]
+    assert (answered, set(judged)) == ("large", {"small"})
+
+
+@pytest.mark.parametrize("wire", PATHS)
+async def test_where_nothing_is_governed_fallbacks_stay(proxy: ProxyUnderTest, fallbacks: None, wire: str) -> None:
+    proxy.default(proxy.policy(f"mode: shadow\n{BOUNDED}"))
+    answered = await proxy.post(PATHS[wire], asking(wire, "fail500 onlyweak"))
+    assert answered.status_code == 200, answered.text
+    assert [sent["model"] for sent in proxy.upstream.seen] == ["small", "large"]
