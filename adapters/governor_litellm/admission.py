@@ -43,7 +43,8 @@ BUCKETS = ("litellm_metadata", "metadata")
 OWNER = "user_api_key_auth"
 """What it writes there, and takes out of what a client sends: whose request it is."""
 
-TIME_LIMITS = frozenset({"timeout", "stream_timeout"})
+FROM_HEADERS = frozenset({"timeout", "stream_timeout", "headers", "provider_specific_header"})
+"""What the proxy makes of a client's headers; it keeps their values out of the body that it notes."""
 
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -181,7 +182,7 @@ class Arrival:
 
     def _kept(self, data: Mapping[str, Any], changes: Fields) -> Mapping[str, Any]:
         """The client's own fields as they are now: what other hooks changed before counts."""
-        own = (set(_sent(self.data).get("body") or ()) | changes.keys() | TIME_LIMITS) - DROPPED
+        own = (set(_sent(self.data).get("body") or ()) | changes.keys() | FROM_HEADERS) - DROPPED
         own -= {name for name in BUCKETS if self.data.get(name) is self.bucket}
         return {key: data[key] for key in sorted(own) if data.get(key) is not None}
 

@@ -44,13 +44,14 @@ LOST = frozenset({SILENCE, GONE})
 class Request:
     """A client's request as the pre-call hook found it, and who it is booked on.
 
-    `kept` are its own fields, which every call of the flight repeats; `bucket` is what LiteLLM books calls by.
+    `kept` are its own fields, which every call of the flight repeats, with what the proxy made of its headers: they may
+    hold keys, and are shown nowhere. `bucket` is what LiteLLM books calls by.
     """
 
     wire: Wire
     step: Step
     terms: Terms
-    kept: Mapping[str, Any]
+    kept: Mapping[str, Any] = field(repr=False)
     bucket: Mapping[str, Any]
     changes: Fields = field(default_factory=dict)
     """What the client's request loses, or says in another place, before any rung is asked (see evasions)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,7 @@ class Ask:
     wire: Wire
     call: Call
     dialect: Dialect
-    fields: Mapping[str, Any]
+    fields: Mapping[str, Any] = field(repr=False)
     bucket: Mapping[str, Any]
     told: bool = False
     """Whether the client wants the usage of a stream, where that is asked for."""

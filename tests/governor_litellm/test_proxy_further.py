@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from governor_litellm.flight import Flight
 from governor_litellm.models import NO_FALLBACKS
 from governor_litellm.proxy import serving_router
-from tests.governor_litellm.proxy_app import ProxyUnderTest
+from tests.governor_litellm.proxy_app import LADDER, ProxyUnderTest
 from tests.governor_litellm.test_proxy_hostile import PATHS, body
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 BOUNDED = "budget: {app: {per: total, usd: 1}}\n"
+VERIFIED = f"verify: {{regex: '42'}}\n{BOUNDED}"
 UPSIDE_DOWN = """\
 ladder:
   - {id: first, model: large, answer_tokens: 100, timeout: 20, price: {input: 1, output: 2}}
@@ -68,3 +72,52 @@ async def test_where_nothing_is_governed_fallbacks_stay(proxy: ProxyUnderTest, f
     answered = await proxy.post(PATHS[wire], asking(wire, "fail500 onlyweak"))
     assert answered.status_code == 200, answered.text
     assert [sent["model"] for sent in proxy.upstream.seen] == ["small", "large"]
+
+
+CLAUDES = LADDER.replace("small", "claude").replace("large", "opus")
+BETA = "context-1m-2025-08-07"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("wire", ["chat", "messages"])
+async def test_every_attempt_has_what_the_client_says_of_the_providers_features(
+    proxy: ProxyUnderTest, wire: str, stream: bool
+) -> None:
+    proxy.default(proxy.policy(VERIFIED, ladder=CLAUDES))
+    asked = body(wire, model="claude", stream=stream)
+    answered = await proxy.post(PATHS[wire], asked, **{"anthropic-beta": BETA})
+    assert answered.status_code == 200, answered.text
+    said = [BETA in sent.get("anthropic-beta", "") for sent in proxy.upstream.headers]
+    assert said == [True, True]
+
+
+@pytest.mark.parametrize("wire", PATHS)
+async def test_every_attempt_has_the_headers_that_the_operator_passes_on(
+    proxy: ProxyUnderTest, monkeypatch: pytest.MonkeyPatch, wire: str
+) -> None:
+    from litellm.proxy import proxy_server
+
+    monkeypatch.setitem(proxy_server.general_settings, "forward_client_headers_to_llm_api", True)
+    proxy.default(proxy.policy(VERIFIED))
+    await proxy.post(PATHS[wire], body(wire), **{"x-trace": "a1"})
+    assert [sent.get("x-trace") for sent in proxy.upstream.headers] == ["a1", "a1"]
+
+
+async def test_a_header_is_noted_nowhere(
+    proxy: ProxyUnderTest, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, shown, start = proxy.governor.desk, list[str](), Flight.start
+
+    def started(flight: Flight) -> None:
+        shown.append(repr(flight.request))
+        start(flight)
+
+    monkeypatch.setattr(Flight, "start", started)
+    caplog.set_level("DEBUG", "governor")
+    desk.settings = replace(desk.settings, records=tmp_path)
+    app = proxy.policy(VERIFIED, ladder=CLAUDES)
+    proxy.default(app)
+    await proxy.post(PATHS["messages"], body("messages", model="claude"), **{"anthropic-beta": BETA})
+    noted = (tmp_path / f"{app}.jsonl").read_text()
+    assert shown
+    assert BETA not in f"{noted}{caplog.text}{shown}"

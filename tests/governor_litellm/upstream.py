@@ -63,6 +63,7 @@ class Upstream:
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
         self.paths: list[str] = []
+        self.headers: list[Mapping[str, str]] = []
         self.peers: list[int] = []
         """The client's port of each request: the same for requests on one connection."""
         self.keeps = False
@@ -83,6 +84,7 @@ class Upstream:
     def reset(self) -> None:
         self.seen.clear()
         self.paths.clear()
+        self.headers.clear()
         self.peers.clear()
         self.cut_off = self.finished = 0
 
@@ -322,6 +324,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         self.upstream.seen.append(body)
         self.upstream.paths.append(path)
+        self.upstream.headers.append({name.lower(): value for name, value in self.headers.items()})
         self.upstream.peers.append(self.client_address[1])
         self.close_connection = True
         said = texts(body)
