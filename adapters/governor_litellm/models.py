@@ -32,6 +32,9 @@ NO_FALLBACKS: Fields = {"disable_fallbacks": True, "max_fallbacks": 0}
 The second is for streams that break off: before 1.106 the first does not count for them.
 """
 
+FURTHER: Fields = {**NO_FALLBACKS, "caching": False}
+"""What every call says that Governor makes: one out of LiteLLM's cache would be an answer that it has."""
+
 _known = lru_cache(maxsize=1024)(dialect_for)
 
 
@@ -90,7 +93,7 @@ class Ask:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self.call.timeout):
-                raw = await self.wire.send(router, {**self.fields, **NO_FALLBACKS}, self.bucket)
+                raw = await self.wire.send(router, {**self.fields, **FURTHER}, self.bucket)
                 reply, raw = await self._read(raw)
         except BackendError:
             raise

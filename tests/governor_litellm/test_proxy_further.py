@@ -121,3 +121,36 @@ async def test_a_header_is_noted_nowhere(
     noted = (tmp_path / f"{app}.jsonl").read_text()
     assert shown
     assert BETA not in f"{noted}{caplog.text}{shown}"
+
+
+THRICE = LADDER.splitlines(keepends=True)[0] + LADDER.splitlines(keepends=True)[1].replace("20,", "20, samples: 3,")
+
+
+@pytest.fixture
+def caching(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `litellm_settings: {cache: true}` sets up."""
+    import litellm
+    from litellm.caching.caching import Cache
+    from litellm.types.caching import LiteLLMCacheType
+
+    types: Any = ["acompletion", "aresponses", "anthropic_messages"]
+    monkeypatch.setattr(litellm, "cache", Cache(type=LiteLLMCacheType.LOCAL, supported_call_types=types))
+    monkeypatch.setattr(serving_router(), "cache_responses", True)
+
+
+@pytest.mark.parametrize("wire", PATHS)
+async def test_no_sample_is_read_from_litellms_cache(proxy: ProxyUnderTest, caching: None, wire: str) -> None:
+    proxy.default(proxy.policy(BOUNDED, ladder=THRICE))
+    for calls in (2, 3):  # the third sample could not change the vote
+        answered = await proxy.post(PATHS[wire], asking(wire, f"What is it? {wire}"))
+        assert answered.status_code == 200, answered.text
+        assert len(proxy.upstream.seen) == calls, "the first call may be answered out of it"
+    assert not any(name in sent for sent in proxy.upstream.seen for name in ("cache", "caching"))
+
+
+async def test_no_judge_is_read_from_litellms_cache(proxy: ProxyUnderTest, caching: None) -> None:
+    proxy.default(proxy.policy(f"verify: {{judge: strong}}\n{BOUNDED}"))
+    await proxy.chat(messages=[{"role": "user", "content": "What is judged?"}])
+    before = [sent["model"] for sent in proxy.upstream.seen].count("large")
+    await proxy.chat(messages=[{"role": "user", "content": "What is judged?"}])
+    assert [sent["model"] for sent in proxy.upstream.seen].count("large") == 2 * before
