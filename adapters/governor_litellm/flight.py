@@ -25,6 +25,7 @@ from governor.protocols import Terms
 from governor.records import Call, Outcome, Reply, Step
 from governor.watched import asked, doubted
 from governor_litellm.faults import fault
+from governor_litellm.guards import as_sent
 from governor_litellm.models import NO_FALLBACKS, Ask, ProxyModels, RouterBackend
 from governor_litellm.timeouts import steady
 from governor_litellm.watching import Watching, shown_at_most
@@ -140,6 +141,13 @@ class Flight:
             with suppress(Exception):  # `over` tells it
                 await self.admitted()
         return self.call
+
+    def went(self, data: Mapping[str, Any]) -> None:
+        """The proxy's call was sent: further calls say what it said, as other hooks left it after Governor's."""
+        call = self.call
+        if call is not None and self.governed:
+            kept = as_sent(self.request.kept, data, call.rung.instruction)
+            self.request = replace(self.request, kept=kept)
 
     def reading(self) -> None:
         """The proxy's stream is being read. One that nobody may end takes as long as it takes: its reader tells."""

@@ -7,6 +7,7 @@ admission.py    request -> flight
 flight.py       the one loop, with its first call made by the proxy
 streams.py      streams that pass, are held until they are accepted, or are shown from a window (window.py)
 wires/          chat, responses, messages
+guards.py       guardrails: what they masked is what every call says, and they see what ships
 told.py         headers, refusals, what the client pays for
 meter.py        metrics of the proxy itself
 watch.py        whether LiteLLM really calls the hooks
@@ -27,6 +28,7 @@ from governor_litellm.backend import sdk
 from governor_litellm.desk import Desk, mark_of
 from governor_litellm.flight import Flight
 from governor_litellm.garbage import keep_contexts
+from governor_litellm.guards import SCREENING, ScreenedError, screened
 from governor_litellm.meter import observe
 from governor_litellm.models import ProxyModels
 from governor_litellm.routes import add_routes
@@ -76,16 +78,24 @@ class ProxyGovernor(CustomLogger):  # type: ignore[misc]  # mypy is told to skip
         return None
 
     async def async_post_call_success_hook(self, data: Any, user_api_key_dict: Any, response: Any) -> Any:
+        if SCREENING in (mark_of(data) or ()):
+            raise ScreenedError(response)
         self.watch.fired("async_post_call_success_hook")
         flight = self._flight(data)
         if flight is None:
             return None
         await flight.heard()
+        flight.went(data)
         flight.give(response)
         if not flight.governed:
             return None
         outcome = await self.desk.settled(flight)
-        return None if outcome is None else self._answer(data, flight, outcome)
+        if outcome is None:
+            return None
+        raw = self._shipped(data, flight, outcome)
+        if raw is not response:
+            raw = await screened(data, mark_of(data) or {}, user_api_key_dict, raw)
+        return _told(flight, outcome, raw)
 
     async def async_post_call_failure_hook(
         self,
@@ -116,6 +126,8 @@ class ProxyGovernor(CustomLogger):  # type: ignore[misc]  # mypy is told to skip
     ) -> AsyncGenerator[Any, None]:
         self.watch.fired("async_post_call_streaming_iterator_hook")
         flight, account = self._flight(request_data), request_data.get("litellm_logging_obj")
+        if flight is not None:
+            flight.went(request_data)
         source = response if flight is None else streamed(self.desk, flight, response, account)
         try:
             async for chunk in source:
@@ -130,20 +142,26 @@ class ProxyGovernor(CustomLogger):  # type: ignore[misc]  # mypy is told to skip
             self.watch.silent("async_pre_call_hook", "a request was answered that Governor never saw")
         return self.desk.flight(data)
 
-    def _answer(self, data: Any, flight: Flight, outcome: Outcome) -> Any:
+    def _shipped(self, data: Any, flight: Flight, outcome: Outcome) -> Any:
         """The response of the attempt that ships. Raises the proxy's error where none does."""
-        mark, wire = mark_of(data) or {}, flight.request.wire
+        mark = mark_of(data) or {}
         mark["headers"] = ended(flight, outcome)
         raw = flight.shipped(outcome)
         if raw is None or outcome.reply is None:
             raise refused(outcome, mark["headers"])
-        if flight.veils:
-            raw = wire.veiled(raw, flight.request.kept)
-        if paid(outcome) != outcome.reply.usage:
-            raw = wire.charged(raw, paid(outcome))
-        if flight.request.detailed:
-            raw = wire.detailed(raw, details(flight, outcome))
         return raw
+
+
+def _told(flight: Flight, outcome: Outcome, raw: Any) -> Any:
+    """A response as the client gets it: with what it asked for, and the usage of all attempts."""
+    wire, reply = flight.request.wire, outcome.reply
+    if flight.veils:
+        raw = wire.veiled(raw, flight.request.kept)
+    if reply is None or paid(outcome) != reply.usage:
+        raw = wire.charged(raw, paid(outcome))
+    if flight.request.detailed:
+        raw = wire.detailed(raw, details(flight, outcome))
+    return raw
 
 
 def serving_router() -> Any:
