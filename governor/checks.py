@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import Any
 
 from governor.backends import Backends, model_options
-from governor.errors import BackendError, MissingExtraError, ModelFileError, PolicyError
+from governor.errors import BackendError, BackendRequestError, MissingExtraError, ModelFileError, PolicyError
 from governor.learning import learned_files
 from governor.plan.dialects import Dialect, dialect_for
 from governor.plan.effort import hardness, problems, same_wire
@@ -36,18 +36,23 @@ def nameless_checks() -> tuple[Check, ...]:
 def readiness(policy: Policy) -> Iterator[Finding]:
     """What the policy's models lack on this machine: an extra, a model file, a key. A further check for a run.
 
-    Nothing is called. A policy may well be checked elsewhere than it is used, so `policy_checks` are without it.
+    Nothing is called but for a backend's own small requests, whose proof holds for all rungs of a model. A policy may
+    well be checked elsewhere than it is used, so `policy_checks` are without it.
     """
-    told: set[str] = set()
+    absent: set[str] = set()
+    told: set[tuple[str, str]] = set()
     with closing(Backends(model_options(policy))) as backends:
         for path, spec in rungs_of(policy):
-            if spec.model in told or isinstance(_dialect(policy, spec.model), Finding):
+            if spec.model in absent or isinstance(_dialect(policy, spec.model), Finding):
                 continue
-            told.add(spec.model)
             try:
                 backends.ready(spec.rung(policy.models))
-            except (BackendError, MissingExtraError, ModelFileError) as absent:
-                yield Finding((*path, "model"), str(absent))
+            except (BackendError, MissingExtraError, ModelFileError) as fault:
+                if not isinstance(fault, BackendRequestError):
+                    absent.add(spec.model)  # no rung of it can do better, and to ask again may mean to wait again
+                if (spec.model, str(fault)) not in told:
+                    yield Finding((*path, "model"), str(fault))
+                told.add((spec.model, str(fault)))
 
 
 def _effort(policy: Policy) -> Iterator[Finding]:
