@@ -73,10 +73,8 @@ def block_of(found: Sequence[Fitted], asked: Asked, digest: str) -> str:
         return ""
     lines = [f"# governor fit --stops, of {', '.join(repr(path.name) for path in asked.records)}", "stops:"]
     for one in keys:
-        lines.append(f"  {one.name}: {_plain(one)}")
-        if one.name == "group":
-            lines.append(f"  group_window: {asked.window}")
-    proofs = (json.dumps(_proof(one, asked, digest)) for one in keys)
+        lines += [f"  {key}: {value}" for key, value in {one.name: _plain(one), **one.settings}.items()]
+    proofs = (json.dumps(_proof(one, digest)) for one in keys)
     return "\n".join([*lines, "  certified:", *(f"    - {proof}" for proof in proofs)]) + "\n"
 
 
@@ -110,11 +108,11 @@ def _tested(one: Fitted) -> list[dict[str, Any]]:
     return [{"at": at, "ended": ended} | asdict(trial) for at, ended, trial in each]
 
 
-def _proof(one: Fitted, asked: Asked, digest: str) -> dict[str, Any]:
+def _proof(one: Fitted, digest: str) -> dict[str, Any]:
     test, trials = one.shown, one.trials
     claim = {"rule": one.name, "at": _plain(one), "risk": trials.risk, "delta": trials.delta}
-    window = {"window": asked.window} if one.name == "group" else {}
-    return claim | {"n": test.n, "failures": test.failures, "bound": test.bound, "records": digest} | window
+    settings = {key.removeprefix(f"{one.name}_"): value for key, value in one.settings.items()}
+    return claim | {"n": test.n, "failures": test.failures, "bound": test.bound, "records": digest} | settings
 
 
 def _plain(one: Fitted) -> int | float:
@@ -159,12 +157,12 @@ def _looked(asked: Asked, names: Sequence[str], rows: Sequence[Row]) -> list[Rul
 
 def _stuck(asked: Asked, names: Sequence[str], rows: Sequence[Row]) -> list[Rule]:
     from governor.learn.stopping import group_rule, repeat_rule
-    from governor.learn.thoughts import read_thoughts
-    from governor.stops.settings import MAX_TOP
+    from governor.learn.thoughts import alternatives, read_thoughts
 
     thoughts = read_thoughts(rows, asked.rung)
+    top = alternatives(thoughts)
     return [
-        repeat_rule(thoughts) if name == "repeat" else group_rule(thoughts, asked.window, MAX_TOP, seed=asked.seed)
+        repeat_rule(thoughts) if name == "repeat" else group_rule(thoughts, asked.window, top, seed=asked.seed)
         for name in names
     ]
 

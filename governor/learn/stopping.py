@@ -9,8 +9,8 @@ watch ends where one of them would have ended it alone, so that together they lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from governor.learn.certify import Bools, Trial, Trials, certify, one_per_group
 from governor.learn.looks import Looks, Places
 from governor.learn.table import folds
 from governor.learn.thoughts import REPEATS, Thought, lowest_group, repeats
+from governor.stops.settings import Stops
 
 GRID = 24
 """Thresholds at most of a rule whose thresholds are read off the records."""
@@ -33,6 +34,7 @@ class Rule:
     """T thresholds of one rule, from hardly ever to eager, on the N thoughts that are counted.
 
     `groups` (N,); (T, N): whether the thought is `ended` early, and whether a right answer is `lost` by it.
+    `settings`: the other keys of `stops` that the rule was read with, which its thresholds mean nothing without.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Rule:
     groups: tuple[str, ...]
     ended: Bools
     lost: Bools
+    settings: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class Fitted:
     thresholds: tuple[float, ...]
     ended: tuple[int, ...]
     trials: Trials
+    settings: Mapping[str, int]
 
     @property
     def name(self) -> str:
@@ -82,6 +86,7 @@ def _fitted(rule: Rule, risk: float, delta: float, seed: int) -> Fitted:
         thresholds=tuple(rule.thresholds[: len(each)].tolist()),
         ended=tuple(rule.ended[: len(each), kept].sum(axis=1).tolist()),
         trials=Trials(node=rule.name, kind="lost-correct", risk=risk, delta=delta, units=len(kept), each=each),
+        settings=rule.settings,
     )
 
 
@@ -106,7 +111,8 @@ def margin_rule(looks: Looks, *, seed: int) -> Rule:
 def repeat_rule(thoughts: Sequence[Thought]) -> Rule:
     """`repeat`: a thought that goes round in circles is given up. Its answer is not used, so a right one is lost."""
     most = np.array([repeats(thought) for thought in thoughts])
-    return _stuck("repeat", np.array(REPEATS, dtype=np.float64), thoughts, most[None, :] >= np.array(REPEATS)[:, None])
+    rule = _stuck("repeat", np.array(REPEATS, dtype=np.float64), thoughts, most[None, :] >= np.array(REPEATS)[:, None])
+    return replace(rule, settings={"repeat_period": Stops().repeat_period, "repeat_tokens": Stops().repeat_tokens})
 
 
 def group_rule(thoughts: Sequence[Thought], window: int, top: int, *, seed: int) -> Rule:
@@ -121,7 +127,8 @@ def group_rule(thoughts: Sequence[Thought], window: int, top: int, *, seed: int)
     choosing = _choosing([thought.group for thought in thoughts], seed)
     thresholds = _grid(lowest[choosing & np.isfinite(lowest)], "group")
     counted = [thought for thought, chosen in zip(thoughts, choosing.tolist(), strict=True) if not chosen]
-    return _stuck("group", thresholds, counted, lowest[None, ~choosing] < thresholds[:, None])
+    rule = _stuck("group", thresholds, counted, lowest[None, ~choosing] < thresholds[:, None])
+    return replace(rule, settings={"group_window": window, "group_top": top})
 
 
 def _stuck(name: str, thresholds: Floats, thoughts: Sequence[Thought], ended: Bools) -> Rule:

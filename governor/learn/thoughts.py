@@ -11,7 +11,7 @@ from governor.learn.looks import STRICT
 from governor.learn.schema import Row
 from governor.learn.tabulate import group_of
 from governor.stops.marks import Marks
-from governor.stops.settings import Stops
+from governor.stops.settings import MAX_TOP, Stops
 from governor.stops.tokens import Token
 from governor.stops.watch import Watch
 
@@ -68,6 +68,15 @@ def repeats(thought: Thought) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if _ends(thought, Stops(repeat=REPEATS[middle])) else (middle + 1, high)
     return REPEATS[low]
+
+
+def alternatives(thoughts: Iterable[Thought]) -> int:
+    """Of the likeliest tokens that were recorded in each place, the fewest; places that tell none count for nothing.
+
+    A token's confidence depends on how many it is the mean of: a threshold is fitted on as many everywhere.
+    """
+    told = {len(token.top) for thought in thoughts for token in thought.tokens} - {0}
+    return min({MAX_TOP, *told})
 
 
 def lowest_group(thought: Thought, window: int, top: int) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -34,8 +35,32 @@ class Shown(Part):
     """The exact upper bound on the risk."""
     records: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """SHA-256 of the records."""
-    window: Annotated[int, Field(ge=MIN_WINDOW, le=MAX_WINDOW)] | None = None
-    """The group rule's window."""
+    window: Annotated[int, Field(ge=MIN_WINDOW, le=MAX_WINDOW)] = 2048
+    """`group_window` of the group rule, as it was measured."""
+    top: Annotated[int, Field(ge=1, le=MAX_TOP)] = 20
+    """`group_top`."""
+    period: Annotated[int, Field(ge=1, le=MAX_PERIOD)] = 32
+    """`repeat_period` of the repetition rule."""
+    tokens: Annotated[int, Field(ge=1, le=10_000)] = 24
+    """`repeat_tokens`."""
+
+    def conflict(self, stops: Stops) -> str:
+        """Why these rules are not what was measured; empty where they are."""
+        if getattr(stops, self.rule, None) != self.at:
+            return f"{self.rule} was certified at {self.at:g}, and that is not what stands here"
+        for key, measured in self._measured.items():
+            if getattr(stops, key) != measured:
+                return f"{self.rule} was certified with {key} {measured}, and here stands {getattr(stops, key)}"
+        if self.rule == "margin" and stops.wide_margin not in (None, stops.margin):
+            return f"margin was certified alone: wide_margin {stops.wide_margin:g} ends thoughts that it would not"
+        return ""
+
+    @property
+    def _measured(self) -> Mapping[str, int]:
+        """The keys that say what the threshold means, with the values that it was measured with."""
+        if self.rule == "group":
+            return {"group_window": self.window, "group_top": self.top}
+        return {"repeat_period": self.period, "repeat_tokens": self.tokens} if self.rule == "repeat" else {}
 
 
 class StopsSpec(Part):
@@ -84,7 +109,7 @@ class StopsSpec(Part):
     """Fewest tokens that the repetitions must have together."""
 
     certified: Annotated[tuple[Shown, ...], Field(strict=False)] = ()
-    """What `governor fit --stops` showed of these thresholds; a changed threshold has no claim to it."""
+    """What `governor fit --stops` showed of these thresholds; one that is changed, or read otherwise, has no claim."""
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -92,8 +117,8 @@ class StopsSpec(Part):
         if self.preset is not None and not found.acts:
             raise ValueError(f"preset: '{self.preset}' has no threshold of its own; give one beside it, such as group")
         for one in self.certified:
-            if getattr(found, one.rule, None) != one.at or one.window not in (None, found.group_window):
-                raise ValueError(f"certified: {one.rule} was certified at {one.at:g}, and that is not what stands here")
+            if conflict := one.conflict(found):
+                raise ValueError(f"certified: {conflict}")
             if one.failures > one.n or one.bound > one.risk:
                 raise ValueError(f"certified: {one.failures} of {one.n} do not show a risk of {one.risk:g}")
         return self

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from governor.checks import nameless_checks
 from governor.cli.app import app
+from governor.errors import PolicyError
 from governor.policy import load_policy
 from governor.records import Attempt, Reply, Rung, Step, Usage, Verdict
 from governor.stops.settings import Stops
@@ -127,7 +128,7 @@ def test_a_score_alone_writes_nothing(run: Run) -> None:
     assert not Path("stops.yaml").exists()
 
 
-def test_groups_are_written_with_their_window(run: Run) -> None:
+def test_groups_are_written_with_their_window_and_as_many_alternatives_as_were_recorded(run: Run) -> None:
     def rows(at: int) -> dict[str, Any]:
         top = [{"token": "a", "logprob": -0.01 * at}, {"token": "b", "logprob": -1.0}]
         tokens = [{"token": "a", "logprob": -0.1, "top_logprobs": top}] * 33
@@ -137,9 +138,38 @@ def test_groups_are_written_with_their_window(run: Run) -> None:
     assert result.exit_code == 0, result.output
     found = policy_of("stops.yaml")
     assert found is not None
-    assert found.group_window == 32
+    assert (found.group_window, found.group_top) == (32, 2)
     assert found.group is not None
     assert 0.5 < found.group < 0.9
+
+
+def test_where_tokens_tell_unlike_numbers_of_alternatives_the_fewest_are_read(run: Run) -> None:
+    """A third one here and there, the sampled token for one, changes neither the threshold nor what is written."""
+
+    def rows(at: int, third: bool) -> dict[str, Any]:
+        top = [{"token": "a", "logprob": -0.01 * at}, {"token": "b", "logprob": -1.5}]
+        more = [*top, {"token": "c", "logprob": -9.0}] if third else top
+        told = [{"token": "a", "logprob": -0.1, "top_logprobs": one} for one in (top, more, [])]
+        return {"qid": f"q{at}", "rung": "r", "correct": float(at > 9), "logprobs": told * 20}
+
+    words = ("--rule", "group", "--window", "32", "--risk", "0.2")
+    written_of = []
+    for third in (False, True):
+        assert run(written([rows(at, third) for at in range(120)]), *words).exit_code == 0
+        written_of.append(policy_of("stops.yaml"))
+    assert written_of[0] == written_of[1]
+    assert written_of[0] is not None
+    assert written_of[0].group_top == 2
+
+
+def test_what_a_threshold_was_measured_with_stands_beside_it_and_in_its_proof(run: Run) -> None:
+    assert run(written(thoughts(100, 10))).exit_code == 0
+    block = Path("stops.yaml").read_text(encoding="utf-8")
+    assert "  repeat: 2\n  repeat_period: 32\n  repeat_tokens: 24\n" in block
+    assert '"period": 32, "tokens": 24}' in block
+    Path("stops.yaml").write_text(block.replace("repeat_tokens: 24", "repeat_tokens: 1"), encoding="utf-8")
+    with pytest.raises(PolicyError, match="repeat was certified with repeat_tokens 24, and here stands 1"):
+        policy_of("stops.yaml")
 
 
 def test_a_rule_named_twice_is_one_rule(run: Run) -> None:

@@ -20,6 +20,7 @@ CLAIM: dict[str, Any] = {
 }  # fmt: skip
 PROOF = ", ".join(f"{key}: {value}" for key, value in CLAIM.items())
 GROUP = PROOF.replace("repeat", "group").replace("at: 4", "at: 9") + ", window: 512"
+MARGIN = PROOF.replace("repeat", "margin")
 STEP = Step(id="s", messages=({"role": "user", "content": "why"},), node="solve")
 
 
@@ -68,7 +69,30 @@ def test_the_file_has_exactly_the_keys_of_the_engine_with_their_defaults() -> No
             "{repeat: 4, certified: [{" + PROOF.replace("failures: 1", "failures: 9") + "}]}",
             "9 of 200 do not show a risk of",
         ),
-        (f"{{group: 9, certified: [{{{GROUP}}}]}}", "certified: group was certified at 9, and that is not what stands"),
+        (
+            f"{{group: 9, certified: [{{{GROUP}}}]}}",
+            "certified: group was certified with group_window 512, and here stands 2048",
+        ),
+        (
+            f"{{group: 9, group_window: 512, group_top: 5, certified: [{{{GROUP}}}]}}",
+            "certified: group was certified with group_top 20, and here stands 5",
+        ),
+        (
+            f"{{group: 9, group_window: 512, certified: [{{{GROUP}, top: 5}}]}}",
+            "certified: group was certified with group_top 5, and here stands 20",
+        ),
+        (
+            f"{{repeat: 4, repeat_tokens: 1, certified: [{{{PROOF}}}]}}",
+            "certified: repeat was certified with repeat_tokens 24, and here stands 1",
+        ),
+        (
+            f"{{repeat: 4, repeat_period: 64, certified: [{{{PROOF}, tokens: 24}}]}}",
+            "certified: repeat was certified with repeat_period 32, and here stands 64",
+        ),
+        (
+            f"{{margin: 4, wide_margin: 9, certified: [{{{MARGIN}}}]}}",
+            "certified: margin was certified alone: wide_margin 9 ends thoughts that it would not",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_line(tmp_path: Path, stops: str, told: str) -> None:
@@ -99,6 +123,26 @@ def test_a_certified_threshold_that_stands_as_it_was_fitted_is_taken() -> None:
     )
     (rung,) = terms_for(policy, STEP, 0.0).ladder
     assert rung.stops == Stops(repeat=4)
+
+
+@pytest.mark.parametrize(
+    ("rule", "measured", "beside"),
+    [
+        ("repeat", {"period": 64, "tokens": 1}, {"repeat_period": 64, "repeat_tokens": 1}),
+        ("repeat", {}, {"group_window": 64}),
+        ("group", {"window": 64, "top": 5}, {"group_window": 64, "group_top": 5}),
+        ("group", {}, {"repeat_tokens": 1}),
+        ("group", {}, {"preset": "gpt-oss"}),
+        ("margin", {}, {"wide_margin": 4.0}),
+    ],
+)
+def test_a_claim_holds_beside_what_it_was_measured_with(
+    rule: str, measured: dict[str, int], beside: dict[str, Any]
+) -> None:
+    """What an older claim does not say was the default."""
+    claim = CLAIM | {"rule": rule} | measured
+    stops = {rule: 4 if rule == "repeat" else 4.0, "certified": [claim], **beside}
+    assert policy_from({"version": 1, "ladder": [{"id": "a", "model": "m"}], "stops": stops}).stops is not None
 
 
 @pytest.mark.parametrize("place", ["policy", "step", "rung"])
