@@ -16,6 +16,7 @@ from governor.errors import BackendError, BackendReplyError, BackendRequestError
 from governor.stops.settings import PREFIX
 from governor_vllm.families import FAMILIES
 from governor_vllm.link import Link
+from governor_vllm.load import tells
 from governor_vllm.probe import PATIENCE, PROMPT, Probe, chat_tokens, completion_tokens, ended, opening
 from governor_vllm.served import Budget, Finding, Served
 
@@ -26,7 +27,6 @@ SHORT, LONG = 4, 8
 _GRAMMAR = "structured_outputs"  # what the processor's refusal of a grammar names
 _ROOM = 24  # tokens beyond the longest budget, for the end that is forced
 _LEAD = " First I look at the numbers, one by one."  # a thought that is not over, put into the prompt
-_GAUGES = ("vllm:num_requests_waiting", "vllm:num_requests_running")
 _PARSER = "serve it with a reasoning parser or --reasoning-config (`governor serve` prints the command)"
 _PROCESSOR = "serve it with --logits-processors governor_vllm.processor:GovernorLogitsProcessor (`governor serve` does)"
 _OTHER_MARKS = (
@@ -325,10 +325,9 @@ def _repetition(probe: Probe) -> Finding:
 
 
 def _metrics(probe: Probe) -> Finding:
-    page = probe.link.get("/metrics")
-    if all(gauge in page for gauge in _GAUGES):
-        return Finding("metrics", "honoured", "queue and cache are told")
-    return Finding("metrics", "ignored", "/metrics tells nothing of vLLM's queue", _CHANGES["metrics"])
+    if tells(probe.link.get("/metrics"), probe.model):
+        return Finding("metrics", "honoured", "this model's queue is told")
+    return Finding("metrics", "ignored", "/metrics tells nothing of this model's queue", _CHANGES["metrics"])
 
 
 _TRIALS: Mapping[str, Callable[[Probe], Finding]] = {

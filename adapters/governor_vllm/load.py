@@ -21,7 +21,9 @@ LEAST, MOST = -9, 9
 """Priorities that differ in what they feel; others count as the nearest of these."""
 
 _PATIENCE = 0.5  # seconds: a price is not worth a longer wait
-_SAMPLE = re.compile(r"^vllm:(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>\S+)", re.MULTILINE)
+_GAUGES = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
+_SAMPLE = re.compile(r"^vllm:(?P<gauge>\w+)(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>\S+)", re.MULTILINE)
+_NAME = re.compile(r'(?:^|,)\s*model_name="(?P<model>[^"]*)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,14 @@ class Pressure:
 
 def pressure_of(page: str, model: str = "") -> Pressure:
     """Read from a Prometheus page. Replicas behind one address: their requests add up, their caches are averaged."""
-    sums = {
-        name: [value for one, labels, value in _samples(page) if one == name and _of(model, labels)]
-        for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
-    }
-    running, waiting, cache = sums.values()
+    running, waiting, cache = _gauges(page, model)
     return Pressure(sum(running), sum(waiting), sum(cache) / len(cache) if cache else 0.0)
+
+
+def tells(page: str, model: str = "") -> bool:
+    """Whether a page tells of this model's queue."""
+    running, waiting, _ = _gauges(page, model)
+    return bool(running and waiting)
 
 
 def pressed(load: float, priority: int) -> float:
@@ -91,13 +95,26 @@ class Gauge:
         self._load, self._told = pressure_of(page, self._model).load, now
 
 
+def _gauges(page: str, model: str) -> tuple[list[float], ...]:
+    """The values of each gauge that speak of a model, by default of all.
+
+    vLLM names its gauges by the first of a model's names: another, or an adapter's, is served by the only engine there
+    is, and of several nobody can tell which.
+    """
+    samples = list(_samples(page))
+    names = {name for _, name, _ in samples if name}
+    of_all = not model or (model not in names and len(names) == 1)
+    mine = [(gauge, value) for gauge, name, value in samples if of_all or name in (model, "")]
+    return tuple([value for gauge, value in mine if gauge == wanted] for wanted in _GAUGES)
+
+
 def _samples(page: str) -> Iterator[tuple[str, str, float]]:
+    """(gauge, model's name if it has one, value)."""
     for found in _SAMPLE.finditer(page):
+        if found["gauge"] not in _GAUGES:
+            continue
+        name = _NAME.search(found["labels"] or "")
         try:
-            yield found["name"], found["labels"] or "", float(found["value"])
+            yield found["gauge"], name["model"] if name else "", float(found["value"])
         except ValueError:
             continue
-
-
-def _of(model: str, labels: str) -> bool:
-    return not model or "model_name=" not in labels or f'model_name="{model}"' in labels

@@ -11,6 +11,10 @@ from governor_vllm.canaries import examine
 from governor_vllm.served import Budget, Served, Verdict
 from tests.governor_vllm.dialect import END, START, DialectServer
 
+OTHERS = "".join(
+    f'vllm:num_requests_{what}{{model_name="{name}"}} 1\n' for what in ("running", "waiting") for name in ("a", "b")
+)
+
 
 def verdicts(served: Served) -> dict[str, Verdict]:
     return {name: found.verdict for name, found in served.findings.items()}
@@ -48,6 +52,7 @@ def test_a_server_that_keeps_its_word_is_believed(server: DialectServer) -> None
         ({"words": False}, "effort", "ignored"),
         ({"parser": False}, "reasoning", "ignored"),
         ({"metrics": "up 1\n"}, "metrics", "ignored"),
+        ({"metrics": OTHERS}, "metrics", "ignored"),
         ({"opening": "", "parser": False}, "reasoning", "unproved"),
     ],
 )

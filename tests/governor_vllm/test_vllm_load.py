@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from governor import Governor
 from governor.policy import policy_from
 from governor_vllm.link import Link
-from governor_vllm.load import EVERY, STALE, Gauge, Pressure, pressed, pressure_of
+from governor_vllm.load import EVERY, STALE, Gauge, Pressure, pressed, pressure_of, tells
 from tests.governor_vllm.calls import MODEL, backend
 from tests.governor_vllm.dialect import DialectServer
 
@@ -32,6 +32,22 @@ def test_a_page_is_read_for_one_model_over_its_replicas() -> None:
     assert found.load == 0.75
     assert pressure_of("up 1\n") == Pressure()
     assert pressure_of("").load == 0.0
+
+
+def test_an_alias_or_an_adapter_has_the_load_of_its_engine() -> None:
+    """vLLM labels its gauges with the first of its names alone."""
+    alone = PAGE.replace('model_name="other"', 'model_name="q"')
+    assert pressure_of(alone, "alias") == pressure_of(alone, "q")
+    assert tells(alone, "alias")
+    assert pressure_of(PAGE, "alias") == Pressure(), "whose engine it is can't be told among two"
+    assert not tells(PAGE, "alias")
+
+
+def test_a_page_tells_of_a_model_where_it_has_both_of_its_queues() -> None:
+    assert tells(PAGE, "q")
+    assert not tells(PAGE, "other"), "nobody says how many wait there"
+    assert tells("vllm:num_requests_running 0\nvllm:num_requests_waiting 0\n", "q")
+    assert not tells("# HELP vllm:num_requests_running\n# HELP vllm:num_requests_waiting\n", "q")
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1))
