@@ -201,7 +201,7 @@ class _Run:
         target = self.engine.target()
         self._started = self._clock()
         request = request_of(self.call, target, self.engine.probe())
-        self.transcript.splitter.inside = request.inside
+        self.transcript.splitter.inside, self.transcript.ends_at = request.inside, request.ends_at
         self._sent = True
         return request
 

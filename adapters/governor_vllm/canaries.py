@@ -64,6 +64,7 @@ def prove(link: Link, model: str = "") -> Served:
         opens=behind is not None,
         marks=(probe.start, probe.end),
         parses=parses,
+        mark=_mark(probe),
     )
 
 
@@ -119,6 +120,12 @@ def _opened(probe: Probe) -> int | None:
 
     found = _asked("", behind)
     return None if isinstance(found, Finding) else found
+
+
+def _mark(probe: Probe) -> int:
+    """Tokens of the mark that ends a thought: one, where nothing tells."""
+    found = _asked("", lambda: len(probe.ids(probe.end)))
+    return 1 if isinstance(found, Finding) else found
 
 
 def _parses(probe: Probe) -> bool:

@@ -10,7 +10,7 @@ from governor.errors import BackendReplyError
 from governor.plan import thought
 from governor.protocols import Delta
 from governor.records import Call, Reply, ToolCall, Usage
-from governor.stops.phrases import NAMES, REPEAT, ended_by
+from governor.stops.phrases import BUDGET, NAMES, REPEAT, ended_by
 from governor.stops.tokens import Token
 from governor.watched import marked
 from governor_vllm.marks import Answer, Splitter
@@ -32,6 +32,8 @@ class Transcript:
     known: bool = False
     before: Usage = Usage()
     """What earlier requests of the same call came to."""
+    ends_at: int | None = None
+    """Tokens of thought at which a budget has ended it, whatever its last words are."""
     _thought: bool = False
     """Whether a thought stands before the answer: in what the call goes on from, or in what came."""
 
@@ -92,7 +94,13 @@ class Transcript:
             logprobs=tuple(self.logprobs) if self.call.logprobs and self.logprobs else None,
             model=model,
         )
-        return marked(whole, NAMES[REPEAT] if self.finish == "repetition" else ended_by(whole.thinking))
+        return marked(whole, NAMES[REPEAT] if self.finish == "repetition" else ended_by(whole.thinking) or self._budget)
+
+    @property
+    def _budget(self) -> str:
+        """That the budget has ended the thought: it may have had no room for its words."""
+        spent = self.ends_at is not None and self.usage.thinking_tokens >= self.ends_at
+        return NAMES[BUDGET] if spent and self._thought else ""
 
     def _thinking(self) -> str:
         """The thought that was added.

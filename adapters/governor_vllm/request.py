@@ -44,13 +44,14 @@ class Request:
     """What is sent.
 
     `inside`: the reply's text begins in a thought, which nobody takes apart from the answer for us. `cut_at`: hang up
-    at that many tokens of thought.
+    at that many tokens of thought. `ends_at`: a budget has ended a thought of so many tokens, its mark left out.
     """
 
     path: str
     body: Mapping[str, Any]
     inside: bool = False
     cut_at: int | None = None
+    ends_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +120,14 @@ def request_of(call: Call, target: Target, probe: Probe) -> Request:
         target = _without_processor(target)
         target.check(call.rung)
     if call.prefix:
-        call = _ended(call, target, probe)
-        return _resumed(call, target, probe, _body(call, target, len(probe.ids(call_thought(call)))))
+        begun = len(probe.ids(call_thought(call)))
+        ends_at = _ends_at(call.rung, target, begun) if thought.is_open(call.prefix) else None
+        call = _ended(call, target, begun)
+        return replace(_resumed(call, target, probe, _body(call, target, begun)), ends_at=ends_at)
     body = _body(call, target)
     served = target.served
     inside = served.opens and served.usual and not served.parses and not _off(call.rung)
-    return Request(CHAT, body, inside, _cut_at(call.rung, target))
+    return Request(CHAT, body, inside, _cut_at(call.rung, target), _ends_at(call.rung, target))
 
 
 def _constrained(call: Call, served: Served) -> bool:
@@ -170,10 +173,10 @@ def _closed(call: Call, thinking: str) -> Call:
     return replace(call, prefix=thought.written(thinking, "").rstrip() + _CLOSED)
 
 
-def _ended(call: Call, target: Target, probe: Probe) -> Call:
+def _ended(call: Call, target: Target, begun: int) -> Call:
     """The call with its thought ended, where this side keeps the budget and the prefix has used it up."""
     most = _cut_at(call.rung, target) if thought.is_open(call.prefix) else None
-    if most is None or len(probe.ids(call_thought(call))) < most:
+    if most is None or begun < most:
         return call
     return _closed(call, call_thought(call))
 
@@ -190,8 +193,25 @@ def _off(rung: Rung) -> bool:
 def _cut_at(rung: Rung, target: Target) -> int | None:
     """Where this side ends the thought, because the server does not."""
     stands_in = target.budget is None and target.options.engine.fallback == "stream"
-    capped = hardness(rung, target.dialect) == "hard" and not _off(rung)
-    return rung.thinking_tokens if stands_in and capped else None
+    return rung.thinking_tokens if stands_in and _capped(rung, target) else None
+
+
+def _capped(rung: Rung, target: Target) -> bool:
+    return hardness(rung, target.dialect) == "hard" and not _off(rung)
+
+
+def _ends_at(rung: Rung, target: Target, begun: int = 0) -> int | None:
+    """Tokens of thought, its mark left out, at which a budget ends it; `begun` more stand in the prompt.
+
+    None where none does. By these a budget is known that had no room for its words.
+    """
+    mark, cut = target.served.mark, _cut_at(rung, target)
+    budgets = [] if cut is None else [cut]
+    if target.budget is not None and _capped(rung, target):
+        budgets.append(rung.thinking_tokens - mark)
+    if target.served.honours("xargs") and rung.stops is not None and rung.stops.budget is not None:
+        budgets.append(rung.stops.budget - mark)
+    return min(budgets) - begun if budgets else None
 
 
 def _body(call: Call, target: Target, begun: int = 0) -> dict[str, Any]:

@@ -72,6 +72,19 @@ def test_a_rule_ends_the_thought_in_the_engine_and_the_reply_says_which(
         assert (first.failure, second.rung.id) == ("stuck", "free")
 
 
+@pytest.mark.parametrize("budget", [2, 16])
+def test_a_budget_without_room_for_its_words_is_known_all_the_same(
+    engine: Engine, backend: VllmBackend, budget: int
+) -> None:
+    """The bare mark ends the thought."""
+    _, outcome = streamed(engine, backend, {"budget": budget})
+    reply = first_reply(outcome)
+    tell(f"\nbudget {budget}: {reply.usage}")
+    assert ended_by(reply.thinking) == ""
+    assert reply.stopped == "budget"
+    assert reply.usage.thinking_tokens <= budget
+
+
 def test_a_rule_that_is_never_met_ends_nothing(engine: Engine, backend: VllmBackend) -> None:
     _, outcome = streamed(engine, backend, {"repeat": 1000})
     reply = first_reply(outcome)

@@ -17,6 +17,7 @@ from governor.policy import policy_from
 from governor.protocols import Backend, Counting, Delta, Foresighted, Pressed
 from governor.records import Call, Reply, Usage
 from governor.stops.phrases import BUDGET, PHRASES, REPEAT
+from governor.stops.settings import Stops
 from governor.stops.tokens import Token
 from governor_vllm.backend import VllmBackend
 from governor_vllm.marks import Splitter
@@ -109,7 +110,7 @@ def test_a_truncated_thought_is_gone_on_from_and_not_paid_again(
     made = backend(server)
     asked = rung(thinking_tokens=12)
     whole = made.call(call(rung=asked))
-    short = replace(whole, thinking=" w1 w2 w3", text="", finish_reason="length")
+    short = replace(whole, thinking=" w1 w2 w3", text="", finish_reason="length", stopped="")
     resumed = made.call(call(rung=asked, prefix=unfinished(short)))
     body = server.asked()[-1]
     assert body["prompt"][-3:] == server.ids(" w1 w2 w3")
@@ -288,6 +289,50 @@ def test_a_rule_of_the_engine_is_known_by_its_words(server: DialectServer) -> No
     server.now(forced=f"{PHRASES[BUDGET]}</think>")
     over = backend(server).call(call(rung=rung(thinking_tokens=40)))
     assert (over.stopped, over.finish_reason, over.text) == ("budget", "stop", "The answer is 42.")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("manner", "engine", "thought", "stopped"),
+    [
+        ({"processor": True}, {}, 100, "budget"),
+        ({"processor": True}, {}, 9, ""),
+        ({}, {}, 100, "budget"),
+        ({}, {}, 9, ""),
+        ({"budget": "ignored"}, {"fallback": "stream"}, 100, "budget"),
+        ({"budget": "ignored"}, {"fallback": "stream"}, 9, ""),
+        ({"budget": "ignored"}, {"fallback": "prompt"}, 20, ""),
+    ],
+)
+def test_a_budget_that_has_no_room_for_its_words_is_known_by_the_tokens_of_the_thought(
+    server: DialectServer, parser: bool, manner: dict[str, Any], engine: dict[str, Any], thought: int, stopped: str
+) -> None:
+    """Eight words fit in, with the line break and the mark. `thought` counts the line break of the prompt."""
+    server.now(parser=parser, **manner)
+    made = backend(server, **engine)
+    made.ready(rung())
+    server.now(thought=thought)
+    whole = made.call(call(LONG))
+    assert (whole.stopped, whole.finish_reason, whole.text) == (stopped, "stop", "The answer is 42.")
+    resumed = made.call(call(LONG, prefix=unfinished(replace(whole, thinking=" w1 w2 w3", text="", stopped=""))))
+    assert (resumed.stopped, resumed.finish_reason) == (stopped, "stop")
+    answered = made.call(call(LONG, prefix=unfinished(replace(whole, text="The answer", stopped=""))))
+    assert answered.stopped == "", "the thought was over before this call"
+
+
+def test_the_budget_of_the_stop_rules_is_known_so_too(server: DialectServer) -> None:
+    server.now(processor=True)
+    made = backend(server)
+    made.ready(rung())
+    assert made.call(call(rung=rung(thinking_tokens=40, stops=Stops(budget=5)))).stopped == "budget"
+    server.now(thought=4)
+    assert made.call(call(rung=rung(thinking_tokens=40, stops=Stops(budget=5)))).stopped == ""
+
+
+def test_a_reply_without_a_thought_was_ended_by_no_budget(server: DialectServer) -> None:
+    server.now(processor=True, opening="", parser=False)
+    asked = rung(thinking_tokens=0, stops=Stops(budget=0))
+    assert backend(server).call(call(rung=asked)).stopped == ""
 
 
 def test_a_loop_that_the_engine_ended_is_stuck() -> None:
