@@ -83,9 +83,8 @@ class Target:
             self._need("priority", f"priority {self.options.engine.priority}")
         if self.options.engine.repetition is not None:
             self._need("repetition", "repetition")
-        if self.options.engine.xargs:
+        if any(map(_is_ours, self.options.engine.xargs)):
             self._need("xargs", "xargs")
-        if any(key.startswith(PREFIX) for key in self.options.engine.xargs):
             self._need("governed", "xargs")
 
     @property
@@ -150,8 +149,14 @@ def _strict(tool: Mapping[str, Any]) -> bool:
 def _without_processor(target: Target) -> Target:
     """The target of a call that a grammar holds: nothing may be forced beside it, so vLLM's own budget stands in."""
     served, engine = target.served, target.options.engine
-    options = replace(target.options, engine=replace(engine, xargs={}))
+    others = {key: value for key, value in engine.xargs.items() if not _is_ours(key)}
+    options = replace(target.options, engine=replace(engine, xargs=others))
     return replace(target, served=replace(served, processor=None), options=options)
+
+
+def _is_ours(key: str) -> bool:
+    """Whether Governor's processor reads an argument; the others are for those of the user."""
+    return key.startswith(PREFIX)
 
 
 def answered(call: Call, target: Target, probe: Probe, thinking: str, used: int, read: int) -> Request | None:
@@ -209,7 +214,7 @@ def _ends_at(rung: Rung, target: Target, begun: int = 0) -> int | None:
     budgets = [] if cut is None else [cut]
     if target.budget is not None and _capped(rung, target):
         budgets.append(rung.thinking_tokens - mark)
-    if target.served.honours("xargs") and rung.stops is not None and rung.stops.budget is not None:
+    if target.served.processor is not None and rung.stops is not None and rung.stops.budget is not None:
         budgets.append(rung.stops.budget - mark)
     return min(budgets) - begun if budgets else None
 

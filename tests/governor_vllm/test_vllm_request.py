@@ -78,7 +78,7 @@ def test_effort_none_switches_thinking_off(server: DialectServer) -> None:
         ),
         ({"switch": False}, {}, {"effort": "none", "thinking_tokens": 0}, "does not read enable_thinking"),
         ({}, {"priority": 1}, {}, "--scheduling-policy priority"),
-        ({}, {"xargs": {"a": 1}}, {}, "--logits-processors"),
+        ({}, {"xargs": {"a": 1, "governor_repeat": 4}}, {}, "--logits-processors"),
         ({"repetition": False}, {"repetition": {}}, {}, "a loop ran on"),
         ({"forced": "\n I must answer now.</think>"}, {}, {"thinking_tokens": 3}, "at least 7"),
     ],
@@ -204,6 +204,16 @@ def test_beside_a_grammar_nothing_is_forced(server: DialectServer, grammar: dict
     alone = backend(server)
     with pytest.raises(BackendRequestError, match="keeps no thinking budget"):
         alone.call(call(**grammar))
+
+
+def test_arguments_of_other_processors_go_out_whatever_governors_own_may(server: DialectServer) -> None:
+    """Neither a grammar nor a server without Governor's processor keeps them back."""
+    made = backend(server, xargs={"bias": 1, "governor_repeat": 4})
+    server.now(processor=True)
+    assert sent(server, made, response_schema={"type": "object"})["vllm_xargs"] == {"bias": 1}
+    assert sent(server, made)["vllm_xargs"] == {"bias": 1, "governor_repeat": 4, "governor_budget": 8}
+    server.now(processor=False)
+    assert sent(server, backend(server, xargs={"bias": 1}))["vllm_xargs"] == {"bias": 1}
 
 
 def test_a_tool_that_may_be_called_leaves_the_processor_its_budget(server: DialectServer) -> None:
