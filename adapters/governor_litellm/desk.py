@@ -247,10 +247,8 @@ def limited(policy: Policy) -> bool:
 
 def reserves_input(request: Request) -> bool:
     """Whether a budget of the request, or of a call, is in money or in tokens that are read: a bound is then needed."""
-    terms = request.terms
-    each = (() if terms.call is None else (terms.call,), terms.limits, *(limits for _, limits in terms.models))
-    held = (amount for limits in each for one in limits for amount in (one.micros, one.tokens, one.input))
-    return arm_of(request.step, terms) == "governed" and any(amount is not None for amount in held)
+    held = (amount for one in request.limits for amount in (one.micros, one.tokens, one.input))
+    return arm_of(request.step, request.terms) == "governed" and any(amount is not None for amount in held)
 
 
 def let_alone(policy: Policy, unbounded: str = "") -> None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,7 +22,7 @@ from governor.errors import BackendError, BackendReplyError, BackendRequestError
 from governor.facade import Governor
 from governor.plan.dialects import Dialect
 from governor.protocols import Terms
-from governor.records import Call, Outcome, Reply, Step
+from governor.records import Call, Limit, Outcome, Reply, Step
 from governor.watched import asked, doubted
 from governor_litellm.faults import fault
 from governor_litellm.guards import as_sent
@@ -69,6 +69,13 @@ class Request:
     """Whether the client's own fields may make a model think, or hide what it thinks."""
     doubts: Callable[[str], str] | None = None
     """Says why no answer that begins with a text is accepted, of a stream that is shown as long as it says nothing."""
+
+    @property
+    def limits(self) -> Iterator[Limit]:
+        """Every limit that a call of it is held to."""
+        call = () if self.terms.call is None else (self.terms.call,)
+        for limits in (call, self.terms.limits, *(limits for _, limits in self.terms.models)):
+            yield from limits
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
@@ -209,8 +216,12 @@ class Flight:
 
     @property
     def _unaided(self) -> Fields:
-        """No fallbacks: nothing is held at their prices. Without a router the model itself would be sent this."""
-        return {} if self.models.router() is None else NO_FALLBACKS
+        """No fallbacks under a limit in money, where nothing is held at their prices.
+
+        Without a router the model itself would be sent this.
+        """
+        paid = any(limit.micros is not None for limit in self.request.limits)
+        return NO_FALLBACKS if paid and self.models.router() is not None else {}
 
     def _between_chunks(self, limit: float) -> Fields:
         """A client's own limit for streams, which LiteLLM takes before `timeout`, no larger than the rung's."""

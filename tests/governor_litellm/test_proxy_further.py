@@ -67,8 +67,11 @@ async def test_no_fallback_answers_for_a_judge(proxy: ProxyUnderTest, fallbacks:
 
 
 @pytest.mark.parametrize("wire", PATHS)
-async def test_where_nothing_is_governed_fallbacks_stay(proxy: ProxyUnderTest, fallbacks: None, wire: str) -> None:
-    proxy.default(proxy.policy(f"mode: shadow\n{BOUNDED}"))
+@pytest.mark.parametrize("policy", [f"mode: shadow\n{BOUNDED}", "dial: 1\nbudget: {app: {per: total, calls: 9}}\n"])
+async def test_where_nothing_holds_money_fallbacks_stay(
+    proxy: ProxyUnderTest, fallbacks: None, wire: str, policy: str
+) -> None:
+    proxy.default(proxy.policy(policy))
     answered = await proxy.post(PATHS[wire], asking(wire, "fail500 onlyweak"))
     assert answered.status_code == 200, answered.text
     assert [sent["model"] for sent in proxy.upstream.seen] == ["small", "large"]
