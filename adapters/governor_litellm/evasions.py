@@ -72,7 +72,12 @@ _MOVED = OUTPUT | CHOICES | {"messages", "input", "instructions", "system", "thi
 """What is sent from the request's own place alone, as a rung changes it there."""
 
 _THOUGHT = re.compile("think|reasoning", re.IGNORECASE)
-_SILENT: Mapping[str, Any] = {"thinking": {"type": "disabled"}, "enable_thinking": False}
+_SILENT: Mapping[str, tuple[Any, ...]] = {
+    "thinking": ({"type": "disabled"}, False),
+    "enable_thinking": (False,),
+    "reasoning": ({"effort": "none"}, {"enabled": False}),
+    "reasoning_effort": ("none",),
+}
 """How it is said that no thought is wanted."""
 
 _HARMLESS = frozenset({"effort", "summary", "generate_summary"})
@@ -122,12 +127,12 @@ def unweighed(data: Mapping[str, Any]) -> str:
 def thinks(data: Mapping[str, Any], wire: Wire) -> bool:
     """Whether what is sent as the client said it may make a model think, or hide what it thinks."""
     reasoning = data.get("reasoning")
-    if isinstance(reasoning, Mapping) and reasoning.keys() - _HARMLESS:
+    if isinstance(reasoning, Mapping) and reasoning.keys() - _HARMLESS and reasoning not in _SILENT["reasoning"]:
         return True
     waiting: list[Mapping[str, Any]] = [{name: value for name, value in data.items() if name not in wire.reads}]
     while waiting:  # no recursion: a client's objects may be as deep as they like
         held = waiting.pop()
-        if any(_THOUGHT.search(name) and _SILENT.get(name) != value for name, value in held.items()):
+        if any(_THOUGHT.search(name) and value not in _SILENT.get(name, ()) for name, value in held.items()):
             return True
         waiting += (value for value in held.values() if isinstance(value, Mapping))
     return False

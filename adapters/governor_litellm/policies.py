@@ -51,6 +51,10 @@ class _File:
     error: str = ""
     missing: bool = False
     """Whether the last look did not find it: what is missing twice is removed."""
+    app: str = ""
+    """Whose policy it is; empty where it never could be read."""
+    served: bool = False
+    """Whether it ever served."""
 
 
 @dataclass(slots=True)
@@ -166,7 +170,7 @@ class PolicyFolder:
     def _list(self) -> None:
         """Note which files came and went. OSError where the folder can't be read, or an empty one took its place."""
         found = self.folder.stat()
-        present = sorted(path for path in self.folder.iterdir() if path.name.endswith(".yaml"))
+        present = sorted(filter(is_policy, self.folder.iterdir()))
         here = found.st_dev, found.st_ino
         if self._served and not present and here != self._here:  # such as the one below a file system that is unmounted
             raise FileNotFoundError("another folder has taken its place, without a policy in it")
@@ -186,6 +190,7 @@ class PolicyFolder:
         for path in sorted(path for path, known in self._files.items() if not known.missing):
             policy, errors[path] = self._current(path, self._files[path])
             if policy is not None:
+                self._files[path].app = policy.app
                 wanted.append((path, policy))
         wanted.sort(key=lambda one: one[0] not in serving or serving[one[0]].app != one[1].app)  # who serves it holds
         policies = dict[str, tuple[Path, Policy]]()
@@ -237,7 +242,9 @@ class PolicyFolder:
         used = {one.path for one in now.values()}
         with self._lock:
             self._served = MappingProxyType(now)
-            self._unserved = any(path not in used for path in self._files)
+            for path in used & self._files.keys():
+                self._files[path].served = True
+            self._unserved = any(not one.served and one.app not in now for one in self._files.values())
             self._replaced += [old for app, old in before.items() if now.get(app) is not old]
         self._close_idle()
         return errors
@@ -248,6 +255,11 @@ class PolicyFolder:
             self._replaced = [one for one in self._replaced if one.using > 0]
         for one in idle:
             one.governor.close()
+
+
+def is_policy(path: Path) -> bool:
+    """Whether a file of the folder counts. Hidden ones are those of editors and file systems."""
+    return path.name.endswith(".yaml") and not path.name.startswith(".")
 
 
 @dataclass(slots=True)

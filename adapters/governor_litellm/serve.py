@@ -16,6 +16,7 @@ from governor.checks import nameless_checks
 from governor.errors import GovernorError, MissingExtraError, PolicyError, Problem
 from governor.policy import inspect_policy
 from governor_litellm.export import export_telemetry
+from governor_litellm.policies import is_policy
 
 CALLBACK = "governor_litellm.proxy.governor"
 MASTER_KEY = "LITELLM_MASTER_KEY"
@@ -64,7 +65,7 @@ def _check(policies: Path, config: Path) -> None:
         raise PolicyError([Problem("no such folder", str(policies), hint="it holds one *.yaml per application")])
     problems = [
         problem
-        for path in sorted(policies.glob("*.yaml"))
+        for path in sorted(filter(is_policy, policies.iterdir()))
         for problem in inspect_policy(path, nameless_checks()).problems
     ]
     if problems:

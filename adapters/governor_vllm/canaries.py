@@ -34,6 +34,7 @@ _OTHER_MARKS = (
     """--additional-config '{"governor": {"start": "...", "end": "..."}}'"""
 )
 _TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+_STRICT = {**_TOOL, "function": {"name": "add", "parameters": {"type": "object", "properties": {}}, "strict": True}}
 
 T = TypeVar("T")
 Thought = Callable[[Mapping[str, Any]], int | None]
@@ -46,13 +47,13 @@ def prove(link: Link, model: str = "") -> Served:
     probe = _marked(Probe(link, name))
     behind, parses = _opened(probe), _parses(probe)
     engine, engine_budget = _measured(probe, "budget", behind, _own, _PARSER)
-    found = [engine, _asked("xargs", partial(_refused_nonsense, probe), _PROCESSOR)]
+    found = [engine, _refused_nonsense(probe)]
     processor_budget = None
     if found[-1].verdict == "honoured":
         governed, processor_budget = _measured(probe, "governed", behind, _xargs, _OTHER_MARKS)
         found.append(governed)
         if processor_budget is not None:
-            found.append(_asked("tools", partial(_offered, probe), _CHANGES["tools"]))
+            found += [_offered(probe, "tools", _TOOL), _offered(probe, "strict", _STRICT)]
     found += [_parser(parses, behind), *_others(probe)]
     return Served(
         model=name,
@@ -230,19 +231,21 @@ def _refused_nonsense(probe: Probe) -> Finding:
     return Finding("xargs", "refused", seen, "" if _GRAMMAR in seen else _PROCESSOR)
 
 
-def _offered(probe: Probe) -> Finding:
-    """Whether the processor may act beside a tool that may be called.
+def _offered(probe: Probe, canary: str, tool: Mapping[str, Any]) -> Finding:
+    """Whether the processor may act beside such a tool, which may be called.
 
-    Beside a grammar it refuses to, and some of vLLM's tool parsers hold all calls with tools to one.
+    Beside a grammar it refuses to. Most of vLLM's tool parsers hold calls with strict tools to one, some all calls.
     """
     try:
-        probe.chat(max_tokens=1, tools=[_TOOL], tool_choice="auto", **_xargs(LONG))
-    except BackendRequestError as refusal:
+        probe.chat(max_tokens=1, tools=[tool], tool_choice="auto", **_xargs(LONG))
+    except BackendError as refusal:
+        if not refusal.sent or isinstance(refusal, BackendTimeoutError):
+            raise
         if _GRAMMAR not in str(refusal):
-            return Finding("tools", "unproved", str(refusal), _CHANGES["tools"])
-        change = "VLLM_ENFORCE_STRICT_TOOL_CALLING=0 on the server; until then vLLM's own budget stands in beside tools"
-        return Finding("tools", "refused", "vLLM holds calls with tools to a grammar", change)
-    return Finding("tools", "honoured", "the processor acts beside tools that may be called")
+            return Finding(canary, "unproved", str(refusal), _CHANGES["tools"])
+        change = "VLLM_ENFORCE_STRICT_TOOL_CALLING=0 on the server; until then vLLM's own budget stands in beside them"
+        return Finding(canary, "refused", "vLLM holds calls with such tools to a grammar", change)
+    return Finding(canary, "honoured", "the processor acts beside such tools, which may be called")
 
 
 def _parser(parses: bool, behind: int | None) -> Finding:

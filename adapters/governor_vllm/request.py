@@ -130,15 +130,16 @@ def request_of(call: Call, target: Target, probe: Probe) -> Request:
 
 
 def _constrained(call: Call, served: Served) -> bool:
-    """Whether a grammar holds the answer: that of a JSON schema, of a tool that must be called, or of a strict one.
+    """Whether a grammar holds the answer: that of a JSON schema, of a tool that must be called, or of one that may be.
 
-    With the tool parsers of some families vLLM holds every call with tools to a grammar, as the canary has seen.
+    The last hangs on the tool parser: most have one for strict tools, some for all, as the canaries have seen.
     """
     if call.response_schema is not None:
         return True
     if not call.tools or call.tool_choice == "none":
         return False
-    return call.tool_choice not in _FREE or served.refuses("tools") or any(map(_strict, call.tools))
+    held = served.refuses("tools") or (any(map(_strict, call.tools)) and not served.honours("strict"))
+    return call.tool_choice not in _FREE or held
 
 
 def _strict(tool: Mapping[str, Any]) -> bool:

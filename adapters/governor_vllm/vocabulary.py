@@ -50,9 +50,18 @@ class Vocabulary:
     @cached_property
     def table(self) -> NDArray[np.int32]:
         """See `Marks.table`."""
+        texts = self._texts
+        return self._known.table([*texts, *[""] * (self.size - len(texts))])
+
+    @cached_property
+    def _texts(self) -> Sequence[str]:
         known = min(self.size, self.tokenizer.max_token_id + 1)  # ids may have gaps, so that they are fewer
-        texts = [self.tokenizer.decode([token], skip_special_tokens=False) for token in range(known)]
-        return self.marks.among(texts).table([*texts, *[""] * (self.size - known)])
+        return [self.tokenizer.decode([token], skip_special_tokens=False) for token in range(known)]
+
+    @cached_property
+    def _known(self) -> Marks:
+        """The marks that can be this model's."""
+        return self.marks.among(self._texts)
 
     @cached_property
     def steps(self) -> tuple[memoryview, bytes]:
@@ -101,7 +110,7 @@ class Vocabulary:
     @cached_property
     def longest_mark(self) -> int:
         """Characters, and so at most tokens, of the longest mark."""
-        return self.marks.longest
+        return self._known.longest
 
     @property
     def _ends_reply(self) -> NDArray[np.int64]:

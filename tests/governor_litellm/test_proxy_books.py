@@ -232,6 +232,8 @@ ladder:
         (CHAT, {"stream": True, "stream_options": {"include_usage": True}}),
         ("/v1/messages", {}),
         ("/v1/messages", {"stream": True}),
+        ("/v1/responses", {}),
+        ("/v1/responses", {"stream": True}),
     ],
 )
 async def test_what_is_written_to_a_prompt_cache_is_booked_at_its_own_price(

@@ -187,7 +187,9 @@ def test_a_file_that_is_renamed_serves_on(policies: PolicyFolder) -> None:
     look(policies)
     served = policies.served["a"]
     (policies.folder / "a.yaml").rename(policies.folder / "b.yaml")
-    look(policies)
+    policies.look()
+    assert policies.enter("any") is None, "nobody waits for the second look"
+    policies.look()
     assert policies.served["a"] is served
     assert served.path.name == "b.yaml"
     assert dict(policies.errors) == {}
@@ -269,6 +271,16 @@ def test_two_files_for_one_application_are_a_mistake(policies: PolicyFolder, cap
     assert policies.served["x"].policy.dial == 0.1
     assert "has a policy already, in a.yaml" in policies.errors["b.yaml"]
     assert len(caplog.records) == 1
+    assert policies.enter("any") is None, "it is known whose the second one is"
+
+
+def test_files_of_editors_are_no_policies(policies: PolicyFolder) -> None:
+    write(policies.folder, "a", "app: a")
+    write(policies.folder, "._a", "app: b")
+    (policies.folder / ".#a.yaml").symlink_to("somebody@somewhere")
+    look(policies)
+    assert (set(policies.served), dict(policies.errors)) == ({"a"}, {})
+    assert policies.enter("any") is None
 
 
 def test_a_store_that_can_not_be_opened_is_told(policies: PolicyFolder, caplog: pytest.LogCaptureFixture) -> None:

@@ -37,8 +37,8 @@ class Manner:
     """What becomes of arguments for processors where there are none."""
     seed: bool = False
     """Whether the marks outside are those of Seed-OSS."""
-    tools: Literal["free", "held", "off"] = "free"
-    """Whether calls with tools that may be called are held to a grammar, or not offered at all."""
+    tools: Literal["free", "lax", "held", "off"] = "free"
+    """Whether calls with tools that may be called are held to a grammar (`free`: strict ones), or are refused."""
     parser: bool = True
     opening: str = f"{START}\n"
     switch: bool = True
@@ -205,7 +205,7 @@ class DialectServer:
         """Whether vLLM makes a grammar of the request: for a schema, and for tools as its parsers do."""
         tools, choice = body.get("tools") or (), body.get("tool_choice")
         strict = any(one["function"].get("strict") for one in tools)
-        may = choice == "auto" and (strict or self.manner.tools == "held")
+        may = choice == "auto" and (self.manner.tools == "held" or (strict and self.manner.tools == "free"))
         return "response_format" in body or (bool(tools) and (may or choice not in ("auto", "none")))
 
     def _looped(self, word: str, body: Mapping[str, Any]) -> _Made:

@@ -21,7 +21,7 @@ def verdicts(served: Served) -> dict[str, Verdict]:
 
 
 def test_a_server_that_keeps_its_word_is_believed(server: DialectServer) -> None:
-    server.now(processor=True, words=True, priority=True)
+    server.now(processor=True, words=True, priority=True, tools="lax")
     served = examine(server.url)
     assert set(verdicts(served).values()) == {"honoured"}
     assert (served.model, served.window, served.version, served.parses, served.opens) == (
@@ -44,6 +44,7 @@ def test_a_server_that_keeps_its_word_is_believed(server: DialectServer) -> None
         ({"processor": True, "acts": False}, "governed", "ignored"),
         ({"processor": True, "tools": "held"}, "tools", "refused"),
         ({"processor": True, "tools": "off"}, "tools", "unproved"),
+        ({"processor": True}, "strict", "refused"),
         ({}, "priority", "refused"),
         ({"repetition": False}, "repetition", "ignored"),
         ({"counts": False}, "counts", "ignored"),

@@ -221,6 +221,12 @@ def test_a_tool_that_may_be_called_leaves_the_processor_its_budget(server: Diale
     assert sent(server, backend(server), tools=(TOOL,), tool_choice="auto")["vllm_xargs"] == {"governor_budget": 8}
 
 
+def test_a_strict_tool_leaves_the_processor_its_budget_where_no_grammar_is_made_of_it(server: DialectServer) -> None:
+    """As vLLM's parsers for Seed-OSS and Granite do, and any with VLLM_ENFORCE_STRICT_TOOL_CALLING=0."""
+    server.now(processor=True, tools="lax")
+    assert sent(server, backend(server), tools=(STRICT,), tool_choice="auto")["vllm_xargs"] == {"governor_budget": 8}
+
+
 def test_where_all_tools_are_held_to_a_grammar_nothing_is_forced_beside_them(server: DialectServer) -> None:
     """As vLLM does with GLM's tool parser, strict or not."""
     server.now(processor=True, tools="held")

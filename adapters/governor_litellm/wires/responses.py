@@ -315,11 +315,13 @@ def _finish(body: Mapping[str, Any], calls: Sequence[ToolCall]) -> str:
 def _usage(told: Any) -> Usage | None:
     if not isinstance(told, Mapping) or not (told.get("input_tokens") or told.get("output_tokens")):
         return None
+    given, made = told.get("input_tokens_details") or {}, told.get("output_tokens_details") or {}
     return Usage(
         told.get("input_tokens") or 0,
         told.get("output_tokens") or 0,
-        (told.get("output_tokens_details") or {}).get("reasoning_tokens") or 0,
-        (told.get("input_tokens_details") or {}).get("cached_tokens") or 0,
+        made.get("reasoning_tokens") or 0,
+        given.get("cached_tokens") or 0,
+        given.get("cache_write_tokens") or 0,
     )
 
 
@@ -341,4 +343,6 @@ def _counted(known: Any, usage: Usage) -> Any:
         copy.output_tokens_details.reasoning_tokens = usage.thinking_tokens
     if copy.input_tokens_details is not None:
         copy.input_tokens_details.cached_tokens = usage.cached_tokens
+        if getattr(copy.input_tokens_details, "cache_write_tokens", None) is not None:
+            copy.input_tokens_details.cache_write_tokens = usage.written_tokens
     return copy
