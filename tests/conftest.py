@@ -55,9 +55,19 @@ def desk(tmp_path: Path, calibration: Path) -> Path:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A server that keeps nothing, shared by the session: each test takes a tenant of its own."""
+    yield from _running(tmp_path_factory.mktemp("redis"))
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the test's own, which it may stop and start again."""
+    yield from _running(tmp_path)
+
+
+def _running(folder: Path) -> Iterator[RedisServer]:
     if shutil.which("redis-server") is None:
         pytest.skip("no redis-server is installed (apt-get install redis-server)")
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server = RedisServer(folder)
     server.start()
     yield server
     server.kill()

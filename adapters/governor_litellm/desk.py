@@ -20,8 +20,9 @@ from governor.telemetry.records import JsonlSink
 from governor_litellm.admission import BUCKETS, MARK, Arrival, Client
 from governor_litellm.applications import ForeignApplicationError
 from governor_litellm.flight import LOST, Flight, Request
+from governor_litellm.ledgers import Ledgers
 from governor_litellm.models import ProxyModels, RouterBackend
-from governor_litellm.policies import Ledgers, PolicyFolder, Served, UnservedError
+from governor_litellm.policies import PolicyFolder, Served, UnservedError
 from governor_litellm.settings import Settings
 from governor_litellm.told import begun, ended, problem, refused
 from governor_litellm.watch import ASKING, HookWatch

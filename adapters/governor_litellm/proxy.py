@@ -2,6 +2,7 @@
 
 settings.py     how it is set up
 policies.py     a folder of policies, reloaded as it changes
+ledgers.py      the ledgers that they name
 applications.py which application a request is of
 admission.py    request -> flight
 flight.py       the one loop, with its first call made by the proxy

@@ -251,7 +251,7 @@ class Batch:
         xp, limits = self.xp, columns(Limits, self._limits[slots])
         signals = columns(Signals, self._signals[slots, positions % self._ring])
         window, held = columns(Group, self._rows.group[slots]), self._windows
-        at = index(xp, window.entered % limits.group_window)
+        at = group.next_place(xp, window, limits.group_window)
         leaving = held[slots, at]
         now = group.entered(xp, window, signals.spread, leaving, limits.group_window, signals.known)
         held[slots, at] = xp.where(signals.known > 0, signals.spread, leaving)

@@ -33,8 +33,9 @@ _OTHER_MARKS = (
     "marks other than <think> and </think> must be named to the processor (`governor serve` does for known families): "
     """--additional-config '{"governor": {"start": "...", "end": "..."}}'"""
 )
-_TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
-_STRICT = {**_TOOL, "function": {"name": "add", "parameters": {"type": "object", "properties": {}}, "strict": True}}
+_ADD = {"name": "add", "parameters": {"type": "object", "properties": {}}}
+_TOOL = {"type": "function", "function": _ADD}
+_STRICT = {"type": "function", "function": {**_ADD, "strict": True}}
 
 T = TypeVar("T")
 Thought = Callable[[Mapping[str, Any]], int | None]
@@ -65,7 +66,7 @@ def prove(link: Link, model: str = "") -> Served:
         opens=behind is not None,
         marks=(probe.start, probe.end),
         parses=parses,
-        mark=_mark(probe),
+        end_tokens=_end_tokens(probe),
     )
 
 
@@ -123,7 +124,7 @@ def _opened(probe: Probe) -> int | None:
     return None if isinstance(found, Finding) else found
 
 
-def _mark(probe: Probe) -> int:
+def _end_tokens(probe: Probe) -> int:
     """Tokens of the mark that ends a thought: one, where nothing tells."""
     found = _asked("", lambda: len(probe.ids(probe.end)))
     return 1 if isinstance(found, Finding) else found

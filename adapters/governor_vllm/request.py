@@ -211,7 +211,7 @@ def _ends_at(rung: Rung, target: Target, begun: int = 0) -> int | None:
 
     None where none does. By these a budget is known that had no room for its words.
     """
-    mark, cut = target.served.mark, _cut_at(rung, target)
+    mark, cut = target.served.end_tokens, _cut_at(rung, target)
     budgets = [] if cut is None else [cut]
     if target.budget is not None and _capped(rung, target):
         budgets.append(rung.thinking_tokens - mark)

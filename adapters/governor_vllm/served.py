@@ -59,7 +59,7 @@ class Served:
     """Around the model's thoughts."""
     parses: bool = False
     """Whether thoughts come apart from the answer (a reasoning parser)."""
-    mark: int = 1
+    end_tokens: int = 1
     """Tokens of the mark that ends a thought."""
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from governor.stops.arrays import Array, Namespace, flag
+from governor.stops.arrays import Array, Namespace, flag, index
 
 CEILING = 100.0
 """Most that one alternative counts for: a masked token has no finite log-probability."""
@@ -42,6 +42,11 @@ def entered(xp: Namespace, group: Group, value: Array, leaving: Array, window: A
     mean = total / window
     lower = (count >= window) & (mean < group.lowest)
     return Group(total, count, xp.where(lower, mean, group.lowest))
+
+
+def next_place(xp: Namespace, group: Group, window: Array) -> Array:
+    """Where in the window (rows,) the next token's confidence is kept, and the one that leaves stands."""
+    return index(xp, group.entered % window)
 
 
 def low(group: Group, window: Array, threshold: Array) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governor.stops import budget, group, margin, place, repetition, steps
-from governor.stops.arrays import Array, Namespace, columns, flag, index, matrix, names, width
+from governor.stops.arrays import Array, Namespace, columns, flag, matrix, names, width
 from governor.stops.group import Group
 from governor.stops.place import Place
 from governor.stops.settings import MAX_PERIOD, MAX_STEPS, Stops
@@ -233,4 +233,4 @@ class Rules:
 
     def window_place(self, limits: Limits, rows: Rows) -> Array:
         """Where in the group's window (rows,) the next token's confidence is kept, and the one that leaves stands."""
-        return index(self.xp, columns(Group, rows.group).entered % limits.group_window)
+        return group.next_place(self.xp, columns(Group, rows.group), limits.group_window)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,16 +28,6 @@ budget: {{session: {{tokens: 5000}}, app: [{{per: day, usd: 5}}, {{per: hour, sl
 """
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("no redis-server is installed (apt-get install redis-server)")
-    running = RedisServer(tmp_path)
-    running.start()
-    yield running
-    running.kill()
-
-
 def budget(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
     monkeypatch.setattr(sys, "argv", ["governor", "budget", *argv])
     with pytest.raises(SystemExit) as end:
@@ -58,13 +46,13 @@ def run_steps(folder: Path, uri: str, numbers: range) -> None:
 
 
 def test_what_was_lost_is_rebuilt_from_the_records_and_spending_goes_on(
-    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    own_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_steps(tmp_path, server.uri, range(5))
-    before = _books(server.uri)
-    running = open_ledger(server.uri)
+    run_steps(tmp_path, own_redis.uri, range(5))
+    before = _books(own_redis.uri)
+    running = open_ledger(own_redis.uri)
     running.balance("app:desk")
-    with server.client as client:
+    with own_redis.client as client:
         client.flushall()
     with pytest.raises(LedgerLostError):
         running.balance("app:desk")
@@ -74,21 +62,21 @@ def test_what_was_lost_is_rebuilt_from_the_records_and_spending_goes_on(
     assert budget(monkeypatch, "rebuild", records, "--policy", policy, "--yes", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["outcomes"], told["scopes"], told["unplaced"]) == (5, 4, {})
-    assert _books(server.uri) == before
+    assert _books(own_redis.uri) == before
     assert {one.scope for one in running.balances()} == set(before)  # type: ignore[attr-defined]  # a Redis ledger lists
     running.close()
-    run_steps(tmp_path, server.uri, range(5, 8))
+    run_steps(tmp_path, own_redis.uri, range(5, 8))
     assert budget(monkeypatch, "audit", records, "--policy", policy) == 0
 
 
 def test_steps_without_an_outcome_stop_it_until_told_otherwise(
-    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    own_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_steps(tmp_path, server.uri, range(2))
+    run_steps(tmp_path, own_redis.uri, range(2))
     records = tmp_path / "r.jsonl"
     lines = [line for line in records.read_text().splitlines() if '"outcome"' not in line or "step-1" not in line]
     records.write_text("\n".join(lines) + "\n")
-    argv = ("rebuild", str(records), "--ledger", server.uri, "--yes")
+    argv = ("rebuild", str(records), "--ledger", own_redis.uri, "--yes")
     assert budget(monkeypatch, *argv) == 1
     assert "not placed: step-1: no outcome: its attempts used" in capsys.readouterr().err
     assert budget(monkeypatch, *argv, "--incomplete") == 0

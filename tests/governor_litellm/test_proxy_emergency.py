@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from governor.ledger import open_ledger
 from governor.records import Amount, Limit
-from governor_litellm.policies import Ledgers
+from governor_litellm.ledgers import Ledgers
 from tests.governor_litellm.proxy_app import LADDER, ProxyUnderTest
 from tests.redis_servers import RedisServer
 
@@ -25,16 +22,6 @@ budget: {{app: {{per: total, usd: 1}}, emergency: {{usd: {cap}}}}}
 """
 
 
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("no redis-server is installed (apt-get install redis-server)")
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.stop()
-
-
 def write(proxy: ProxyUnderTest, redis: RedisServer, cap: float) -> str:
     """A policy whose cap is as given; the application's name."""
     app = "emergency"
@@ -46,27 +33,27 @@ def write(proxy: ProxyUnderTest, redis: RedisServer, cap: float) -> str:
 
 
 async def test_what_was_spent_in_an_outage_outlives_reloads_and_is_booked_without_a_further_request(
-    proxy: ProxyUnderTest, redis: RedisServer
+    proxy: ProxyUnderTest, own_redis: RedisServer
 ) -> None:
-    app = write(proxy, redis, 0.0003)
+    app = write(proxy, own_redis, 0.0003)
     proxy.default(app)
-    redis.stop()
+    own_redis.stop()
     served: list[int] = []
     for reload in range(1, 30):
         served.append((await proxy.chat()).status_code)
-        write(proxy, redis, 0.0003 + reload / 1e9)  # another policy, and as good as the same cap
+        write(proxy, own_redis, 0.0003 + reload / 1e9)  # another policy, and as good as the same cap
     assert served[0] == 200
     assert served[-1] == 402, f"each reload made the cap whole again: {served}"
     desk = proxy.governor.desk
     await proxy.idle()
     assert desk.ledgers.owed == served.count(200)
-    redis.start()
+    own_redis.start()
     for _ in range(100):
         if not desk.ledgers.owed:
             break
         await asyncio.sleep(0.1)
     assert desk.ledgers.owed == 0
-    late = open_ledger(redis.uri)
+    late = open_ledger(own_redis.uri)
     spent = late.balance(f"app:{app}").spent.micros
     late.close()
     assert spent is not None

@@ -12,8 +12,9 @@ from governor.facade import Governor
 from governor.ledger import open_awaited, open_ledger
 from governor.policy import Policy
 from governor.records import Amount
+from governor_litellm.ledgers import Ledgers
 from governor_litellm.models import ProxyModels, RouterBackend
-from governor_litellm.policies import Ledgers, PolicyFolder, UnservedError
+from governor_litellm.policies import PolicyFolder, UnservedError
 
 MODELS = ProxyModels(lambda: None)
 RUNGS = "ladder: [{id: a, model: m}]\n"

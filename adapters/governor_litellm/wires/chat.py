@@ -15,8 +15,10 @@ from governor_litellm.wires.contract import (
     Asking,
     Fields,
     Splitter,
+    budget,
     conversation,
     cooled,
+    effort,
     extended,
     extra_body,
     hosted,
@@ -26,6 +28,10 @@ from governor_litellm.wires.contract import (
 from governor_litellm.wires.parts import referred
 
 ROLES = frozenset({"system", "developer"})
+_READ = ("cached_tokens", "cache_read_input_tokens")
+_WRITTEN = ("cache_creation_tokens", "cache_write_tokens", "cache_creation_input_tokens")
+"""LiteLLM's names for tokens that were read from, and written to, a prompt cache."""
+
 _OWN = ("max_completion_tokens", "max_tokens", "reasoning_effort", "thinking")
 
 
@@ -208,32 +214,12 @@ def _caps(data: Mapping[str, Any]) -> Caps:
     return Caps(limit, effort(data.get("reasoning_effort")), budget(data.get("thinking")))
 
 
-def effort(*said: Any) -> str | None:
-    """The first effort word among these, each a word itself or an object that holds one: LiteLLM takes both."""
-    words = (one.get("effort") if isinstance(one, Mapping) else one for one in said)
-    return next((word for word in words if word and isinstance(word, str)), None)
-
-
-def budget(thinking: Any) -> int | None:
-    """The thinking tokens that Anthropic's `thinking` allows; None where it sets no number."""
-    if not isinstance(thinking, Mapping):
-        return None
-    if thinking.get("type") == "disabled":
-        return 0
-    return smallest(thinking.get("budget_tokens"))
-
-
 def _schema(response_format: Any) -> Mapping[str, Any] | None:
     if not isinstance(response_format, Mapping) or response_format.get("type") != "json_schema":
         return None
     stated = response_format.get("json_schema")
     schema = stated.get("schema") if isinstance(stated, Mapping) else None
     return schema if isinstance(schema, Mapping) else None
-
-
-READ = ("cached_tokens", "cache_read_input_tokens")
-WRITTEN = ("cache_creation_tokens", "cache_write_tokens", "cache_creation_input_tokens")
-"""LiteLLM's names for tokens that were read from, and written to, a prompt cache."""
 
 
 def _instructed(messages: list[Any], instruction: str) -> list[Any]:
@@ -253,7 +239,7 @@ def _counted(known: Any, usage: Usage) -> Any:
     if output is not None and getattr(output, "reasoning_tokens", None) is not None:
         output.reasoning_tokens = usage.thinking_tokens
     for part in (copy, getattr(copy, "prompt_tokens_details", None)):
-        for names, tokens in ((READ, usage.cached_tokens), (WRITTEN, usage.written_tokens)):
+        for names, tokens in ((_READ, usage.cached_tokens), (_WRITTEN, usage.written_tokens)):
             for name in names:
                 if getattr(part, name, None) is not None:
                     setattr(part, name, tokens)

@@ -151,6 +151,21 @@ class Wire(Protocol):
         ...
 
 
+def effort(*said: Any) -> str | None:
+    """The first effort word among these, each a word itself or an object that holds one: LiteLLM takes both."""
+    words = (one.get("effort") if isinstance(one, Mapping) else one for one in said)
+    return next((word for word in words if word and isinstance(word, str)), None)
+
+
+def budget(thinking: Any) -> int | None:
+    """The thinking tokens that Anthropic's `thinking` allows; None where it sets no number."""
+    if not isinstance(thinking, Mapping):
+        return None
+    if thinking.get("type") == "disabled":
+        return 0
+    return smallest(thinking.get("budget_tokens"))
+
+
 def smallest(*limits: Any) -> int | None:
     """The least of the positive whole numbers among these: 5 and 5.0, which models take alike."""
     numbers = (limit for limit in limits if isinstance(limit, int | float) and not isinstance(limit, bool))

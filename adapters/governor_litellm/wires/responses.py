@@ -11,14 +11,15 @@ from governor.plan.effort import merged, wire
 from governor.protocols import Delta
 from governor.records import Call, Message, Reply, Rung, ToolCall, Usage
 from governor_litellm.caps import Caps
-from governor_litellm.wires.chat import budget, effort
 from governor_litellm.wires.contract import (
     LEAST_OUTPUT,
     Asking,
     Fields,
     Splitter,
+    budget,
     conversation,
     cooled,
+    effort,
     extra_body,
     hosted,
     mappings,
