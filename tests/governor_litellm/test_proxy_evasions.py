@@ -269,6 +269,28 @@ async def test_a_screenshot_is_held_as_a_picture() -> None:
     assert held.input > MEDIA_TOKENS
 
 
+class Counted(str):
+    """A text that counts its letters as they are walked over."""
+
+    __slots__ = ()
+    walked = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for letter in super().__iter__():
+            Counted.walked += 1
+            yield letter
+
+
+@pytest.mark.parametrize("wire", sorted(WIRES))
+async def test_a_long_text_is_not_walked_letter_by_letter(wire: str) -> None:
+    text = Counted("so long that it would hold up everybody else " * 100)
+    message, before = {"role": "user", "content": text}, Counted.walked
+    asking = WIRES[wire].asking({"messages": [message], "input": [message], "system": text, "instructions": text})
+    assert asking is not None
+    assert asking.messages[-1]["content"] is text
+    assert Counted.walked - before < len(text) / 10
+
+
 async def test_where_no_budget_needs_its_bound_it_is_governed(proxy: ProxyUnderTest) -> None:
     app = proxy.policy(COUNTED)
     proxy.default(app)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from mimetypes import guess_type
-from typing import Any
+from typing import Any, TypeGuard
 
 from governor.records import Message
 
@@ -34,8 +34,13 @@ def referred(messages: Sequence[Message]) -> str:
 
 
 def _parts(messages: Sequence[Message]) -> Iterator[Mapping[str, Any]]:
-    contents = (content for message in messages if isinstance(content := message.get("content"), Sequence))
+    contents = (content for message in messages if _listed(content := message.get("content")))
     yield from (part for content in contents for part in content if isinstance(part, Mapping))
+
+
+def _listed(content: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether content is a list of parts: a text is a sequence too, of as many letters as a client likes."""
+    return isinstance(content, Sequence) and not isinstance(content, str)
 
 
 def _places(part: Mapping[str, Any]) -> Iterator[str]:
