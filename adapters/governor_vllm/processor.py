@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,13 +98,14 @@ class GovernorLogitsProcessor(RowProcessor, SlotProcessor):  # type: ignore[misc
 
 
 def _vocabulary(vllm_config: Any) -> Vocabulary:
-    tokenizer = cached_tokenizer_from_config(model_config=vllm_config.model_config)
-    if tokenizer is None:
+    """The model's tokens. What loads them waits: before the weights are, a tokenizer would take the memory they get."""
+    model = vllm_config.model_config
+    if model.skip_tokenizer_init:
         raise ValueError("GovernorLogitsProcessor needs the tokenizer: start without --skip-tokenizer-init")
     stated = (vllm_config.additional_config or {}).get("governor", {})
-    model = vllm_config.model_config
     generation: Mapping[str, Any] = getattr(model, "try_get_generation_config", dict)()  # not every vLLM has it
-    return Vocabulary(tokenizer, model.get_vocab_size(), Marks(**stated), ids_of(generation.get("eos_token_id")))
+    load = partial(cached_tokenizer_from_config, model_config=model)
+    return Vocabulary(load, model.get_vocab_size(), Marks(**stated), ids_of(generation.get("eos_token_id")))
 
 
 def _drafts(vllm_config: Any) -> int:

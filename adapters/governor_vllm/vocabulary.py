@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -39,13 +39,18 @@ class Tokenizer(Protocol):
 class Vocabulary:
     """The tokens of one model. `size` is the width of its logits, which may pass the tokenizer's. Tables are lazy.
 
-    `eos` are tokens that end a reply beside the tokenizer's own: those of the model's generation_config.
+    `load` gives the tokenizer, and is not asked before a table is. `eos` are tokens that end a reply beside the
+    tokenizer's own: those of the model's generation_config.
     """
 
-    tokenizer: Tokenizer
+    load: Callable[[], Tokenizer]
     size: int
     marks: Marks
     eos: tuple[int, ...] = ()
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return self.load()
 
     @cached_property
     def table(self) -> NDArray[np.int32]:

@@ -169,7 +169,7 @@ def test_phrases_of_any_length_fit_the_table() -> None:
 
 @pytest.mark.parametrize("mark", ["<I>", "</I>", "<tool_call>"])
 def test_a_phrase_is_cut_in_front_of_a_mark_that_only_the_server_knows(mark: str) -> None:
-    known = Vocabulary(Toy(), SIZE, Marks("<I>", "</I>"))
+    known = Vocabulary(Toy, SIZE, Marks("<I>", "</I>"))
     assert known.closing(f"so, {mark} and </I> on") == (*known.words("so, "), *known.end)
     assert known.words(f"{mark}Wait") == ()
     assert len(known.words("so, ")) == 4
@@ -185,7 +185,7 @@ def test_tokens_behind_a_gap_are_read_too() -> None:
             (token,) = token_ids
             return "<think>" if token == SIZE - 1 else super().decode(token_ids, skip_special_tokens=False)
 
-    table = Vocabulary(Gapped(), SIZE, Marks()).table
+    table = Vocabulary(Gapped, SIZE, Marks()).table
     assert table[0, SIZE - 1] == table[0, THINK]
 
 
@@ -199,7 +199,7 @@ def test_nothing_is_forced_into_a_tool_call_by_the_marks_of_its_family(pair: tup
             (token,) = token_ids
             return named.get(token) or super().decode(token_ids, skip_special_tokens=skip_special_tokens)
 
-    family, (opens, _) = Vocabulary(Family(), SIZE, Marks()), named
+    family, (opens, _) = Vocabulary(Family, SIZE, Marks()), named
     assert len(VOCABULARY.table) < len(family.table)
     for vocabulary, inside in ((VOCABULARY, 1), (family, 0)):
         batch = Batch(np, np.asarray, vocabulary, 1)
@@ -281,7 +281,7 @@ def test_special_tokens_are_turns_unless_they_are_of_a_mark() -> None:
     class Special(Toy):
         all_special_ids = (THINK, END, TOOL, PIECES.index("</"), other, 10**6)
 
-    assert np.flatnonzero(Vocabulary(Special(), SIZE, Marks(), (last,)).turns).tolist() == [other, EOS, last]
+    assert np.flatnonzero(Vocabulary(Special, SIZE, Marks(), (last,)).turns).tolist() == [other, EOS, last]
 
 
 def test_placeholders_in_a_prompt_are_no_tokens() -> None:

@@ -70,10 +70,10 @@ class Toy:
         return found
 
 
-VOCABULARY = Vocabulary(Toy(), SIZE, _MARKS)
+VOCABULARY = Vocabulary(Toy, SIZE, _MARKS)
 
 
-BRACED = Vocabulary(Toy(), SIZE, Marks(start="{"))
+BRACED = Vocabulary(Toy, SIZE, Marks(start="{"))
 """Whose thoughts begin within a brace."""
 
 _RUN = st.tuples(

@@ -14,11 +14,13 @@ from governor_vllm import processor
 from tests.governor_vllm.toy import SIZE, Request, Toy
 
 
-def config(slots: int, drafts: int = 0, *, eos: Any = None, stages: int = 1, **more: Any) -> Any:
+def config(slots: int, drafts: int = 0, *, eos: Any = None, stages: int = 1, unread: bool = False, **more: Any) -> Any:
     """The part of a VllmConfig that is read. `eos`: that of the model's generation_config; None where it has none."""
     generation = {} if eos is None else {"eos_token_id": eos}
     return SimpleNamespace(
-        model_config=SimpleNamespace(get_vocab_size=lambda: SIZE, try_get_generation_config=lambda: generation),
+        model_config=SimpleNamespace(
+            get_vocab_size=lambda: SIZE, try_get_generation_config=lambda: generation, skip_tokenizer_init=unread
+        ),
         scheduler_config=SimpleNamespace(max_num_seqs=slots),
         speculative_config=SimpleNamespace(num_speculative_tokens=drafts) if drafts else None,
         parallel_config=SimpleNamespace(pipeline_parallel_size=stages),

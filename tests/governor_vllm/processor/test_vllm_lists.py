@@ -306,6 +306,12 @@ def test_without_governed_requests_nothing_is_made() -> None:
     runner = Runner(4, 0)
     runner.run([Request(seed, (3, 4), None) for seed in range(6)])
     assert runner.processor._carrier._batch is None
+    assert "tokenizer" not in vars(runner.processor._carrier._vocabulary)
+
+
+def test_a_server_without_a_tokenizer_is_told_so_at_the_start() -> None:
+    with pytest.raises(ValueError, match="start without --skip-tokenizer-init"):
+        GovernorLogitsProcessor(config(1, unread=True), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
