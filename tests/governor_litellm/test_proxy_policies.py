@@ -71,6 +71,19 @@ def test_new_changed_and_removed_files_count_from_the_next_look(policies: Policy
     assert dict(policies.served) == {}
 
 
+def test_what_policies_extend_may_lie_in_a_folder_of_its_own(policies: PolicyFolder) -> None:
+    base = policies.folder / "shared" / "base.yaml"
+    base.parent.mkdir()
+    base.write_text("version: 1\ndial: 0.2\n")
+    write(policies.folder, "a", "app: a\nextends: shared/base.yaml")
+    look(policies)
+    assert not policies.errors
+    assert {app: one.policy.dial for app, one in policies.served.items()} == {"a": 0.2}
+    base.write_text("version: 1\ndial: 0.25\n")
+    look(policies)
+    assert policies.served["a"].policy.dial == 0.25
+
+
 def test_requests_go_on_while_a_policy_is_opened_and_a_governor_is_closed(policies: PolicyFolder) -> None:
     write(policies.folder, "a", "app: a")
     look(policies)
