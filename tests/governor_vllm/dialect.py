@@ -234,6 +234,7 @@ def _usage(prompt: int, made: int, thoughts: int | None) -> dict[str, Any]:
 class _Handler(BaseHTTPRequestHandler):
     dialect: DialectServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits 40 ms until its head is acknowledged
 
     def do_GET(self) -> None:
         pages = {
