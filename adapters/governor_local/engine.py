@@ -90,11 +90,14 @@ class Engine:
             self._running.add(run)
         # Not a daemon, which could be cut off inside the server: the interpreter waits for it at exit.
         run.thread = threading.Thread(target=self._run, args=(run, body), name="governor-local")
-        run.thread.start()
         try:
+            run.thread.start()
             yield
         finally:
             run.stopped.set()
+            if not run.begun.is_set():  # interrupted as it was to start
+                with self._lock:
+                    self._running.discard(run)
 
     def close(self) -> None:
         """Stop what runs, wait for it, and free the memory. Idempotent."""
@@ -104,14 +107,16 @@ class Engine:
         for run in running:
             run.stopped.set()
         for run in running:
-            if run.thread is not None:
+            if run.thread is not None and run.begun.is_set():  # what has not begun by now leaves the server alone
                 run.thread.join()
         self._server = None
 
     def _run(self, run: _Generation, body: Chunk) -> None:
         end: Exception | None = None
+        run.begun.set()
         try:
-            self._server.handle_chat_completions(body, run.take)
+            if not run.stopped.is_set():
+                self._server.handle_chat_completions(body, run.take)
         except Exception as fault:  # noqa: BLE001 - it is delivered to whoever waits for this thread
             end = fault
         with self._lock:
@@ -124,6 +129,7 @@ class _Generation:
 
     def __init__(self, deliver: Callable[[Item], None], deadline: float) -> None:
         self.thread: threading.Thread | None = None
+        self.begun = threading.Event()
         self.stopped = threading.Event()
         self._deliver = deliver
         self._deadline = deadline

@@ -79,6 +79,26 @@ backend.call(ask(STORY, tokens=3000))
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
 
 
+@pytest.mark.model
+@pytest.mark.usefixtures("smollm2")
+@pytest.mark.parametrize("begins", [False, True])
+def test_ctrl_c_reaches_python_while_a_generation_is_to_start(begins: bool) -> None:
+    process = started(f"""
+start = threading.Thread.start
+def interrupted(thread):
+    if thread.name == "governor-local":
+        if {begins}:
+            start(thread)
+        raise KeyboardInterrupt
+    start(thread)
+threading.Thread.start = interrupted
+backend.call(ask(STORY, tokens=3000))
+""")
+    code, _, errors = ended(process)
+    assert code == -signal.SIGINT
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+
+
 def test_importing_the_adapter_loads_nothing_heavy() -> None:
     heavy = {"xllamacpp", "huggingface_hub", "pydantic", "numpy"}
     code = f"import sys, governor_local.registry; print(sorted({heavy} & set(sys.modules)))"
