@@ -120,7 +120,7 @@ def test_a_server_that_hangs_is_left_at_the_deadline(server: StubServer, model: 
     started = time.monotonic()
     with pytest.raises(BackendTimeoutError):
         send(server.url, model, timeout=0.5)
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 1.0
     assert len(server.seen) == 1
 
 
@@ -129,7 +129,7 @@ async def test_the_async_path_leaves_at_the_deadline_too(server: StubServer) -> 
     started = time.monotonic()
     with pytest.raises(BackendTimeoutError) as caught:
         await asend(server.url, within=0.5)
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 1.0
     assert caught.value.sent
 
 
