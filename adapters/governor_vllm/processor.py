@@ -98,7 +98,7 @@ class GovernorLogitsProcessor(RowProcessor, SlotProcessor):  # type: ignore[misc
 
 
 def _vocabulary(vllm_config: Any) -> Vocabulary:
-    """The model's tokens. What loads them waits: before the weights are, a tokenizer would take the memory they get."""
+    """The model's tokens. What loads them waits: a server that governs nothing needs no tokenizer here."""
     model = vllm_config.model_config
     if model.skip_tokenizer_init:
         raise ValueError("GovernorLogitsProcessor needs the tokenizer: start without --skip-tokenizer-init")
