@@ -46,8 +46,22 @@ UNREADABLE = {
 
 @pytest.fixture(autouse=True)
 def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_keys(monkeypatch)
+
+
+def set_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ANTHROPIC", "GEMINI", "DEEPSEEK"):
         monkeypatch.setenv(f"{name}_API_KEY", "test-key")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _warm() -> None:
+    """A process's first calls import LiteLLM and its providers, which takes longer than what is timed here."""
+    with pytest.MonkeyPatch.context() as patched:
+        set_keys(patched)
+        for model in PROVIDERS:
+            with StubServer([error(400)]) as stub, pytest.raises(BackendError):
+                send(stub.url, model)
 
 
 def send(
