@@ -185,13 +185,18 @@ def _start(path: Path, options: Options) -> Any:
     parameters.api_keys = [secrets.token_hex(16)]
     parameters.ui = False
     parameters.endpoint_slots = False
+    parameters.endpoint_metrics = True
     if options.chat_template:
         parameters.chat_template = options.chat_template
     try:
-        return xllamacpp.Server(parameters)
+        server = xllamacpp.Server(parameters)
     except RuntimeError as fault:
         reason = "damaged, of a kind this llama.cpp does not know, or too large for memory"
         raise ModelFileError(f"{path} can't be loaded: {reason}") from fault
+    # The server says that it is ready before its loop runs, and a loop told to end before it runs never does: freeing
+    # the server would then wait for ever. Metrics come out of the loop, so it runs once they are here.
+    server.handle_metrics()
+    return server
 
 
 def _context(path: Path, options: Options) -> int:

@@ -38,7 +38,10 @@ def started(code: str) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, errors = process.communicate(timeout=20)
+    try:
+        out, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()  # does nothing to one that has ended
     return process.returncode, out.strip(), errors.strip()
 
 
@@ -97,6 +100,22 @@ backend.call(ask(STORY, tokens=3000))
     code, _, errors = ended(process)
     assert code == -signal.SIGINT
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("smollm2")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a process is held to one CPU on Linux only")
+def test_a_model_that_has_just_loaded_can_be_freed() -> None:
+    # On one CPU the server's own thread has mostly not run yet when its model is said to be there.
+    process = started("""
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+for _ in range(6):
+    backend.close()
+    backend = LocalBackend(threads=1)
+    backend.load("smollm2-135m")
+""")
+    assert ended(process) == (0, "ready", "")
 
 
 def test_importing_the_adapter_loads_nothing_heavy() -> None:
