@@ -110,7 +110,7 @@ def test_a_model_that_has_just_loaded_can_be_freed() -> None:
     process = started("""
 import os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-for _ in range(6):
+for _ in range(3):
     backend.close()
     backend = LocalBackend(threads=1)
     backend.load("smollm2-135m")
