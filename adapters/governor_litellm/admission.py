@@ -17,14 +17,12 @@ from governor_litellm import evasions
 from governor_litellm.applications import ALIAS, Wishes, application, own_applications
 from governor_litellm.caps import fitting
 from governor_litellm.flight import Request
+from governor_litellm.mark import BUCKETS
 from governor_litellm.models import ProxyModels
 from governor_litellm.policies import Served
 from governor_litellm.settings import Settings
 from governor_litellm.told import wants_details
 from governor_litellm.wires import Asking, Fields, Wire
-
-MARK = "governor"
-"""Where a request carries what the hooks know of it, in the bucket that LiteLLM keeps beside it."""
 
 BOOKED_BY = ("user_api_key", "tags", "team", "spend_logs_metadata", "litellm_session_id", "session_id")
 """What the names of fields begin with by which LiteLLM books a call; every call of a flight has them."""
@@ -37,7 +35,6 @@ LOOKS = frozenset({"again", "agree", "compare", "verify"})
 
 LONGEST_WORD = 128
 
-BUCKETS = ("litellm_metadata", "metadata")
 """Where the proxy may keep what it knows of a request."""
 
 OWNER = "user_api_key_auth"

@@ -17,14 +17,16 @@ from governor.policy import Policy
 from governor.protocols import Sink
 from governor.records import Outcome
 from governor.telemetry.records import JsonlSink
-from governor_litellm.admission import BUCKETS, MARK, Arrival, Client
+from governor_litellm.admission import Arrival, Client
 from governor_litellm.applications import ForeignApplicationError
 from governor_litellm.flight import LOST, Flight, Request
 from governor_litellm.ledgers import Ledgers
+from governor_litellm.mark import MARK, mark_of, unmark
 from governor_litellm.models import ProxyModels, RouterBackend
 from governor_litellm.policies import PolicyFolder, Served, UnservedError
 from governor_litellm.settings import Settings
 from governor_litellm.told import begun, ended, problem, refused
+from governor_litellm.tries import Tries
 from governor_litellm.watch import ASKING, HookWatch
 from governor_litellm.watching import all_told
 from governor_litellm.wires import UnreadableError, Wire
@@ -113,6 +115,21 @@ class Desk:
         mark = mark_of(data)
         return self.flights.get(str(mark.get("flight"))) if mark else None
 
+    def tried(self, data: Any, kind: object) -> None:
+        """LiteLLM asks a deployment, by a call of this kind."""
+        flight = self.flight(data)
+        if flight is not None:
+            flight.tried(kind)
+        elif (tries := self._further(data)) is not None:
+            tries.begin(kind)
+
+    def untried(self, data: Any, kind: object, error: Exception) -> None:
+        """A deployment failed."""
+        flight = self.flight(data)
+        tries = self._further(data) if flight is None else flight.tries
+        if tries is not None:
+            tries.failed(error, kind)
+
     async def settled(self, flight: Flight) -> Outcome | None:
         """The outcome, with what is told of it noted in the request's mark; None where the loop broke down."""
         try:
@@ -145,8 +162,8 @@ class Desk:
         await self.ledgers.aclose()
 
     async def _begin(self, arrival: Arrival, served: Served, request: Request, mark: dict[str, Any]) -> None:
-        sent = self.watch.missed[ASKING] > 0
-        flight = Flight(served.governor, self.models, request, lambda done: self._over(done, served), sent)
+        tries = Tries(untold=self.watch.missed[ASKING] > 0)
+        flight = Flight(served.governor, self.models, request, lambda done: self._over(done, served), tries)
         self.flights[flight.id] = flight
         mark["flight"] = flight.id
         flight.start()
@@ -184,6 +201,11 @@ class Desk:
         changed(arrival.data, changes)
         mark["headers"] = begun(flight)
 
+    def _further(self, data: Any) -> Tries | None:
+        """The tries of a call that Governor itself makes."""
+        mark = mark_of(data)
+        return self.models.further.get(str(mark.get("call"))) if mark else None
+
     def _over(self, flight: Flight, served: Served) -> None:
         self.flights.pop(flight.id, None)
         self.leave(served)
@@ -199,7 +221,7 @@ class Desk:
         """Nothing tells when a deployment is asked: from now on every call counts as sent, so that it is booked."""
         self.watch.silent(ASKING, f"of a request for {app} that was answered; calls that fail now all count as sent")
         for flight in self.flights.values():
-            flight.sent = True
+            flight.tries.untold = True
 
     def _governor(self, policy: Policy) -> Governor:
         uri, cap = policy.ledger or default_ledger(policy), emergency_cap(policy)
@@ -221,24 +243,6 @@ class Desk:
         return (
             JsonlSink(path, prompts=kept.prompts, answers=kept.answers, policy_digest=policy.digest, app=policy.app),
         )
-
-
-def mark_of(data: Any) -> dict[str, Any] | None:
-    """What the pre-call hook noted beside a request; None where it never saw it."""
-    for name in BUCKETS:
-        bucket = data.get(name) if isinstance(data, Mapping) else None
-        mark = bucket.get(MARK) if isinstance(bucket, Mapping) else None
-        if isinstance(mark, dict):
-            return mark
-    return None
-
-
-def unmark(data: Mapping[str, Any]) -> None:
-    """Take out what a client wrote where our notes go."""
-    for name in BUCKETS:
-        bucket = data.get(name)
-        if isinstance(bucket, dict):
-            bucket.pop(MARK, None)
 
 
 def limited(policy: Policy) -> bool:

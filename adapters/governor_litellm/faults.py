@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 
@@ -96,12 +96,12 @@ def fault(
 
     `reached`: an earlier attempt of the same call may have reached the model. `server`: where it was sent.
     """
-    missing = next((cause for cause in causes(error) if isinstance(cause, ImportError)), None)
+    missing = lacking(error)
     if missing is not None:
         text = f"{model}: LiteLLM lacks a module it needs for this model: {missing}"
         return BackendRequestError(text, model=model, sent=False, seconds=seconds)
     kind = kind_of(error)
-    sent = reached or not (refused(error) or keyless(error) or name_of(error) in LOCAL)
+    sent = reached or not unsent(error)
     return kind(f"{model}: {_told(error, kind, server)}", model=model, sent=sent, seconds=seconds)
 
 
@@ -166,7 +166,17 @@ def name_of(error: BaseException) -> str:
     return next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in KINDS), "")
 
 
-def refused(error: BaseException) -> bool:
+def unsent(error: BaseException, before: Collection[BaseException] = ()) -> bool:
+    """Whether nothing was sent of a request that failed like this; `before` is what earlier ones failed with."""
+    return (
+        refused(error, before)
+        or keyless(error, before)
+        or lacking(error, before) is not None
+        or name_of(error) in LOCAL
+    )
+
+
+def refused(error: BaseException, before: Collection[BaseException] = ()) -> bool:
     """Whether the connection was never made, so that nothing was sent."""
     never = (
         httpx.ConnectError,
@@ -175,17 +185,23 @@ def refused(error: BaseException) -> bool:
         httpx.InvalidURL,
         ConnectionRefusedError,
     )
-    return any(isinstance(cause, never) for cause in causes(error))
+    return any(isinstance(cause, never) for cause in causes(error, before))
 
 
-def keyless(error: BaseException) -> bool:
+def keyless(error: BaseException, before: Collection[BaseException] = ()) -> bool:
     """Whether the provider's client found no key, so that nothing was sent. By name: its package is imported late."""
-    return any(type(cause).__name__ == "OpenAIError" and "credentials" in str(cause) for cause in causes(error))
+    told = causes(error, before)
+    return any(type(cause).__name__ == "OpenAIError" and "credentials" in str(cause) for cause in told)
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """`error` and everything it came from."""
-    seen: set[int] = set()
+def lacking(error: BaseException, before: Collection[BaseException] = ()) -> ImportError | None:
+    """The import that failed, where LiteLLM lacks a module, so that nothing was sent."""
+    return next((cause for cause in causes(error, before) if isinstance(cause, ImportError)), None)
+
+
+def causes(error: BaseException, before: Collection[BaseException] = ()) -> Iterator[BaseException]:
+    """`error` and everything it came from, as far as that was not `before` it, in another request."""
+    seen = {id(earlier) for earlier in before}
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))

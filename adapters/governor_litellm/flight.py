@@ -28,6 +28,7 @@ from governor_litellm.faults import fault
 from governor_litellm.guards import as_sent
 from governor_litellm.models import NO_FALLBACKS, Ask, ProxyModels, RouterBackend
 from governor_litellm.timeouts import steady
+from governor_litellm.tries import Tries
 from governor_litellm.watching import Watching, shown_at_most
 from governor_litellm.wires import Fields, Wire
 
@@ -86,8 +87,8 @@ class Flight:
     models: ProxyModels
     request: Request
     over: Callable[[Flight], None]
-    sent: bool = False
-    """Whether a deployment was asked, or nothing would tell of it: before that nothing can be owed."""
+    tries: Tries = field(default_factory=Tries)
+    """The requests of the proxy's call: before a deployment is asked nothing can be owed."""
     closed: str = ""
     """Why no further call would be of use to the client; empty while one would."""
     first: asyncio.Future[Call] = field(init=False)
@@ -161,9 +162,10 @@ class Flight:
         if self._silence is not None and not self.governed:
             self._silence.cancel()
 
-    def tried(self) -> None:
+    def tried(self, kind: object = None) -> None:
         """LiteLLM asks a deployment, be it once more: the call has its time again."""
-        self.sent, self._tried = True, time.monotonic()
+        self.tries.begin(kind)
+        self._tried = time.monotonic()
 
     @property
     def untold(self) -> bool:
@@ -266,7 +268,7 @@ class Flight:
             return
         model, seconds = call.rung.model, time.monotonic() - self._asked
         told = error if isinstance(error, BackendError) else fault(error, model=model, seconds=seconds)
-        sent = told.sent and self.sent
+        sent = self.tries.sent(otherwise=told.sent)
         if final:
             self.closed = "the client was told that the call failed"
             told = BackendStreamError(str(told), model=model, sent=sent, usage=told.usage, seconds=seconds)
@@ -295,7 +297,7 @@ class Flight:
             return
         usage = shown_at_most(call, self.dialect(call), shown)
         seconds = time.monotonic() - self._asked
-        self._fail(BackendStreamError(why, model=call.rung.model, sent=self.sent, usage=usage, seconds=seconds))
+        self._fail(BackendStreamError(why, model=call.rung.model, sent=self.tries.sent(), usage=usage, seconds=seconds))
 
     def watch(self, owner: object) -> None:
         """End the flight when `owner`, which every path of the proxy holds on to, goes away without an answer."""
@@ -370,7 +372,7 @@ class Flight:
             raise BackendRequestError(f"{model}: {refused}", model=model, sent=False) from refused
         whole = {key: value for key, value in fields.items() if value is not None}
         ask = Ask(request.wire, asked(call), self.dialect(call), whole, request.bucket, told=request.usage)
-        reply, raw = await ask.answer(self.models.router())
+        reply, raw = await ask.answer(self.models)
         self._raws.append((reply, raw))
         return reply
 

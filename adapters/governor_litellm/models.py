@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -17,7 +18,9 @@ from governor.policy import Check, Finding
 from governor.protocols import Delta
 from governor.records import Call, Reply, Rung
 from governor_litellm.faults import fault
+from governor_litellm.mark import MARK
 from governor_litellm.timeouts import steady
+from governor_litellm.tries import Tries
 from governor_litellm.watching import Watching
 from governor_litellm.wires import Fields, Wire
 from governor_litellm.wires.chat import ChatWire
@@ -46,6 +49,8 @@ class ProxyModels:
 
     def __init__(self, router: Callable[[], Any]) -> None:
         self.router = router
+        self.further: dict[str, Tries] = {}
+        """The calls under way that Governor itself makes, by the names that LiteLLM carries along."""
 
     def has(self, name: str) -> bool:
         """Whether a call of this name would find a deployment; True while nothing is known of the router."""
@@ -88,22 +93,33 @@ class Ask:
     told: bool = False
     """Whether the client wants the usage of a stream, where that is asked for."""
 
-    async def answer(self, router: Any) -> tuple[Reply, Any]:
+    async def answer(self, models: ProxyModels) -> tuple[Reply, Any]:
         """The reply, and what LiteLLM gave: a response, or the list of a stream's chunks. Raises BackendError."""
-        started = time.monotonic()
+        started, name, tries = time.monotonic(), uuid.uuid4().hex, Tries(untold=True)
+        models.further[name] = tries
         try:
             async with asyncio.timeout(self.call.timeout):
-                raw = await self.wire.send(router, {**self.fields, **FURTHER}, self.bucket)
+                bucket = {**self.bucket, MARK: {"call": name}}
+                raw = await self.wire.send(models.router(), {**self.fields, **FURTHER}, bucket)
                 reply, raw = await self._read(raw)
-        except BackendError:
-            raise
-        except TimeoutError:
-            text = f"{self.call.rung.model}: no whole answer within {self.call.timeout:g} s"
-            seconds = time.monotonic() - started
-            raise BackendTimeoutError(text, model=self.call.rung.model, seconds=seconds) from None
         except Exception as error:  # noqa: BLE001 - whatever a provider's client raises is mapped here
-            raise fault(error, model=self.call.rung.model, seconds=time.monotonic() - started) from None
+            told = self._told(error, time.monotonic() - started)
+            told.sent = tries.sent(otherwise=told.sent)
+            raise told from None
+        finally:
+            del models.further[name]
         return replace(reply, seconds=time.monotonic() - started), raw
+
+    def _told(self, error: Exception, seconds: float) -> BackendError:
+        model = self.call.rung.model
+        match error:
+            case BackendError():
+                return error
+            case TimeoutError():
+                text = f"{model}: no whole answer within {self.call.timeout:g} s"
+                return BackendTimeoutError(text, model=model, seconds=seconds)
+            case _:
+                return fault(error, model=model, seconds=seconds)
 
     async def _read(self, raw: Any) -> tuple[Reply, Any]:
         if not self.fields.get("stream"):
@@ -132,7 +148,7 @@ class RouterBackend:
     async def ask(self, call: Call, bucket: Mapping[str, Any]) -> tuple[Reply, Any]:
         """A call on nobody's behalf but the step's: a judge's. `bucket` says on whose account."""
         ask = Ask(CHAT, call, self._models.dialect(self._policy, call.rung.model), self.fields(call), bucket)
-        return await ask.answer(self._models.router())
+        return await ask.answer(self._models)
 
     def fields(self, call: Call) -> Mapping[str, Any]:
         """What a chat request of this call holds. Raises BackendRequestError for what can't be expressed."""

@@ -6,6 +6,7 @@ ledgers.py      the ledgers that they name
 applications.py which application a request is of
 admission.py    request -> flight
 flight.py       the one loop, with its first call made by the proxy
+tries.py        which requests of a call may have reached a model
 streams.py      streams that pass, are held until they are accepted, or are shown from a window (window.py)
 wires/          chat, responses, messages
 guards.py       guardrails: what they masked is what every call says, and they see what ships
@@ -26,10 +27,11 @@ from typing import Any
 
 from governor.records import Outcome
 from governor_litellm.backend import sdk
-from governor_litellm.desk import Desk, mark_of
+from governor_litellm.desk import Desk
 from governor_litellm.flight import Flight
 from governor_litellm.garbage import keep_contexts
 from governor_litellm.guards import SCREENING, ScreenedError, screened
+from governor_litellm.mark import mark_of
 from governor_litellm.meter import observe
 from governor_litellm.models import ProxyModels
 from governor_litellm.routes import add_routes
@@ -73,10 +75,14 @@ class ProxyGovernor(CustomLogger):  # type: ignore[misc]  # mypy is told to skip
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> dict[str, Any] | None:
         self.watch.fired("async_pre_call_deployment_hook")
-        flight = self.desk.flight(kwargs)
-        if flight is not None:
-            flight.tried()
+        self.desk.tried(kwargs, call_type)
         return None
+
+    async def async_post_call_failure_deployment_hook(
+        self, request_data: Mapping[str, Any], exception: Exception, call_type: Any, fallback_depth: int | None = None
+    ) -> None:
+        self.watch.fired("async_post_call_failure_deployment_hook")
+        self.desk.untried(request_data, call_type, exception)
 
     async def async_post_call_success_hook(self, data: Any, user_api_key_dict: Any, response: Any) -> Any:
         if SCREENING in (mark_of(data) or ()):

@@ -15,6 +15,7 @@ log = logging.getLogger("governor.proxy")
 HOOKS = {
     "async_pre_call_hook": ("user_api_key_dict", "cache", "data", "call_type"),
     "async_pre_call_deployment_hook": ("kwargs", "call_type"),
+    "async_post_call_failure_deployment_hook": ("request_data", "exception", "call_type"),
     "async_post_call_success_hook": ("data", "user_api_key_dict", "response"),
     "async_post_call_failure_hook": ("request_data", "original_exception", "user_api_key_dict", "traceback_str"),
     "async_post_call_response_headers_hook": ("data", "user_api_key_dict", "response"),

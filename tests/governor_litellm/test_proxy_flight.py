@@ -97,7 +97,7 @@ class Bench:
     async def begun(self) -> Call | Outcome:
         self.flight.start()
         answer = await self.flight.admitted()
-        self.flight.sent = True
+        self.flight.tries.begun = 1
         return answer
 
     def settled(self) -> None:
@@ -170,7 +170,7 @@ async def test_an_answer_is_charged_once_however_often_it_is_given() -> None:
 async def test_what_was_never_sent_costs_nothing() -> None:
     bench = Bench(POLICY)
     await bench.begun()
-    bench.flight.sent = False
+    bench.flight.tries.begun = 0
     bench.flight.fail(RuntimeError("another hook refused the request"))
     outcome = await bench.flight.outcome()
     assert outcome.status == "error"
