@@ -78,10 +78,10 @@ class Desk:
             return
         try:
             request = arrival.request(served, client, self.models, self.settings)
-        except UnreadableError as error:
+        except (UnreadableError, RecursionError) as error:
             self.leave(served)
             if served.policy.mode == "on" or limited(served.policy):  # left alone it would go past every budget
-                raise problem(f"governor: {error}", "invalid_request_error", HTTPStatus.BAD_REQUEST) from None
+                raise unreadable(error) from None
             return
         except Exception as error:  # noqa: BLE001 - a bug of ours must not become a 500: the policy says what it means
             self.leave(served)
@@ -183,6 +183,8 @@ class Desk:
         except asyncio.CancelledError:
             flight.leave("the client went away")
             raise
+        except RecursionError as error:
+            raise unreadable(error) from None
         except Exception as error:  # noqa: BLE001 - see `broken`
             self.broken(flight.governor.policy, error)
             return
@@ -191,9 +193,9 @@ class Desk:
             raise refused(answer, mark["headers"])
         try:
             changes = flight.changes(answer)
-        except UnreadableError as error:
+        except (UnreadableError, RecursionError) as error:
             flight.fail(BackendRequestError(str(error), model=answer.rung.model, sent=False))
-            raise problem(f"governor: {error}", "invalid_request_error", HTTPStatus.BAD_REQUEST) from None
+            raise unreadable(error) from None
         except Exception as error:  # noqa: BLE001 - see `broken`
             flight.fail(BackendRequestError(str(error), model=answer.rung.model, sent=False))
             self.broken(flight.governor.policy, error)
@@ -243,6 +245,12 @@ class Desk:
         return (
             JsonlSink(path, prompts=kept.prompts, answers=kept.answers, policy_digest=policy.digest, app=policy.app),
         )
+
+
+def unreadable(error: UnreadableError | RecursionError) -> Exception:
+    """The proxy's error for a request that can't be read."""
+    text = "the request is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return problem(f"governor: {text}", "invalid_request_error", HTTPStatus.BAD_REQUEST)
 
 
 def limited(policy: Policy) -> bool:

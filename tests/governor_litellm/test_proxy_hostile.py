@@ -104,6 +104,30 @@ async def test_deep_json(proxy: ProxyUnderTest, wire: str, field: str) -> None:
         await governed(proxy, wire, text)
 
 
+@pytest.mark.parametrize("fail", ["open", "closed"])
+@pytest.mark.parametrize("place", ["tool", "block"])
+async def test_deep_json_that_litellm_takes_goes_past_no_budget(proxy: ProxyUnderTest, fail: str, place: str) -> None:
+    """LiteLLM reads as deep as its stack allows, and so does Governor, from a few frames further down."""
+    used = {"type": "tool_use", "id": "t", "name": "f", "input": "HERE"}
+    block = used if place == "tool" else {"type": "text", "text": "x", "more": "HERE"}
+    said = [{"role": "user", "content": "x"}, {"role": "assistant", "content": [block]}]
+    if place == "tool":
+        said.append({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "x"}]})
+    app = proxy.policy(f"fail: {fail}\n{COUNTED}")
+    proxy.default(app)
+    told = set[str]()
+    for levels in range(700, 1001, 50):
+        proxy.upstream.reset()
+        before = proxy.balance(f"app:{app}").spent.calls
+        text = json.dumps(body("messages", messages=said)).replace('"HERE"', '{"a":' * levels + "1" + "}" * levels)
+        answered = await send(proxy, "messages", text)
+        await proxy.idle()
+        assert answered.status_code in (200, 400), answered.text
+        assert proxy.balance(f"app:{app}").spent.calls - before == len(proxy.upstream.seen), levels
+        told |= {answered.json()["error"]["message"]} if answered.status_code == 400 else set()
+    assert "governor: the request is nested too deeply" in told
+
+
 @pytest.mark.parametrize("wire", PATHS)
 async def test_a_body_of_megabytes(proxy: ProxyUnderTest, wire: str) -> None:
     said = "What is it? " * 300_000
