@@ -24,7 +24,7 @@ def reply_of(response: Any, call: Call, dialect: Dialect) -> Reply:
     return Reply(
         text=without_echo(message.content or "", call, dialect),
         thinking=getattr(message, "reasoning_content", None) or "",
-        tool_calls=tuple(_tool_call(item) for item in message.tool_calls or ()),
+        tool_calls=tuple(map(_tool_call, calls_in(message))),
         finish_reason=choice.finish_reason or "stop",
         usage=usage or Usage(),
         usage_known=usage is not None,
@@ -103,6 +103,12 @@ def _read(held: Any, key: str) -> Any:
     return held.get(key) if isinstance(held, dict) else getattr(held, key, None)
 
 
+def calls_in(said: Any) -> Sequence[Any]:
+    """The tool calls in a message, or in a piece of one; the older `function_call` is one that has no id."""
+    legacy = _read(said, "function_call")
+    return _read(said, "tool_calls") or (() if legacy is None else ({"function": legacy},))
+
+
 def called(item: Any) -> tuple[str, str]:
     """The name of a tool that is called, and what it is given: arguments as JSON, or a custom tool's free text."""
     function, custom = _read(item, "function"), _read(item, "custom")
@@ -112,7 +118,7 @@ def called(item: Any) -> tuple[str, str]:
 
 def _tool_call(item: Any) -> ToolCall:
     name, given = called(item)
-    return ToolCall(id=item.id or "", name=name, arguments=given)
+    return ToolCall(id=_read(item, "id") or "", name=name, arguments=given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +165,7 @@ class Assembly:
             self.finish = choice.finish_reason or self.finish
             told = getattr(choice, "logprobs", None)
             self.logprobs.extend(logprobs_of(told) or ())
-            self._tools(choice.delta.tool_calls or ())
+            self._tools(calls_in(choice.delta))
             tokens = tokens_of(told) if self.call.top_logprobs else ()
             yield from self._shown(choice.delta, self._so_far(stream), tokens)
 
@@ -190,7 +196,7 @@ class Assembly:
         if thinking or text:
             self.thinking.append(thinking)
             self.text.append(text)
-        if thinking or text or (usage is not None and delta.tool_calls):  # a tool call's tokens count as well
+        if thinking or text or (usage is not None and calls_in(delta)):  # a tool call's tokens count as well
             yield Delta(text, thinking, usage, tokens)
 
     def _so_far(self, stream: Any) -> Usage | None:
@@ -211,8 +217,8 @@ class Assembly:
 
     def _tools(self, deltas: Iterable[Any]) -> None:
         for delta in deltas:
-            parts = self.tools.setdefault(delta.index or 0, ["", "", ""])
-            parts[0] = delta.id or parts[0]
+            parts = self.tools.setdefault(_read(delta, "index") or 0, ["", "", ""])
+            parts[0] = _read(delta, "id") or parts[0]
             name, given = called(delta)
             parts[1] += name
             parts[2] += given

@@ -111,15 +111,16 @@ async def test_a_proxy_that_stops_waits_until_litellm_knows_of_a_stream_that_was
     assert len(known) == 1
 
 
-def test_a_tool_call_that_is_open_is_closed_with_what_came_of_it() -> None:
+@pytest.mark.parametrize(("kind", "given"), [("function_call", "arguments"), ("custom_tool_call", "input")])
+def test_a_tool_call_that_is_open_is_closed_with_what_came_of_it(kind: str, given: str) -> None:
     items = Items()
-    item = {"type": "function_call", "id": "fc", "name": "f", "arguments": "", "status": "in_progress"}
+    item = {"type": kind, "id": "fc", "name": "f", given: "", "status": "in_progress"}
     items.take("response.output_item.added", {"output_index": 0, "item": item, "sequence_number": 4})
-    items.take("response.function_call_arguments.delta", {"output_index": 0, "delta": '{"a"', "sequence_number": 5})
-    arguments, done = items.closing()
-    assert (arguments["type"], arguments["arguments"]) == ("response.function_call_arguments.done", '{"a"')
-    assert (done["item"]["status"], done["item"]["arguments"]) == ("incomplete", '{"a"')
-    assert (arguments["sequence_number"], done["sequence_number"], items.next_number()) == (6, 7, 8)
+    items.take(f"response.{kind}_{given}.delta", {"output_index": 0, "delta": '{"a"', "sequence_number": 5})
+    told, done = items.closing()
+    assert (told["type"], told[given]) == (f"response.{kind}_{given}.done", '{"a"')
+    assert (done["item"]["status"], done["item"][given]) == ("incomplete", '{"a"')
+    assert (told["sequence_number"], done["sequence_number"], items.next_number()) == (6, 7, 8)
     assert [one["status"] for one in items.output] == ["incomplete"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,8 @@ _BEGINS = {
 _INCOMPLETE: Mapping[str, Any] = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
 _THOUGHT = {"response.reasoning_text.delta", "response.reasoning_summary_text.delta"}
 _TEXTS = {"input_text", "output_text", "text", "summary_text"}
+_GIVEN = ("arguments", "input", "action", "actions", "operation")
+"""Under which names a call holds what its tool is given: JSON, a custom tool's free text, or what is to be done."""
 
 
 class ResponsesWire:
@@ -269,6 +272,8 @@ def _parts(content: Any) -> Any:
 
 
 def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    if str(tool.get("type")).startswith("computer"):
+        return {"name": "computer", **tool}  # its calls' name, whichever of its types is offered
     if tool.get("type") != "function" or "function" in tool:
         return tool
     return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
@@ -299,11 +304,17 @@ def _texts(output: Sequence[Mapping[str, Any]], kind: str, field: str) -> Iterat
 
 
 def _tool_calls(output: Sequence[Mapping[str, Any]]) -> Iterator[ToolCall]:
+    """What the client is to run. What the provider runs itself has no `call_id`, or its result beside it."""
+    done = {item.get("call_id") for item in output if str(item.get("type")).endswith("_call_output")}
     for item in output:
-        if item.get("type") == "function_call":
-            yield ToolCall(
-                id=item.get("call_id") or "", name=item.get("name") or "", arguments=item.get("arguments") or ""
-            )
+        kind, made = str(item.get("type")), item.get("call_id") or ""
+        if kind == "function_call" or (kind.endswith("_call") and made and made not in done):
+            yield ToolCall(id=made, name=item.get("name") or kind.removesuffix("_call"), arguments=_given(item))
+
+
+def _given(item: Mapping[str, Any]) -> str:
+    held = next((item[name] for name in _GIVEN if item.get(name) is not None), "")
+    return held if isinstance(held, str) else json.dumps(held, ensure_ascii=False)
 
 
 def _finish(body: Mapping[str, Any], calls: Sequence[ToolCall]) -> str:

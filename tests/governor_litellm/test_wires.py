@@ -1,0 +1,46 @@
+"""What the formats' readers make of answers, without a proxy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from governor.plan.dialects import dialect_for
+from governor.records import Call, Rung
+from governor_litellm.wires.responses import ResponsesWire
+from tests.governor_litellm.upstream import CALLED
+
+CALL = Call(
+    step_id="s",
+    rung=Rung(id="r", model="small", answer_tokens=400),
+    messages=({"role": "user", "content": "Why?"},),
+)
+PLAIN = dialect_for("small", "plain")
+ITEMS = {kind: {"type": kind, "id": "ct_1", "call_id": "c1", **given} for kind, given in CALLED.items()}
+WEATHER = {"type": "function_call", "call_id": "c2", "name": "weather", "arguments": '{"city": "Oslo"}'}
+WEATHER_CALL = ("weather", '{"city": "Oslo"}')
+HOSTED = (
+    {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "x"}},
+    {"type": "code_interpreter_call", "id": "ci_1", "code": "1", "container_id": "c", "outputs": None},
+    {"type": "mcp_call", "id": "mcp_1", "name": "f", "arguments": "{}", "server_label": "s", "output": "x"},
+    {"type": "image_generation_call", "id": "ig_1", "result": "AAAA"},
+)
+
+
+@pytest.mark.parametrize(
+    ("output", "called"),
+    [
+        ([WEATHER], [WEATHER_CALL]),
+        ([ITEMS["custom_tool_call"]], [("shell", "ls -l")]),
+        ([ITEMS["local_shell_call"]], [("local_shell", '{"type": "exec", "command": ["ls"], "env": {}}')]),
+        ([ITEMS["apply_patch_call"]], [("apply_patch", '{"type": "delete_file", "path": "x"}')]),
+        ([{**ITEMS["computer_call"], "action": None, "actions": []}, WEATHER], [("computer", "[]"), WEATHER_CALL]),
+        ([ITEMS["shell_call"], {"type": "shell_call_output", "call_id": "c1", "output": []}], []),
+        ([*HOSTED], []),
+    ],
+)
+def test_what_the_client_is_to_run_is_a_tool_call(output: list[Any], called: list[tuple[str, str]]) -> None:
+    reply = ResponsesWire().reply({"status": "completed", "output": output}, CALL, PLAIN)
+    assert [(one.name, one.arguments) for one in reply.tool_calls] == called
+    assert reply.finish_reason == ("tool_calls" if called else "stop")
