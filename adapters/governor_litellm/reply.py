@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 from governor.errors import BackendReplyError
@@ -12,6 +13,22 @@ from governor.plan.messages import without_echo
 from governor.protocols import Delta
 from governor.records import Call, Reply, ToolCall, Usage
 from governor.stops.tokens import Token
+
+_WRAPPED = (
+    *("_source_iterator", "_billing_source", "inner", "litellm_custom_stream_wrapper"),
+    *("_anthropic_wrapper", "completion_stream"),
+)
+"""Under which names LiteLLM's streams hold those that they are made of."""
+
+_KEEPS_FINISH = tuple(map(int, version("litellm").split(".")[:2])) >= (1, 106)
+"""Whether LiteLLM keeps the finish reason that a server sends with its last text; before, it looks like none."""
+
+
+def layers(source: Any) -> Iterator[Any]:
+    """A stream of LiteLLM's and those that it is made of, the outermost first."""
+    while source is not None:
+        yield source
+        source = next((held for name in _WRAPPED if (held := getattr(source, name, None)) is not None), None)
 
 
 def reply_of(response: Any, call: Call, dialect: Dialect) -> Reply:
@@ -134,8 +151,36 @@ class Evidence:
     @classmethod
     def of(cls, stream: Any) -> Evidence:
         """Read from LiteLLM's CustomStreamWrapper after its last chunk."""
-        counted = any(getattr(chunk, "usage", None) is not None for chunk in stream.chunks)
-        return cls(stream.received_finish_reason is not None, counted)
+        return cls(stream.received_finish_reason is not None, _counts(stream.chunks))
+
+    @classmethod
+    def within(cls, source: Any) -> Evidence | None:
+        """Read from the chat stream that a stream of the proxy is made of, after its last chunk.
+
+        None where there is none, and of what LiteLLM's cache answers or a fallback has taken over: the chunks that are
+        kept then are not those that came.
+        """
+        held = next((one for one in layers(source) if _kept(one) or _elsewhere(one)), None)
+        if held is None or _elsewhere(held):
+            return None
+        ends = (getattr(choice, "finish_reason", None) for chunk in held.chunks for choice in chunk.choices or ())
+        told = getattr(held, "received_finish_reason", None) is not None or any(ends)
+        return cls(told or not _KEEPS_FINISH, _counts(held.chunks))
+
+
+def _counts(chunks: Iterable[Any]) -> bool:
+    return any(getattr(chunk, "usage", None) is not None for chunk in chunks)
+
+
+def _kept(stream: Any) -> bool:
+    """Whether it keeps a server's chunks of chat. Other formats' streams keep bytes under that name, or nothing."""
+    chunks = getattr(stream, "chunks", None)
+    return isinstance(chunks, list) and all(hasattr(chunk, "choices") for chunk in chunks)
+
+
+def _elsewhere(stream: Any) -> bool:
+    cached = getattr(stream, "custom_llm_provider", None) == "cached_response"
+    return cached or getattr(stream, "fallback_headers_adopted", False) is True
 
 
 @dataclass(slots=True)

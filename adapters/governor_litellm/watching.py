@@ -8,19 +8,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from governor.errors import BackendReplyError
 from governor.plan.bounds import bound
 from governor.plan.dialects import Dialect
 from governor.protocols import Delta
 from governor.records import Call, Reply, Usage
 from governor.stops.phrases import STUCK, ended_by
 from governor.watched import Judge, marked
-from governor_litellm.reply import response_of
+from governor_litellm.reply import Evidence, layers, response_of
 from governor_litellm.wires import Chunks, Wire
 
 log = logging.getLogger("governor.proxy")
-
-_WRAPPED = ("_source_iterator", "inner", "_anthropic_wrapper", "completion_stream")
-"""Under which names LiteLLM's streams hold those that they are made of."""
 
 _TELLING: set[asyncio.Task[None]] = set()
 """LiteLLM's callbacks may wait for other servers: nobody waits for them but a proxy that stops."""
@@ -88,13 +86,26 @@ class Watching:
     def reply(self) -> Reply:
         """What it came to. Raises BackendError where it broke off."""
         if not self._cut:
-            whole = self._reading.reply()
+            whole = self._proven(self._reading.reply())
             return whole if self._judge is None else marked(whole, ended_by(whole.thinking))
-        cut = self._reading.cut()
-        most = shown_at_most(self._call, self._dialect, self.shown)
-        if not cut.usage_known and most is not None:
-            cut = replace(cut, usage=most, usage_known=True)  # not told, but bounded
+        cut = self._bounded(self._reading.cut())
         return marked(cut, self.rule) if self.rule else replace(cut, finish_reason="doubted")
+
+    def _proven(self, whole: Reply) -> Reply:
+        """The reply without what LiteLLM made up for it where the server told nothing: its end, and its usage."""
+        said = Evidence.within(self._source)
+        if said is None or (said.finished and said.counted):
+            return whole
+        if not said.finished:
+            model, usage = self._call.rung.model, whole.usage if said.counted else None
+            text = f"{model}: the stream broke off before the reply was finished"
+            raise BackendReplyError(text, model=model, usage=usage)
+        return self._bounded(replace(whole, usage=Usage(), usage_known=False))
+
+    def _bounded(self, reply: Reply) -> Reply:
+        """A usage that nobody told is at most what was shown, where no thought can be hidden."""
+        most = None if reply.usage_known else shown_at_most(self._call, self._dialect, self.shown)
+        return reply if most is None else replace(reply, usage=most, usage_known=True)
 
     def ending(self, usage: Usage, *, told: bool) -> Sequence[Any]:
         """The chunks that follow the last one; none after a stream that ended by itself."""
@@ -152,12 +163,8 @@ class Watching:
 
 def _account_of(source: Any) -> Any:
     """LiteLLM's object that logs the call of a stream, wherever among its wrappers that lies; None where nowhere."""
-    while source is not None:
-        found = getattr(source, "logging_obj", None) or getattr(source, "litellm_logging_obj", None)
-        if found is not None:
-            return found
-        source = next((held for name in _WRAPPED if (held := getattr(source, name, None)) is not None), None)
-    return None
+    told = (getattr(one, "logging_obj", None) or getattr(one, "litellm_logging_obj", None) for one in layers(source))
+    return next((account for account in told if account is not None), None)
 
 
 async def all_told(seconds: float) -> None:

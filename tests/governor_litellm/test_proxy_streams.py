@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -153,6 +154,49 @@ async def test_a_reader_that_goes_away_is_booked_for_what_it_saw(proxy: ProxyUnd
             break
         await asyncio.sleep(0.02)
     assert proxy.upstream.cut_off == 1, "the upstream request was ended"
+
+
+OLD = tuple(map(int, version("litellm").split(".")[:2])) < (1, 106)
+"""Whether LiteLLM hides how a stream ended, and what a stream of messages is made of."""
+NEWER = pytest.mark.skipif(OLD, reason="LiteLLM before 1.106")
+
+MADE_UP = [
+    (WIRES[0], "gpt", "nousage", 100),
+    (WIRES[0], "gpt", "unfinished", 100),
+    (WIRES[0], "small", "nousage", len(f"{WEAK} ")),
+    pytest.param(WIRES[0], "small", "unfinished", 100, marks=NEWER),
+    (WIRES[0], "thinker", "nousage", len(f"{WEAK} ")),
+    pytest.param(WIRES[2], "thinker", "nousage", len(f"{WEAK} "), marks=NEWER),
+    pytest.param(WIRES[2], "thinker", "unfinished", 100, marks=NEWER),
+]
+
+
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize(("path", "model", "word", "most"), MADE_UP)
+async def test_what_litellm_makes_up_of_a_stream_is_not_what_its_server_counted(
+    proxy: ProxyUnderTest, path: str, model: str, word: str, most: int, told: bool
+) -> None:
+    """At its bound, or where it can't have thought in secret by its bytes; a stream without an end always."""
+    rung = f"ladder: [{{id: a, model: {model}, answer_tokens: 100, timeout: 20, price: {{input: 1, output: 2}}}}]\n"
+    app = proxy.policy(COUNTED, ladder=rung + known(model))
+    proxy.default(app)
+    more = {"stream_options": {"include_usage": True}} if told and path == WIRES[0] else {}
+    answered = await proxy.post(path, body(path, word, model=model, **more))
+    assert said(path, answered.text) == WEAK, answered.text
+    await proxy.idle()
+    assert proxy.balance(f"app:{app}").spent.answer == most
+
+
+@NEWER
+async def test_a_held_stream_without_an_end_is_mended(proxy: ProxyUnderTest) -> None:
+    app = proxy.policy(f"dial: 0.9\n{VERIFIED}")
+    proxy.default(app)
+    answered = await proxy.chat(stream=True, messages=[{"role": "user", "content": "tellsfine unfinished onlyweak"}])
+    assert said("chat", answered.text) == STRONG
+    asked = [sent["model"] for sent in proxy.upstream.seen]
+    assert (asked[0], asked[-1]) == ("small", "large")
+    await proxy.idle()
+    assert proxy.balance(f"app:{app}").spent.calls == len(asked)
 
 
 async def test_a_request_that_gets_lost_is_settled_and_said(proxy: ProxyUnderTest) -> None:

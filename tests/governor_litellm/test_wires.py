@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from governor.plan.dialects import dialect_for
 from governor.records import Call, Rung
+from governor_litellm.reply import Evidence
 from governor_litellm.wires.responses import ResponsesWire
 from tests.governor_litellm.upstream import CALLED
 
@@ -44,3 +46,32 @@ def test_what_the_client_is_to_run_is_a_tool_call(output: list[Any], called: lis
     reply = ResponsesWire().reply({"status": "completed", "output": output}, CALL, PLAIN)
     assert [(one.name, one.arguments) for one in reply.tool_calls] == called
     assert reply.finish_reason == ("tool_calls" if called else "stop")
+
+
+SAID = SimpleNamespace(choices=[SimpleNamespace(finish_reason=None)])
+ENDED = SimpleNamespace(choices=[SimpleNamespace(finish_reason="stop")])
+TOLD = SimpleNamespace(choices=[], usage=SimpleNamespace(prompt_tokens=20))
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (SimpleNamespace(chunks=[SAID, ENDED, TOLD]), Evidence(finished=True, counted=True)),
+        (SimpleNamespace(chunks=[SAID, ENDED]), Evidence(finished=True, counted=False)),
+        (SimpleNamespace(chunks=[SAID], received_finish_reason="stop"), Evidence(finished=True, counted=False)),
+        (SimpleNamespace(chunks=None, completion_stream=SimpleNamespace(chunks=[TOLD, ENDED])), Evidence(True, True)),
+        (
+            SimpleNamespace(
+                _billing_source=SimpleNamespace(litellm_custom_stream_wrapper=SimpleNamespace(chunks=[ENDED]))
+            ),
+            Evidence(finished=True, counted=False),
+        ),
+        (SimpleNamespace(chunks=[ENDED], custom_llm_provider="cached_response"), None),
+        (SimpleNamespace(chunks=[SAID], fallback_headers_adopted=True), None),
+        (SimpleNamespace(chunks=[b"event: message_stop"]), None),
+        (object(), None),
+        (None, None),
+    ],
+)
+def test_what_a_server_said_is_read_where_litellm_keeps_it(source: Any, said: Evidence | None) -> None:
+    assert Evidence.within(source) == said

@@ -63,6 +63,8 @@ class _Server(ThreadingHTTPServer):
 class Upstream:
     """Words in the request make it misbehave: fail500, fail400, fail429, hang, cut, breaks, slow, usetool, nousage.
 
+    unfinished: a stream of chat ends after its last word, as if that were all.
+
     caches: of a message's input, more was written to the provider's cache, and some read from it.
     custom: the tool that it calls is a custom one. halves: the event that ends a message comes in two pieces.
     Words of CALLED: it calls such a tool, of responses alone.
@@ -228,6 +230,23 @@ def _words(text: str) -> list[str]:
     return [word + " " for word in text.split()]
 
 
+def _deltas(body: Mapping[str, Any], message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The pieces of a message of chat."""
+    yield {"role": "assistant", "content": ""}
+    for word in _words(thought(body)):
+        yield {"reasoning_content": word}
+    for word in _words(message["content"] or ""):
+        yield {"content": word}
+    for call in message.get("tool_calls") or ():
+        yield {"tool_calls": [{"index": 0, **call}]}
+    if call := message.get("function_call"):
+        yield {"function_call": {"name": call["name"], "arguments": ""}}
+        for word in _words(call["arguments"]):
+            yield {"function_call": {"arguments": word}}
+    for number in range(50 if "slow" in texts(body) else 0):
+        yield {"content": f"w{number} "}
+
+
 def _chat_events(body: Mapping[str, Any]) -> Iterator[str]:
     held = _chat(body)
     base = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body.get("model")}
@@ -244,19 +263,10 @@ def _chat_events(body: Mapping[str, Any]) -> Iterator[str]:
         usage = {"prompt_tokens": 20, "completion_tokens": made, "total_tokens": 20 + made}
         return f"data: {json.dumps({**base, 'choices': [told], **({'usage': usage} if counts else {})})}\n\n"
 
-    yield event({"role": "assistant", "content": ""})
-    for word in _words(thought(body)):
-        yield event({"reasoning_content": word})
-    for word in _words(choice["message"]["content"] or ""):
-        yield event({"content": word})
-    for call in choice["message"].get("tool_calls") or ():
-        yield event({"tool_calls": [{"index": 0, **call}]})
-    if call := choice["message"].get("function_call"):
-        yield event({"function_call": {"name": call["name"], "arguments": ""}})
-        for word in _words(call["arguments"]):
-            yield event({"function_call": {"arguments": word}})
-    for number in range(50 if "slow" in texts(body) else 0):
-        yield event({"content": f"w{number} "})
+    for delta in _deltas(body, choice["message"]):
+        yield event(delta)
+    if "unfinished" in texts(body) and not _spared(body):
+        return
     yield event({}, choice["finish_reason"])
     if (body.get("stream_options") or {}).get("include_usage") and "usage" in held:
         yield f"data: {json.dumps({**base, 'choices': [], 'usage': held['usage']})}\n\n"
