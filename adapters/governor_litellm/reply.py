@@ -99,43 +99,43 @@ def counted(chunks: Sequence[Any]) -> Usage | None:
 
 def logprobs_of(logprobs: Any) -> tuple[float, ...] | None:
     """Natural logs of the chosen tokens, None where the server gave none."""
-    content = _read(logprobs, "content")
-    return tuple(float(_read(item, "logprob")) for item in content) if content else None
+    content = read(logprobs, "content")
+    return tuple(float(read(item, "logprob")) for item in content) if content else None
 
 
 def tokens_of(logprobs: Any) -> tuple[Token, ...]:
     """The tokens of one piece with the likeliest ones in their place."""
     return tuple(
         Token(
-            _read(item, "token"),
-            float(_read(item, "logprob")),
-            tuple((_read(one, "token"), float(_read(one, "logprob"))) for one in _read(item, "top_logprobs") or ()),
+            read(item, "token"),
+            float(read(item, "logprob")),
+            tuple((read(one, "token"), float(read(one, "logprob"))) for one in read(item, "top_logprobs") or ()),
         )
-        for item in _read(logprobs, "content") or ()
+        for item in read(logprobs, "content") or ()
     )
 
 
-def _read(held: Any, key: str) -> Any:
+def read(held: Any, key: str) -> Any:
     """A value of LiteLLM's mappings and objects alike."""
     return held.get(key) if isinstance(held, dict) else getattr(held, key, None)
 
 
 def calls_in(said: Any) -> Sequence[Any]:
     """The tool calls in a message, or in a piece of one; the older `function_call` is one that has no id."""
-    legacy = _read(said, "function_call")
-    return _read(said, "tool_calls") or (() if legacy is None else ({"function": legacy},))
+    legacy = read(said, "function_call")
+    return read(said, "tool_calls") or (() if legacy is None else ({"function": legacy},))
 
 
 def called(item: Any) -> tuple[str, str]:
     """The name of a tool that is called, and what it is given: arguments as JSON, or a custom tool's free text."""
-    function, custom = _read(item, "function"), _read(item, "custom")
-    given = _read(custom, "input") if function is None else _read(function, "arguments")
-    return _read(function or custom, "name") or "", given or ""
+    function, custom = read(item, "function"), read(item, "custom")
+    given = read(custom, "input") if function is None else read(function, "arguments")
+    return read(function or custom, "name") or "", given or ""
 
 
 def _tool_call(item: Any) -> ToolCall:
     name, given = called(item)
-    return ToolCall(id=_read(item, "id") or "", name=name, arguments=given)
+    return ToolCall(id=read(item, "id") or "", name=name, arguments=given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +262,8 @@ class Assembly:
 
     def _tools(self, deltas: Iterable[Any]) -> None:
         for delta in deltas:
-            parts = self.tools.setdefault(_read(delta, "index") or 0, ["", "", ""])
-            parts[0] = _read(delta, "id") or parts[0]
+            parts = self.tools.setdefault(read(delta, "index") or 0, ["", "", ""])
+            parts[0] = read(delta, "id") or parts[0]
             name, given = called(delta)
             parts[1] += name
             parts[2] += given

@@ -59,8 +59,8 @@ class Watching:
         self._judge = None if stops is None else Judge(stops, call.rung.temperature)
 
     @property
-    def shown(self) -> int:
-        """Bytes read so far: no fewer than their tokens."""
+    def shown(self) -> int | None:
+        """Bytes read so far: no fewer than their tokens; None where they bound nothing."""
         return self._reading.shown
 
     def take(self, chunk: Any) -> Any:

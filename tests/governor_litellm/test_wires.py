@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from governor.plan.dialects import dialect_for
 from governor.records import Call, Rung
 from governor_litellm.reply import Evidence
+from governor_litellm.watching import Watching, shown_at_most
+from governor_litellm.wires.chat import ChatWire
 from governor_litellm.wires.responses import ResponsesWire
 from tests.governor_litellm.upstream import CALLED
 
@@ -75,3 +78,38 @@ TOLD = SimpleNamespace(choices=[], usage=SimpleNamespace(prompt_tokens=20))
 )
 def test_what_a_server_said_is_read_where_litellm_keeps_it(source: Any, said: Evidence | None) -> None:
     assert Evidence.within(source) == said
+
+
+PICTURE = {"type": "image_url", "index": 0, "image_url": {"url": "data:image/png;base64,AAAA"}}
+GIVEN = '{"city": "Oslo"}'
+
+
+@pytest.mark.parametrize(
+    ("pieces", "most"),
+    [
+        ([{"content": "all "}, {"content": "is"}], 6),
+        ([{"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": GIVEN}}]}], 17),
+        ([{"function_call": {"name": "f", "arguments": ""}}, {"function_call": {"arguments": GIVEN}}], 17),
+        ([{"refusal": "I can "}, {"refusal": "not"}], 9),
+        ([{"provider_specific_fields": {"refusal": "I can not"}}], 9),
+        ([{"content": "See: ", "images": [PICTURE]}, {"content": "all"}], None),
+        ([{"content": "all"}, {"audio": {"id": "a", "data": "AAAA"}}], None),
+    ],
+)
+def test_a_chat_that_is_left_is_bounded_by_all_that_was_shown_of_it(pieces: list[Any], most: int | None) -> None:
+    from litellm.types.utils import Delta, ModelResponseStream, StreamingChoices
+
+    watching = Watching(ChatWire(), CALL, PLAIN, None)
+    for piece in pieces:
+        watching.take(ModelResponseStream(choices=[StreamingChoices(delta=Delta(**piece))]))
+    assert watching.shown == most
+    told = shown_at_most(CALL, PLAIN, watching.shown)
+    assert (told and told.output_tokens) == most, "else it is booked at its bound"
+
+
+@pytest.mark.parametrize(("kind", "counts"), [("function_call", False), ("shell_call", True)])
+def test_an_item_of_a_response_that_comes_whole_is_counted(kind: str, counts: bool) -> None:
+    item = {**ITEMS, "function_call": WEATHER}[kind]
+    watching = Watching(ResponsesWire(), CALL, PLAIN, None)
+    watching.take(SimpleNamespace(type="response.output_item.done", output_index=0, item=item))
+    assert watching.shown == (len(json.dumps(item)) if counts else 0)

@@ -41,6 +41,8 @@ _BEGINS = {
 _INCOMPLETE: Mapping[str, Any] = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
 _THOUGHT = {"response.reasoning_text.delta", "response.reasoning_summary_text.delta"}
 _TEXTS = {"input_text", "output_text", "text", "summary_text"}
+_STREAMED = {"message", "reasoning", "function_call", "custom_tool_call"}
+"""Items that come in pieces, which are counted as they come."""
 _GIVEN = ("arguments", "input", "action", "actions", "operation")
 """Under which names a call holds what its tool is given: JSON, a custom tool's free text, or what is to be done."""
 
@@ -193,6 +195,8 @@ class ResponsesChunks:
             self._begun = chunk.response
         if self._items is not None:
             self._items.take(kind, chunk.model_dump(exclude_none=True))
+        if kind == "response.output_item.done":
+            self.shown += _unstreamed(getattr(chunk, "item", None))
         delta = getattr(chunk, "delta", None)
         if not isinstance(delta, str):
             return ()
@@ -226,6 +230,14 @@ class ResponsesChunks:
         held = {**_plain(self._begun), **_INCOMPLETE, "output": self._items.output, "usage": _counts(usage)}
         end = {"type": "response.incomplete", "response": held, "sequence_number": self._items.next_number()}
         return [*closing, ResponseIncompleteEvent.model_validate(end)]
+
+
+def _unstreamed(item: Any) -> int:
+    """Bytes of an item that comes whole; most come in pieces first."""
+    held = {} if item is None else _plain(item)
+    if not held or held.get("type") in _STREAMED:
+        return 0
+    return len(json.dumps(held, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass"))
 
 
 def _kind(chunk: Any) -> Any:
