@@ -284,6 +284,19 @@ async def test_usage_that_comes_in_two_pieces_is_that_of_all_attempts(proxy: Pro
     assert told == [proxy.balance(f"app:{app}").spent.answer]
 
 
+@pytest.mark.parametrize("text", ["What is it?", "caches"])
+async def test_a_held_stream_of_messages_tells_the_input_of_all_attempts_too(proxy: ProxyUnderTest, text: str) -> None:
+    """Its start has told that of the accepted one; a client takes the last number, as of a whole answer."""
+    path = "/v1/messages"
+    proxy.default(proxy.policy(VERIFIED, ladder=ladder(path)))
+    whole = (await proxy.post(path, body(path, text, stream=False))).json()["usage"]
+    found = events((await proxy.post(path, body(path, text))).text)
+    (last,) = (one["usage"] for one in found if one["type"] == "message_delta")
+    started = next(one["message"]["usage"] for one in found if one["type"] == "message_start")
+    assert {name: tokens for name, tokens in (started | last).items() if tokens} == whole
+    assert (len(proxy.upstream.seen), whole["input_tokens"]) == (4, 40)
+
+
 @pytest.mark.parametrize("path", WIRES)
 @pytest.mark.parametrize("stream", ["pass", "buffer", "speculate"])
 async def test_a_stream_that_ran_out_of_time_gives_its_keys_slot_back(
