@@ -44,7 +44,7 @@ class Watching:
         account: Any = None,
     ) -> None:
         self.rule = ""
-        self.doubted = self.withheld = False
+        self.doubted = self.withheld = self._failed = False
         self.new: Sequence[Delta] | None = ()
         """What the chunk that came last has added; None where it could not be read."""
         self._call, self._dialect, self._source = call, dialect, source
@@ -91,6 +91,20 @@ class Watching:
         cut = self._bounded(self._reading.cut())
         return marked(cut, self.rule) if self.rule else replace(cut, finish_reason="doubted")
 
+    def stands(self) -> bool:
+        """Whether what was read is a whole answer with a known usage. Asked of a stream that failed.
+
+        Only of a stream of LiteLLM's own: a guardrail that reads it first may refuse the whole answer at its end.
+        """
+        upstream = type(self._source).__module__.startswith("litellm.")
+        if self._cut or not (upstream and self._reading.ended):
+            return False
+        try:
+            self._failed = self.reply().usage_known
+        except Exception:
+            log.debug("a stream that failed could not be read", exc_info=True)
+        return self._failed
+
     def _proven(self, whole: Reply) -> Reply:
         """The reply without what LiteLLM made up for it where the server told nothing: its end, and its usage."""
         said = Evidence.within(self._source)
@@ -108,11 +122,11 @@ class Watching:
         return reply if most is None else replace(reply, usage=most, usage_known=True)
 
     def ending(self, usage: Usage, *, told: bool) -> Sequence[Any]:
-        """The chunks that follow the last one; none after a stream that ended by itself."""
+        """The chunks that follow the last one; none after a stream that ended well by itself."""
         try:
             if self.withheld:
                 return self._told.ending(usage, told=told)
-            return self._reading.ending(usage, told=told) if self._cut else ()
+            return self._reading.ending(usage, told=told) if self._cut or self._failed else ()
         except Exception:
             log.exception("a stream that was cut could not be ended as its format wants it")
             return ()

@@ -10,7 +10,7 @@ import pytest
 from governor_litellm.proxy import serving_router
 from tests.governor_litellm.proxy_app import ASK, LADDER, ProxyUnderTest, known
 from tests.governor_litellm.shown import events, said
-from tests.governor_litellm.upstream import STRONG, WEAK
+from tests.governor_litellm.upstream import STRONG, TELLS, WEAK
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 WIRES = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
@@ -282,6 +282,27 @@ async def test_usage_that_comes_in_two_pieces_is_that_of_all_attempts(proxy: Pro
     told = [one["usage"]["output_tokens"] for one in events(answered.text) if one["type"] == "message_delta"]
     await proxy.idle()
     assert told == [proxy.balance(f"app:{app}").spent.answer]
+
+
+@pytest.mark.parametrize("stream", ["buffer", "speculate"])
+@pytest.mark.parametrize("word", ["afterwards", "afterwards nousage"])
+async def test_a_held_stream_that_fails_after_its_whole_answer_is_one(
+    proxy: ProxyUnderTest, word: str, stream: str
+) -> None:
+    """Its usage is told all the same: what was counted, or booked of it."""
+    checks = "dial: 0.9\nverify: {contains: {text: is, absent: [bad]}}\n"
+    app = proxy.policy(f"stream: {stream}\n{checks}{COUNTED}", ladder=LADDER + known("small", "large"))
+    proxy.default(app)
+    asked = [{"role": "user", "content": f"tellsfine {word}"}]
+    answered = await proxy.chat(stream=True, messages=asked, stream_options={"include_usage": True})
+    assert answered.status_code == 200, answered.text
+    assert said("chat", answered.text) == TELLS["tellsfine"]
+    await proxy.idle()
+    spent = proxy.balance(f"app:{app}").spent
+    assert (spent.calls, spent.tokens == 30) == (1, word == "afterwards")
+    found = events(answered.text)
+    assert [one["usage"]["total_tokens"] for one in found if one.get("usage")] == [spent.tokens]
+    assert not any("error" in one for one in found)
 
 
 @pytest.mark.parametrize("text", ["What is it?", "caches"])

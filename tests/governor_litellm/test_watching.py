@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -64,6 +65,28 @@ def test_without_a_rule_the_bytes_stay_as_they_came() -> None:
     watching = Watching(MessagesWire(), call(stops=None), CLAUDE, None)
     assert seen([STREAM[:700], STREAM[700:]], watching) == STREAM
     assert (watching.reply().stopped, watching.reply().finish_reason) == ("", "stop")
+
+
+class Upstream:
+    """A stream of LiteLLM's own, as far as can be told from its class."""
+
+    __module__ = "litellm.router"
+
+
+async def guarded() -> AsyncIterator[bytes]:
+    """What a guardrail makes of a stream."""
+    yield STREAM
+
+
+@pytest.mark.parametrize(
+    ("source", "part", "stands"), [(Upstream(), 1.0, True), (Upstream(), 0.9, False), (guarded(), 1.0, False)]
+)
+def test_only_a_whole_answer_that_no_guardrail_may_have_refused_stands_where_its_stream_fails(
+    source: Any, part: float, stands: bool
+) -> None:
+    watching = Watching(MessagesWire(), call(stops=None), CLAUDE, source)
+    watching.take(STREAM[: round(part * len(STREAM))])
+    assert watching.stands() is stands
 
 
 def test_a_thought_that_is_hidden_can_not_be_bounded_by_what_was_shown() -> None:

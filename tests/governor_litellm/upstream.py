@@ -63,7 +63,7 @@ class _Server(ThreadingHTTPServer):
 class Upstream:
     """Words in the request make it misbehave: fail500, fail400, fail429, hang, cut, breaks, slow, usetool, nousage.
 
-    unfinished: a stream of chat ends after its last word, as if that were all.
+    unfinished: a stream of chat ends after its last word, as if that were all. afterwards: it fails after its end.
 
     caches: of a message's input, more was written to the provider's cache, and some read from it.
     custom: the tool that it calls is a custom one. halves: the event that ends a message comes in two pieces.
@@ -270,6 +270,8 @@ def _chat_events(body: Mapping[str, Any]) -> Iterator[str]:
     yield event({}, choice["finish_reason"])
     if (body.get("stream_options") or {}).get("include_usage") and "usage" in held:
         yield f"data: {json.dumps({**base, 'choices': [], 'usage': held['usage']})}\n\n"
+    if "afterwards" in texts(body):
+        yield f"data: {json.dumps({'error': {'message': 'no', 'type': 'server_error', 'code': 500}})}\n\n"
     yield "data: [DONE]\n\n"
 
 
