@@ -303,7 +303,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
-    """A tool call that the model asks for. `arguments` is the raw JSON text, valid or not."""
+    """A tool call that the model asks for. `arguments` is raw JSON, valid or not; a custom tool's free text."""
 
     id: str
     name: str

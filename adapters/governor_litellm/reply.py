@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 from governor.errors import BackendReplyError
@@ -12,6 +13,22 @@ from governor.plan.messages import without_echo
 from governor.protocols import Delta
 from governor.records import Call, Reply, ToolCall, Usage
 from governor.stops.tokens import Token
+
+_WRAPPED = (
+    *("_source_iterator", "_billing_source", "inner", "litellm_custom_stream_wrapper"),
+    *("_anthropic_wrapper", "completion_stream"),
+)
+"""Under which names LiteLLM's streams hold those that they are made of."""
+
+_KEEPS_FINISH = tuple(map(int, version("litellm").split(".")[:2])) >= (1, 106)
+"""Whether LiteLLM keeps the finish reason that a server sends with its last text; before, it looks like none."""
+
+
+def layers(source: Any) -> Iterator[Any]:
+    """A stream of LiteLLM's and those that it is made of, the outermost first."""
+    while source is not None:
+        yield source
+        source = next((held for name in _WRAPPED if (held := getattr(source, name, None)) is not None), None)
 
 
 def reply_of(response: Any, call: Call, dialect: Dialect) -> Reply:
@@ -24,7 +41,7 @@ def reply_of(response: Any, call: Call, dialect: Dialect) -> Reply:
     return Reply(
         text=without_echo(message.content or "", call, dialect),
         thinking=getattr(message, "reasoning_content", None) or "",
-        tool_calls=tuple(_tool_call(item) for item in message.tool_calls or ()),
+        tool_calls=tuple(map(_tool_call, calls_in(message))),
         finish_reason=choice.finish_reason or "stop",
         usage=usage or Usage(),
         usage_known=usage is not None,
@@ -82,37 +99,43 @@ def counted(chunks: Sequence[Any]) -> Usage | None:
 
 def logprobs_of(logprobs: Any) -> tuple[float, ...] | None:
     """Natural logs of the chosen tokens, None where the server gave none."""
-    content = _read(logprobs, "content")
-    return tuple(float(_read(item, "logprob")) for item in content) if content else None
+    content = read(logprobs, "content")
+    return tuple(float(read(item, "logprob")) for item in content) if content else None
 
 
 def tokens_of(logprobs: Any) -> tuple[Token, ...]:
     """The tokens of one piece with the likeliest ones in their place."""
     return tuple(
         Token(
-            _read(item, "token"),
-            float(_read(item, "logprob")),
-            tuple((_read(one, "token"), float(_read(one, "logprob"))) for one in _read(item, "top_logprobs") or ()),
+            read(item, "token"),
+            float(read(item, "logprob")),
+            tuple((read(one, "token"), float(read(one, "logprob"))) for one in read(item, "top_logprobs") or ()),
         )
-        for item in _read(logprobs, "content") or ()
+        for item in read(logprobs, "content") or ()
     )
 
 
-def _read(held: Any, key: str) -> Any:
+def read(held: Any, key: str) -> Any:
     """A value of LiteLLM's mappings and objects alike."""
     return held.get(key) if isinstance(held, dict) else getattr(held, key, None)
 
 
+def calls_in(said: Any) -> Sequence[Any]:
+    """The tool calls in a message, or in a piece of one; the older `function_call` is one that has no id."""
+    legacy = read(said, "function_call")
+    return read(said, "tool_calls") or (() if legacy is None else ({"function": legacy},))
+
+
 def called(item: Any) -> tuple[str, str]:
     """The name of a tool that is called, and what it is given: arguments as JSON, or a custom tool's free text."""
-    function, custom = _read(item, "function"), _read(item, "custom")
-    given = _read(custom, "input") if function is None else _read(function, "arguments")
-    return _read(function or custom, "name") or "", given or ""
+    function, custom = read(item, "function"), read(item, "custom")
+    given = read(custom, "input") if function is None else read(function, "arguments")
+    return read(function or custom, "name") or "", given or ""
 
 
 def _tool_call(item: Any) -> ToolCall:
     name, given = called(item)
-    return ToolCall(id=item.id or "", name=name, arguments=given)
+    return ToolCall(id=read(item, "id") or "", name=name, arguments=given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +151,36 @@ class Evidence:
     @classmethod
     def of(cls, stream: Any) -> Evidence:
         """Read from LiteLLM's CustomStreamWrapper after its last chunk."""
-        counted = any(getattr(chunk, "usage", None) is not None for chunk in stream.chunks)
-        return cls(stream.received_finish_reason is not None, counted)
+        return cls(stream.received_finish_reason is not None, _counts(stream.chunks))
+
+    @classmethod
+    def within(cls, source: Any) -> Evidence | None:
+        """Read from the chat stream that a stream of the proxy is made of, after its last chunk.
+
+        None where there is none, and of what LiteLLM's cache answers or a fallback has taken over: the chunks that are
+        kept then are not those that came.
+        """
+        held = next((one for one in layers(source) if _kept(one) or _elsewhere(one)), None)
+        if held is None or _elsewhere(held):
+            return None
+        ends = (getattr(choice, "finish_reason", None) for chunk in held.chunks for choice in chunk.choices or ())
+        told = getattr(held, "received_finish_reason", None) is not None or any(ends)
+        return cls(told or not _KEEPS_FINISH, _counts(held.chunks))
+
+
+def _counts(chunks: Iterable[Any]) -> bool:
+    return any(getattr(chunk, "usage", None) is not None for chunk in chunks)
+
+
+def _kept(stream: Any) -> bool:
+    """Whether it keeps a server's chunks of chat. Other formats' streams keep bytes under that name, or nothing."""
+    chunks = getattr(stream, "chunks", None)
+    return isinstance(chunks, list) and all(hasattr(chunk, "choices") for chunk in chunks)
+
+
+def _elsewhere(stream: Any) -> bool:
+    cached = getattr(stream, "custom_llm_provider", None) == "cached_response"
+    return cached or getattr(stream, "fallback_headers_adopted", False) is True
 
 
 @dataclass(slots=True)
@@ -159,7 +210,7 @@ class Assembly:
             self.finish = choice.finish_reason or self.finish
             told = getattr(choice, "logprobs", None)
             self.logprobs.extend(logprobs_of(told) or ())
-            self._tools(choice.delta.tool_calls or ())
+            self._tools(calls_in(choice.delta))
             tokens = tokens_of(told) if self.call.top_logprobs else ()
             yield from self._shown(choice.delta, self._so_far(stream), tokens)
 
@@ -190,7 +241,7 @@ class Assembly:
         if thinking or text:
             self.thinking.append(thinking)
             self.text.append(text)
-        if thinking or text or (usage is not None and delta.tool_calls):  # a tool call's tokens count as well
+        if thinking or text or (usage is not None and calls_in(delta)):  # a tool call's tokens count as well
             yield Delta(text, thinking, usage, tokens)
 
     def _so_far(self, stream: Any) -> Usage | None:
@@ -211,8 +262,8 @@ class Assembly:
 
     def _tools(self, deltas: Iterable[Any]) -> None:
         for delta in deltas:
-            parts = self.tools.setdefault(delta.index or 0, ["", "", ""])
-            parts[0] = delta.id or parts[0]
+            parts = self.tools.setdefault(read(delta, "index") or 0, ["", "", ""])
+            parts[0] = read(delta, "id") or parts[0]
             name, given = called(delta)
             parts[1] += name
             parts[2] += given

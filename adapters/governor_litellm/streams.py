@@ -45,9 +45,23 @@ async def streamed(
 
 def _source(desk: Desk, flight: Flight, response: AsyncIterator[Any], watching: Watching) -> AsyncGenerator[Any, None]:
     doubts = flight.request.doubts
+    if not flight.holds:
+        return passed(flight, response, watching)
+    answered = _answered(response, watching)
     if flight.speculates and doubts is not None:
-        return speculated(desk, flight, response, watching, Window(doubts))
-    return held(desk, flight, response, watching) if flight.holds else passed(flight, response, watching)
+        return speculated(desk, flight, answered, watching, Window(doubts))
+    return held(desk, flight, answered, watching)
+
+
+async def _answered(response: AsyncIterator[Any], watching: Watching) -> AsyncGenerator[Any, None]:
+    """The chunks; what fails after a whole answer is not the answer's."""
+    try:
+        async for chunk in response:
+            yield chunk
+    except Exception as error:
+        if not watching.stands():
+            raise
+        log.warning("a stream failed after its whole answer: %s", type(error).__name__)
 
 
 async def timely(flight: Flight, response: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:

@@ -8,19 +8,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from governor.errors import BackendReplyError
 from governor.plan.bounds import bound
 from governor.plan.dialects import Dialect
 from governor.protocols import Delta
 from governor.records import Call, Reply, Usage
 from governor.stops.phrases import STUCK, ended_by
 from governor.watched import Judge, marked
-from governor_litellm.reply import response_of
+from governor_litellm.reply import Evidence, layers, response_of
 from governor_litellm.wires import Chunks, Wire
 
 log = logging.getLogger("governor.proxy")
-
-_WRAPPED = ("_source_iterator", "inner", "_anthropic_wrapper", "completion_stream")
-"""Under which names LiteLLM's streams hold those that they are made of."""
 
 _TELLING: set[asyncio.Task[None]] = set()
 """LiteLLM's callbacks may wait for other servers: nobody waits for them but a proxy that stops."""
@@ -46,7 +44,7 @@ class Watching:
         account: Any = None,
     ) -> None:
         self.rule = ""
-        self.doubted = self.withheld = False
+        self.doubted = self.withheld = self._failed = False
         self.new: Sequence[Delta] | None = ()
         """What the chunk that came last has added; None where it could not be read."""
         self._call, self._dialect, self._source = call, dialect, source
@@ -61,8 +59,8 @@ class Watching:
         self._judge = None if stops is None else Judge(stops, call.rung.temperature)
 
     @property
-    def shown(self) -> int:
-        """Bytes read so far: no fewer than their tokens."""
+    def shown(self) -> int | None:
+        """Bytes read so far: no fewer than their tokens; None where they bound nothing."""
         return self._reading.shown
 
     def take(self, chunk: Any) -> Any:
@@ -88,20 +86,47 @@ class Watching:
     def reply(self) -> Reply:
         """What it came to. Raises BackendError where it broke off."""
         if not self._cut:
-            whole = self._reading.reply()
+            whole = self._proven(self._reading.reply())
             return whole if self._judge is None else marked(whole, ended_by(whole.thinking))
-        cut = self._reading.cut()
-        most = shown_at_most(self._call, self._dialect, self.shown)
-        if not cut.usage_known and most is not None:
-            cut = replace(cut, usage=most, usage_known=True)  # not told, but bounded
+        cut = self._bounded(self._reading.cut())
         return marked(cut, self.rule) if self.rule else replace(cut, finish_reason="doubted")
 
+    def stands(self) -> bool:
+        """Whether what was read is a whole answer with a known usage. Asked of a stream that failed.
+
+        Only of a stream of LiteLLM's own: a guardrail that reads it first may refuse the whole answer at its end.
+        """
+        upstream = type(self._source).__module__.startswith("litellm.")
+        if self._cut or not (upstream and self._reading.ended):
+            return False
+        try:
+            self._failed = self.reply().usage_known
+        except Exception:
+            log.debug("a stream that failed could not be read", exc_info=True)
+        return self._failed
+
+    def _proven(self, whole: Reply) -> Reply:
+        """The reply without what LiteLLM made up for it where the server told nothing: its end, and its usage."""
+        said = Evidence.within(self._source)
+        if said is None or (said.finished and said.counted):
+            return whole
+        if not said.finished:
+            model, usage = self._call.rung.model, whole.usage if said.counted else None
+            text = f"{model}: the stream broke off before the reply was finished"
+            raise BackendReplyError(text, model=model, usage=usage)
+        return self._bounded(replace(whole, usage=Usage(), usage_known=False))
+
+    def _bounded(self, reply: Reply) -> Reply:
+        """A usage that nobody told is at most what was shown, where no thought can be hidden."""
+        most = None if reply.usage_known else shown_at_most(self._call, self._dialect, self.shown)
+        return reply if most is None else replace(reply, usage=most, usage_known=True)
+
     def ending(self, usage: Usage, *, told: bool) -> Sequence[Any]:
-        """The chunks that follow the last one; none after a stream that ended by itself."""
+        """The chunks that follow the last one; none after a stream that ended well by itself."""
         try:
             if self.withheld:
                 return self._told.ending(usage, told=told)
-            return self._reading.ending(usage, told=told) if self._cut else ()
+            return self._reading.ending(usage, told=told) if self._cut or self._failed else ()
         except Exception:
             log.exception("a stream that was cut could not be ended as its format wants it")
             return ()
@@ -152,12 +177,8 @@ class Watching:
 
 def _account_of(source: Any) -> Any:
     """LiteLLM's object that logs the call of a stream, wherever among its wrappers that lies; None where nowhere."""
-    while source is not None:
-        found = getattr(source, "logging_obj", None) or getattr(source, "litellm_logging_obj", None)
-        if found is not None:
-            return found
-        source = next((held for name in _WRAPPED if (held := getattr(source, name, None)) is not None), None)
-    return None
+    told = (getattr(one, "logging_obj", None) or getattr(one, "litellm_logging_obj", None) for one in layers(source))
+    return next((account for account in told if account is not None), None)
 
 
 async def all_told(seconds: float) -> None:

@@ -144,22 +144,29 @@ def _too_many(calls: Iterable[ToolCall], left: Mapping[str, int]) -> Iterator[st
             yield f"the tool {name} may be called {left[name]} more times, not {asked}"
 
 
-def _parameters(tools: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Name and parameter schema of each offered tool, in the OpenAI or the Anthropic shape."""
+def _parameters(tools: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    """Name and parameter schema of each offered tool, in the OpenAI or the Anthropic shape.
+
+    Of a kind that has no schema, as a custom tool, None: it is given free text. A tool without a name goes by its kind.
+    """
     for tool in tools:
-        spec = tool.get("function", tool)
-        yield str(spec.get("name", "")), spec.get("parameters") or spec.get("input_schema") or {}
+        kind = tool.get("type") or "function"
+        spec = tool.get("function") or tool.get("custom") or tool
+        free: Mapping[str, Any] | None = {} if kind == "function" else None
+        yield str(spec.get("name") or kind), spec.get("parameters") or spec.get("input_schema") or free
 
 
-def _call_errors(call: ToolCall, offered: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _call_errors(call: ToolCall, offered: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
     if call.name not in offered:
         return [f"there is no tool '{shortened(call.name, 60)}', only: {', '.join(sorted(offered)) or 'none'}"]
-    found = answer.strict_json(call.arguments or "{}")
+    schema, found = offered[call.name], answer.strict_json(call.arguments or "{}")
+    if schema is None:
+        return []
     if found is None:
         return [f"the arguments of {call.name} are not valid JSON"]
     if not isinstance(found.value, dict):
         return [f"the arguments of {call.name} must be a JSON object"]
-    return [f"{call.name}: {error}" for error in schema_errors(validator(offered[call.name]), found.value)]
+    return [f"{call.name}: {error}" for error in schema_errors(validator(schema), found.value)]
 
 
 class GroundedOptions(Options):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -425,6 +426,36 @@ async def test_a_custom_tools_call_passes(proxy: ProxyUnderTest, mode: str) -> N
     assert call["custom"] == {"name": "shell", "input": "ls -l"}
     await proxy.idle()
     assert proxy.balance(f"app:{app}").spent.tokens == 30, "read, and so booked by its usage"
+
+
+CALLS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "usetool": ("/v1/chat/completions", {"functions": [{"name": "weather", "parameters": {"type": "object"}}]}),
+    "custom_tool_call": ("/v1/responses", {"tools": [{"type": "custom", "name": "shell"}]}),
+    "shell_call": ("/v1/responses", {"tools": [{"type": "shell"}]}),
+    "local_shell_call": ("/v1/responses", {"tools": [{"type": "local_shell"}]}),
+    "apply_patch_call": ("/v1/responses", {"tools": [{"type": "apply_patch"}]}),
+    "computer_call": (
+        "/v1/responses",
+        {"tools": [{"type": "computer_use_preview", "display_width": 1, "display_height": 1, "environment": "linux"}]},
+    ),
+}
+"""What makes a model call a tool that is not one of chat's `tools`, and a request that offers it."""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("word", CALLS)
+async def test_an_answer_that_calls_a_clients_tool_is_not_empty(proxy: ProxyUnderTest, word: str, stream: bool) -> None:
+    """The calls are checked too: their tools are offered, and free text is no broken JSON."""
+    checks = "verify: {all: [complete, {tool_arguments: {required: true}}]}\n"
+    app = proxy.policy(f"{checks}budget: {{app: {{per: total, usd: 1}}}}\n")
+    proxy.default(app)
+    path, offered = CALLS[word]
+    said = {"input": word} if path.endswith("responses") else {"messages": [{"role": "user", "content": word}]}
+    answered = await proxy.post(path, {"model": "small", "stream": stream, **said, **offered})
+    assert answered.status_code == 200, answered.text
+    await proxy.idle()
+    assert len(proxy.upstream.seen) == proxy.balance(f"app:{app}").spent.calls == 1
+    assert ("function_call" if word == "usetool" else word) in answered.text
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])

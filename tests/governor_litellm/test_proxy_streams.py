@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from governor_litellm.proxy import serving_router
 from tests.governor_litellm.proxy_app import ASK, LADDER, ProxyUnderTest, known
 from tests.governor_litellm.shown import events, said
-from tests.governor_litellm.upstream import STRONG, WEAK
+from tests.governor_litellm.upstream import STRONG, TELLS, WEAK
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 WIRES = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
@@ -155,6 +156,49 @@ async def test_a_reader_that_goes_away_is_booked_for_what_it_saw(proxy: ProxyUnd
     assert proxy.upstream.cut_off == 1, "the upstream request was ended"
 
 
+OLD = tuple(map(int, version("litellm").split(".")[:2])) < (1, 106)
+"""Whether LiteLLM hides how a stream ended, and what a stream of messages is made of."""
+NEWER = pytest.mark.skipif(OLD, reason="LiteLLM before 1.106")
+
+MADE_UP = [
+    (WIRES[0], "gpt", "nousage", 100),
+    (WIRES[0], "gpt", "unfinished", 100),
+    (WIRES[0], "small", "nousage", len(f"{WEAK} ")),
+    pytest.param(WIRES[0], "small", "unfinished", 100, marks=NEWER),
+    (WIRES[0], "thinker", "nousage", len(f"{WEAK} ")),
+    pytest.param(WIRES[2], "thinker", "nousage", len(f"{WEAK} "), marks=NEWER),
+    pytest.param(WIRES[2], "thinker", "unfinished", 100, marks=NEWER),
+]
+
+
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize(("path", "model", "word", "most"), MADE_UP)
+async def test_what_litellm_makes_up_of_a_stream_is_not_what_its_server_counted(
+    proxy: ProxyUnderTest, path: str, model: str, word: str, most: int, told: bool
+) -> None:
+    """At its bound, or where it can't have thought in secret by its bytes; a stream without an end always."""
+    rung = f"ladder: [{{id: a, model: {model}, answer_tokens: 100, timeout: 20, price: {{input: 1, output: 2}}}}]\n"
+    app = proxy.policy(COUNTED, ladder=rung + known(model))
+    proxy.default(app)
+    more = {"stream_options": {"include_usage": True}} if told and path == WIRES[0] else {}
+    answered = await proxy.post(path, body(path, word, model=model, **more))
+    assert said(path, answered.text) == WEAK, answered.text
+    await proxy.idle()
+    assert proxy.balance(f"app:{app}").spent.answer == most
+
+
+@NEWER
+async def test_a_held_stream_without_an_end_is_mended(proxy: ProxyUnderTest) -> None:
+    app = proxy.policy(f"dial: 0.9\n{VERIFIED}")
+    proxy.default(app)
+    answered = await proxy.chat(stream=True, messages=[{"role": "user", "content": "tellsfine unfinished onlyweak"}])
+    assert said("chat", answered.text) == STRONG
+    asked = [sent["model"] for sent in proxy.upstream.seen]
+    assert (asked[0], asked[-1]) == ("small", "large")
+    await proxy.idle()
+    assert proxy.balance(f"app:{app}").spent.calls == len(asked)
+
+
 async def test_a_request_that_gets_lost_is_settled_and_said(proxy: ProxyUnderTest) -> None:
     app = proxy.policy(COUNTED)
     proxy.default(app)
@@ -238,6 +282,40 @@ async def test_usage_that_comes_in_two_pieces_is_that_of_all_attempts(proxy: Pro
     told = [one["usage"]["output_tokens"] for one in events(answered.text) if one["type"] == "message_delta"]
     await proxy.idle()
     assert told == [proxy.balance(f"app:{app}").spent.answer]
+
+
+@pytest.mark.parametrize("stream", ["buffer", "speculate"])
+@pytest.mark.parametrize("word", ["afterwards", "afterwards nousage"])
+async def test_a_held_stream_that_fails_after_its_whole_answer_is_one(
+    proxy: ProxyUnderTest, word: str, stream: str
+) -> None:
+    """Its usage is told all the same: what was counted, or booked of it."""
+    checks = "dial: 0.9\nverify: {contains: {text: is, absent: [bad]}}\n"
+    app = proxy.policy(f"stream: {stream}\n{checks}{COUNTED}", ladder=LADDER + known("small", "large"))
+    proxy.default(app)
+    asked = [{"role": "user", "content": f"tellsfine {word}"}]
+    answered = await proxy.chat(stream=True, messages=asked, stream_options={"include_usage": True})
+    assert answered.status_code == 200, answered.text
+    assert said("chat", answered.text) == TELLS["tellsfine"]
+    await proxy.idle()
+    spent = proxy.balance(f"app:{app}").spent
+    assert (spent.calls, spent.tokens == 30) == (1, word == "afterwards")
+    found = events(answered.text)
+    assert [one["usage"]["total_tokens"] for one in found if one.get("usage")] == [spent.tokens]
+    assert not any("error" in one for one in found)
+
+
+@pytest.mark.parametrize("text", ["What is it?", "caches"])
+async def test_a_held_stream_of_messages_tells_the_input_of_all_attempts_too(proxy: ProxyUnderTest, text: str) -> None:
+    """Its start has told that of the accepted one; a client takes the last number, as of a whole answer."""
+    path = "/v1/messages"
+    proxy.default(proxy.policy(VERIFIED, ladder=ladder(path)))
+    whole = (await proxy.post(path, body(path, text, stream=False))).json()["usage"]
+    found = events((await proxy.post(path, body(path, text))).text)
+    (last,) = (one["usage"] for one in found if one["type"] == "message_delta")
+    started = next(one["message"]["usage"] for one in found if one["type"] == "message_start")
+    assert {name: tokens for name, tokens in (started | last).items() if tokens} == whole
+    assert (len(proxy.upstream.seen), whole["input_tokens"]) == (4, 40)
 
 
 @pytest.mark.parametrize("path", WIRES)

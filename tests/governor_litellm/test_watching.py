@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -66,6 +67,28 @@ def test_without_a_rule_the_bytes_stay_as_they_came() -> None:
     assert (watching.reply().stopped, watching.reply().finish_reason) == ("", "stop")
 
 
+class Upstream:
+    """A stream of LiteLLM's own, as far as can be told from its class."""
+
+    __module__ = "litellm.router"
+
+
+async def guarded() -> AsyncIterator[bytes]:
+    """What a guardrail makes of a stream."""
+    yield STREAM
+
+
+@pytest.mark.parametrize(
+    ("source", "part", "stands"), [(Upstream(), 1.0, True), (Upstream(), 0.9, False), (guarded(), 1.0, False)]
+)
+def test_only_a_whole_answer_that_no_guardrail_may_have_refused_stands_where_its_stream_fails(
+    source: Any, part: float, stands: bool
+) -> None:
+    watching = Watching(MessagesWire(), call(stops=None), CLAUDE, source)
+    watching.take(STREAM[: round(part * len(STREAM))])
+    assert watching.stands() is stands
+
+
 def test_a_thought_that_is_hidden_can_not_be_bounded_by_what_was_shown() -> None:
     assert shown_at_most(call(), CLAUDE, 7) == Usage(len("Why?") + 16 + 64, 7)
     assert shown_at_most(call(), CLAUDE, 9000) == Usage(len("Why?") + 16 + 64, 400)
@@ -111,15 +134,16 @@ async def test_a_proxy_that_stops_waits_until_litellm_knows_of_a_stream_that_was
     assert len(known) == 1
 
 
-def test_a_tool_call_that_is_open_is_closed_with_what_came_of_it() -> None:
+@pytest.mark.parametrize(("kind", "given"), [("function_call", "arguments"), ("custom_tool_call", "input")])
+def test_a_tool_call_that_is_open_is_closed_with_what_came_of_it(kind: str, given: str) -> None:
     items = Items()
-    item = {"type": "function_call", "id": "fc", "name": "f", "arguments": "", "status": "in_progress"}
+    item = {"type": kind, "id": "fc", "name": "f", given: "", "status": "in_progress"}
     items.take("response.output_item.added", {"output_index": 0, "item": item, "sequence_number": 4})
-    items.take("response.function_call_arguments.delta", {"output_index": 0, "delta": '{"a"', "sequence_number": 5})
-    arguments, done = items.closing()
-    assert (arguments["type"], arguments["arguments"]) == ("response.function_call_arguments.done", '{"a"')
-    assert (done["item"]["status"], done["item"]["arguments"]) == ("incomplete", '{"a"')
-    assert (arguments["sequence_number"], done["sequence_number"], items.next_number()) == (6, 7, 8)
+    items.take(f"response.{kind}_{given}.delta", {"output_index": 0, "delta": '{"a"', "sequence_number": 5})
+    told, done = items.closing()
+    assert (told["type"], told[given]) == (f"response.{kind}_{given}.done", '{"a"')
+    assert (done["item"]["status"], done["item"][given]) == ("incomplete", '{"a"')
+    assert (told["sequence_number"], done["sequence_number"], items.next_number()) == (6, 7, 8)
     assert [one["status"] for one in items.output] == ["incomplete"]
 
 

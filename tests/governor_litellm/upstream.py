@@ -22,6 +22,16 @@ TELLS = {
 """What a weak model answers that is asked for it by this word."""
 
 
+CALLED: Mapping[str, Mapping[str, Any]] = {
+    "custom_tool_call": {"name": "shell", "input": "ls -l"},
+    "shell_call": {"action": {"commands": ["ls"], "timeout_ms": 1, "max_output_length": 10}},
+    "local_shell_call": {"action": {"type": "exec", "command": ["ls"], "env": {}}},
+    "apply_patch_call": {"operation": {"type": "delete_file", "path": "x"}},
+    "computer_call": {"action": {"type": "screenshot"}, "pending_safety_checks": []},
+}
+"""Calls of tools that a client runs, in a response."""
+
+
 def texts(body: Mapping[str, Any]) -> str:
     return json.dumps([body.get(name) for name in ("messages", "input", "system", "instructions")])
 
@@ -53,8 +63,11 @@ class _Server(ThreadingHTTPServer):
 class Upstream:
     """Words in the request make it misbehave: fail500, fail400, fail429, hang, cut, breaks, slow, usetool, nousage.
 
+    unfinished: a stream of chat ends after its last word, as if that were all. afterwards: it fails after its end.
+
     caches: of a message's input, more was written to the provider's cache, and some read from it.
     custom: the tool that it calls is a custom one. halves: the event that ends a message comes in two pieces.
+    Words of CALLED: it calls such a tool, of responses alone.
 
     Of the weak models alone: loops (the answer has no end to speak of), ponders (it thinks first), those of TELLS.
     merged: an answer with "though" comes in two pieces, which are cut there.
@@ -116,6 +129,9 @@ def _chat(body: Mapping[str, Any]) -> dict[str, Any]:
         told = answer(body) if any(word in texts(body) for word in TELLS) else None
         message |= {"content": told, "tool_calls": [_custom() if "custom" in texts(body) else _tool(name)]}
         finish = "tool_calls"
+    if body.get("functions") and "usetool" in texts(body):
+        message |= {"content": None, "function_call": _tool(body["functions"][0]["name"])["function"]}
+        finish = "function_call"
     choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": finish}
     if body.get("logprobs"):
         choice["logprobs"] = {"content": [{"token": "4", "logprob": -0.1, "bytes": [52], "top_logprobs": []}]}
@@ -155,6 +171,8 @@ def _response(body: Mapping[str, Any]) -> dict[str, Any]:
     if body.get("tools") and "usetool" in texts(body):
         call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": body["tools"][0]["name"]}
         output = [{**call, "arguments": '{"city": "Oslo"}', "status": "completed"}]
+    for kind in CALLED.keys() & set(texts(body).replace('"', " ").split()):
+        output = [{"type": kind, "id": "ct_1", "call_id": "call_1", "status": "completed", **CALLED[kind]}]
     return {
         "id": "resp_1",
         "object": "response",
@@ -212,6 +230,23 @@ def _words(text: str) -> list[str]:
     return [word + " " for word in text.split()]
 
 
+def _deltas(body: Mapping[str, Any], message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The pieces of a message of chat."""
+    yield {"role": "assistant", "content": ""}
+    for word in _words(thought(body)):
+        yield {"reasoning_content": word}
+    for word in _words(message["content"] or ""):
+        yield {"content": word}
+    for call in message.get("tool_calls") or ():
+        yield {"tool_calls": [{"index": 0, **call}]}
+    if call := message.get("function_call"):
+        yield {"function_call": {"name": call["name"], "arguments": ""}}
+        for word in _words(call["arguments"]):
+            yield {"function_call": {"arguments": word}}
+    for number in range(50 if "slow" in texts(body) else 0):
+        yield {"content": f"w{number} "}
+
+
 def _chat_events(body: Mapping[str, Any]) -> Iterator[str]:
     held = _chat(body)
     base = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body.get("model")}
@@ -228,18 +263,15 @@ def _chat_events(body: Mapping[str, Any]) -> Iterator[str]:
         usage = {"prompt_tokens": 20, "completion_tokens": made, "total_tokens": 20 + made}
         return f"data: {json.dumps({**base, 'choices': [told], **({'usage': usage} if counts else {})})}\n\n"
 
-    yield event({"role": "assistant", "content": ""})
-    for word in _words(thought(body)):
-        yield event({"reasoning_content": word})
-    for word in _words(choice["message"]["content"] or ""):
-        yield event({"content": word})
-    for call in choice["message"].get("tool_calls") or ():
-        yield event({"tool_calls": [{"index": 0, **call}]})
-    for number in range(50 if "slow" in texts(body) else 0):
-        yield event({"content": f"w{number} "})
+    for delta in _deltas(body, choice["message"]):
+        yield event(delta)
+    if "unfinished" in texts(body) and not _spared(body):
+        return
     yield event({}, choice["finish_reason"])
     if (body.get("stream_options") or {}).get("include_usage") and "usage" in held:
         yield f"data: {json.dumps({**base, 'choices': [], 'usage': held['usage']})}\n\n"
+    if "afterwards" in texts(body):
+        yield f"data: {json.dumps({'error': {'message': 'no', 'type': 'server_error', 'code': 500}})}\n\n"
     yield "data: [DONE]\n\n"
 
 
@@ -256,6 +288,11 @@ def _named(kind: str, **fields: Any) -> str:
 def _response_events(body: Mapping[str, Any]) -> Iterator[str]:
     held = _response(body)
     yield _named("response.created", response={**held, "status": "in_progress", "output": [], "usage": None})
+    if held["output"][0]["type"] in CALLED:
+        for event in ("added", "done"):
+            yield _named(f"response.output_item.{event}", output_index=0, item=held["output"][0])
+        yield _named("response.completed", response=held)
+        return
     at = 0
     if thinking := thought(body):
         at, place = 1, {"output_index": 0, "item_id": "rs_1", "summary_index": 0}

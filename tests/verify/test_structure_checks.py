@@ -20,6 +20,13 @@ TOOLS: tuple[dict[str, Any], ...] = (
     {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "required": ["a"]}}},
     {"name": "find", "input_schema": {"type": "object", "properties": {"q": {"type": "string"}}}},
 )
+FREE: tuple[dict[str, Any], ...] = (
+    {"type": "custom", "custom": {"name": "sql"}},
+    {"type": "custom", "name": "run"},
+    {"type": "local_shell"},
+    {"type": "bash_20250124", "name": "bash"},
+)
+"""Tools without a schema: the first as chat has it, the next two as responses, the last as messages."""
 
 
 class Person(BaseModel):
@@ -96,6 +103,13 @@ def test_tool_arguments(name: str, arguments: str, said: str) -> None:
     verdict = judged("tool_arguments", given, step)
     assert verdict.decision == ("reject" if said else "accept")
     assert said in verdict.feedback
+
+
+@pytest.mark.parametrize("name", ["sql", "run", "local_shell", "bash"])
+def test_tool_arguments_may_be_free_text_where_a_tool_has_no_schema(name: str) -> None:
+    given = reply("", tool_calls=(ToolCall(id="1", name=name, arguments="ls -l"),))
+    assert judged("tool_arguments", given, replace(STEP, tools=FREE)).decision == "accept"
+    assert "there is no tool" in judged("tool_arguments", given, replace(STEP, tools=TOOLS)).feedback
 
 
 def test_tool_arguments_may_require_a_call() -> None:

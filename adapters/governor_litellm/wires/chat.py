@@ -10,7 +10,7 @@ from governor.plan.effort import allows, merged, wire
 from governor.protocols import Delta
 from governor.records import Call, Message, Reply, Rung, Usage
 from governor_litellm.caps import Caps
-from governor_litellm.reply import Assembly, Evidence, called, counted, counts_of, reply_of
+from governor_litellm.reply import Assembly, Evidence, called, calls_in, counted, counts_of, read, reply_of
 from governor_litellm.wires.contract import (
     Asking,
     Fields,
@@ -31,6 +31,9 @@ ROLES = frozenset({"system", "developer"})
 _READ = ("cached_tokens", "cache_read_input_tokens")
 _WRITTEN = ("cache_creation_tokens", "cache_write_tokens", "cache_creation_input_tokens")
 """LiteLLM's names for tokens that were read from, and written to, a prompt cache."""
+
+_MEDIA = ("images", "audio")
+"""Pieces that cost tokens of their own, whatever their size is."""
 
 _OWN = ("max_completion_tokens", "max_tokens", "reasoning_effort", "thinking")
 
@@ -134,7 +137,7 @@ class ChatChunks:
     """The chunks of one chat stream."""
 
     def __init__(self, call: Call, dialect: Dialect, source: Any = None) -> None:
-        self.shown = 0
+        self.shown: int | None = 0
         self._source = source
         self._assembly = Assembly(call, dialect)
         self._counted = False
@@ -155,9 +158,13 @@ class ChatChunks:
         self._counted = self._counted or getattr(chunk, "usage", None) is not None
         deltas = tuple(self._assembly.add(chunk, self))
         for delta in deltas:
-            self.shown += len(f"{delta.text}{delta.thinking}".encode("utf-8", "surrogatepass"))
             self._so_far = delta.usage
-        self.shown += sum(map(_called_bytes, getattr(chunk, "choices", None) or ()))
+        pieces = [choice.delta for choice in getattr(chunk, "choices", None) or ()]
+        if self.shown is None or any(getattr(piece, name, None) for piece in pieces for name in _MEDIA):
+            self.shown = None
+        else:
+            said = (f"{delta.text}{delta.thinking}" for delta in deltas)
+            self.shown += sum(map(_bytes, (*said, *map(_beside, pieces))))
         return deltas
 
     def reply(self) -> Reply:
@@ -185,13 +192,17 @@ class ChatChunks:
 
 def _acts(delta: Any) -> bool:
     """Whether a piece holds anything beside text and thought."""
-    return any(getattr(delta, name, None) for name in ("tool_calls", "function_call", "audio", "images"))
+    return any(getattr(delta, name, None) for name in ("tool_calls", "function_call", *_MEDIA))
 
 
-def _called_bytes(choice: Any) -> int:
-    """Bytes of the tool calls in a piece."""
-    said = (called(call) for call in choice.delta.tool_calls or ())
-    return sum(len(f"{name}{given}".encode("utf-8", "surrogatepass")) for name, given in said)
+def _beside(delta: Any) -> str:
+    """What a piece holds beside text and thought: tool calls, and why the model declines."""
+    declined = read(delta, "refusal") or read(read(delta, "provider_specific_fields"), "refusal")
+    return "".join((*(word for call in calls_in(delta) for word in called(call)), str(declined or "")))
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def _alternatives(data: Mapping[str, Any]) -> int:

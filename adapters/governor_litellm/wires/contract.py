@@ -42,8 +42,10 @@ Splitter: TypeAlias = Callable[[Any], Sequence[Any]]
 class Chunks(Protocol):
     """Reads one stream as it passes."""
 
-    shown: int
-    """Bytes of text, thought and tool calls so far: no fewer than their tokens."""
+    @property
+    def shown(self) -> int | None:
+        """Bytes of text, thought and tool calls so far: no fewer than their tokens. None where they bound nothing."""
+        ...
 
     @property
     def ended(self) -> bool:

@@ -14,7 +14,8 @@ _TEXTS = {
 }
 _INDEX = {"content": "content_index", "summary": "summary_index"}
 _PART_OF = {field: name for name, field in _PARTS.items()}
-_ARGUMENTS = "function_call_arguments"
+_GIVEN = {"function_call_arguments": "arguments", "custom_tool_call_input": "input"}
+"""Under which name a call holds what such events add to it."""
 
 
 class Items:
@@ -52,9 +53,9 @@ class Items:
             field, key = _TEXTS[name]
             part = self._at(at, field, int(event.get(_INDEX[field]) or 0))
             part[key] = (part.get(key) or "") + str(event.get("delta") or "")
-        elif name == _ARGUMENTS and verb == "delta":
-            item = self._items.setdefault(at, {})
-            item["arguments"] = (item.get("arguments") or "") + str(event.get("delta") or "")
+        elif name in _GIVEN and verb == "delta":
+            item, key = self._items.setdefault(at, {}), _GIVEN[name]
+            item[key] = (item.get(key) or "") + str(event.get("delta") or "")
 
     def closing(self) -> Iterator[dict[str, Any]]:
         """The events that end what is open, innermost first."""
@@ -65,8 +66,9 @@ class Items:
                 for number, part in enumerate(item.get(field) or ()):
                     if (at, field, number) not in self._closed:
                         yield from self._ended({**place, _INDEX[field]: number}, field, part)
-            if item.get("type") == "function_call":
-                yield self._event(f"{_ARGUMENTS}.done", place, arguments=item.get("arguments") or "")
+            for name, key in _GIVEN.items():
+                if name == f"{item.get('type')}_{key}":
+                    yield self._event(f"{name}.done", place, **{key: item.get(key) or ""})
             yield self._event("output_item.done", {"output_index": at}, item={**item, "status": "incomplete"})
 
     def _ended(self, place: Mapping[str, Any], field: str, part: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

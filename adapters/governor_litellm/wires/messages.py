@@ -38,6 +38,7 @@ _FINISH = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
+_CACHE = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
 _SHOWN_BLOCKS = {"text", "thinking", "redacted_thinking"}
 _SHOWN_DELTAS = {"text_delta", "thinking_delta", "signature_delta"}
 
@@ -336,5 +337,4 @@ def _charged_block(block: bytes, usage: Usage) -> bytes:
         return block
     told = event.get("usage")
     known: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
-    counted = _counted(known, usage) if "input_tokens" in known else {**known, "output_tokens": usage.output_tokens}
-    return written({**event, "usage": counted})
+    return written({**event, "usage": _counted({**_CACHE, **known}, usage)})  # the start told the first input alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,10 @@ _BEGINS = {
 _INCOMPLETE: Mapping[str, Any] = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
 _THOUGHT = {"response.reasoning_text.delta", "response.reasoning_summary_text.delta"}
 _TEXTS = {"input_text", "output_text", "text", "summary_text"}
+_STREAMED = {"message", "reasoning", "function_call", "custom_tool_call"}
+"""Items that come in pieces, which are counted as they come."""
+_GIVEN = ("arguments", "input", "action", "actions", "operation")
+"""Under which names a call holds what its tool is given: JSON, a custom tool's free text, or what is to be done."""
 
 
 class ResponsesWire:
@@ -190,6 +195,8 @@ class ResponsesChunks:
             self._begun = chunk.response
         if self._items is not None:
             self._items.take(kind, chunk.model_dump(exclude_none=True))
+        if kind == "response.output_item.done":
+            self.shown += _unstreamed(getattr(chunk, "item", None))
         delta = getattr(chunk, "delta", None)
         if not isinstance(delta, str):
             return ()
@@ -223,6 +230,14 @@ class ResponsesChunks:
         held = {**_plain(self._begun), **_INCOMPLETE, "output": self._items.output, "usage": _counts(usage)}
         end = {"type": "response.incomplete", "response": held, "sequence_number": self._items.next_number()}
         return [*closing, ResponseIncompleteEvent.model_validate(end)]
+
+
+def _unstreamed(item: Any) -> int:
+    """Bytes of an item that comes whole; most come in pieces first."""
+    held = {} if item is None else _plain(item)
+    if not held or held.get("type") in _STREAMED:
+        return 0
+    return len(json.dumps(held, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass"))
 
 
 def _kind(chunk: Any) -> Any:
@@ -269,6 +284,8 @@ def _parts(content: Any) -> Any:
 
 
 def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    if str(tool.get("type")).startswith("computer"):
+        return {"name": "computer", **tool}  # its calls' name, whichever of its types is offered
     if tool.get("type") != "function" or "function" in tool:
         return tool
     return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
@@ -299,11 +316,17 @@ def _texts(output: Sequence[Mapping[str, Any]], kind: str, field: str) -> Iterat
 
 
 def _tool_calls(output: Sequence[Mapping[str, Any]]) -> Iterator[ToolCall]:
+    """What the client is to run. What the provider runs itself has no `call_id`, or its result beside it."""
+    done = {item.get("call_id") for item in output if str(item.get("type")).endswith("_call_output")}
     for item in output:
-        if item.get("type") == "function_call":
-            yield ToolCall(
-                id=item.get("call_id") or "", name=item.get("name") or "", arguments=item.get("arguments") or ""
-            )
+        kind, made = str(item.get("type")), item.get("call_id") or ""
+        if kind == "function_call" or (kind.endswith("_call") and made and made not in done):
+            yield ToolCall(id=made, name=item.get("name") or kind.removesuffix("_call"), arguments=_given(item))
+
+
+def _given(item: Mapping[str, Any]) -> str:
+    held = next((item[name] for name in _GIVEN if item.get(name) is not None), "")
+    return held if isinstance(held, str) else json.dumps(held, ensure_ascii=False)
 
 
 def _finish(body: Mapping[str, Any], calls: Sequence[ToolCall]) -> str:
