@@ -61,9 +61,12 @@ _UNWEIGHED = frozenset(
     {
         *("previous_response_id", "conversation", "prompt", "cached_content", "cachedContent", "vector_store_ids"),
         *("search_parameters", "litellm_system_prompt", "documents", "contents", "chat_template"),
-        *("systemInstruction", "system_instruction"),
+        *("systemInstruction", "system_instruction", "compaction"),
     }
 )
+_EDITS, _CLEARING = "context_management", "clear_"
+"""Edits of the conversation, and what those are called that only leave something out of it."""
+
 _KWARGS = "chat_template_kwargs"
 _FEW_BYTES = 1000
 """Switches of a chat template; more is text."""
@@ -118,10 +121,7 @@ def weighed(data: Mapping[str, Any], wire: Wire) -> Mapping[str, Any]:
 
 def unweighed(data: Mapping[str, Any]) -> str:
     """The first field by which a model reads what nobody has weighed; empty where there is none."""
-    held = {**extra_body(data), **data}
-    found = next((name for name in sorted(_UNWEIGHED & held.keys()) if held[name]), "")
-    kwargs = held.get(_KWARGS)
-    return found or (_KWARGS if kwargs and len(json.dumps(kwargs, default=str)) > _FEW_BYTES else "")
+    return next((name for held in (data, extra_body(data)) for name in _unweighed(held)), "")
 
 
 def thinks(data: Mapping[str, Any], wire: Wire) -> bool:
@@ -141,6 +141,23 @@ def thinks(data: Mapping[str, Any], wire: Wire) -> bool:
 def applied(data: Mapping[str, Any], changes: Fields) -> Mapping[str, Any]:
     """The request with these changes; the very same one where there are none."""
     return _without_nones({**data, **changes}) if changes else data
+
+
+def _unweighed(fields: Mapping[str, Any]) -> Iterator[str]:
+    yield from (name for name in sorted(_UNWEIGHED & fields.keys()) if fields[name])
+    kwargs = fields.get(_KWARGS)
+    if kwargs and len(json.dumps(kwargs, default=str)) > _FEW_BYTES:
+        yield _KWARGS
+    if _compacts(fields.get(_EDITS)):
+        yield _EDITS
+
+
+def _compacts(given: Any) -> bool:
+    """Whether edits of the conversation have a model write it anew: it reads the whole once more, and is paid."""
+    edits = given.get("edits") if isinstance(given, Mapping) else given
+    listed = edits if isinstance(edits, list) else [edits] if edits else []
+    kinds = (edit.get("type") if isinstance(edit, Mapping) else None for edit in listed)
+    return not all(isinstance(kind, str) and kind.startswith(_CLEARING) for kind in kinds)
 
 
 def _moves(name: str, value: Any, wire: Wire) -> bool:

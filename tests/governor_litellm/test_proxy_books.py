@@ -248,3 +248,26 @@ async def test_what_is_written_to_a_prompt_cache_is_booked_at_its_own_price(
     await proxy.idle()
     spent = proxy.balance(f"app:{app}").spent
     assert (spent.input, spent.micros) == (54, 20 * 100 + 30 * 125 + 4 * 10 + (spent.tokens - 54) * 200)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+async def test_what_compaction_cost_is_booked(proxy: ProxyUnderTest, path: str, stream: bool) -> None:
+    """Anthropic: `usage` itself leaves it out; what is billed is the sum of its iterations."""
+    app = proxy.policy("budget: {app: {per: total, calls: 9}}\n", ladder=CACHING)
+    proxy.default(app)
+    answered = await proxy.post(path, {**body(path, "compacts", model="claude"), "stream": stream, "max_tokens": 90})
+    assert answered.status_code == 200, answered.text
+    await proxy.idle()
+    spent = proxy.balance(f"app:{app}").spent
+    assert (spent.input, spent.tokens) == (2000 + 50 + 20, 2070 + 300 + 10)
+    assert spent.micros == 2020 * 100 + 50 * 10 + 310 * 200
+
+
+async def test_iterations_are_not_told_beside_the_usage_of_all_attempts(proxy: ProxyUnderTest) -> None:
+    """A client that adds them up as its bill is told to would count an attempt twice."""
+    second = "  - {id: two, model: opus, answer_tokens: 200, timeout: 20, price: {input: 500, output: 900}}\n"
+    proxy.default(proxy.policy("verify: {regex: '42'}\n", ladder=CACHING + second))
+    answered = await proxy.post(MESSAGES, {**body(MESSAGES, "compacts", model="claude"), "stream": False})
+    assert answered.json()["usage"]["input_tokens"] == 2 * 2020, answered.text
+    assert "iterations" not in answered.json()["usage"]

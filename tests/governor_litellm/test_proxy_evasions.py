@@ -52,6 +52,8 @@ def said(*parts: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 URL = "https://example.org/a"
+CLEARING = [{"type": "clear_tool_uses_20250919"}, {"type": "clear_thinking_20251015", "keep": "all"}]
+COMPACTING = [{"type": "compaction", "compact_threshold": 50_000}]
 WITHOUT_BOUND: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("responses", {"previous_response_id": "resp_0"}),
     ("responses", {"conversation": "conv_0"}),
@@ -82,6 +84,12 @@ WITHOUT_BOUND: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("chat", {"chat_template_kwargs": {"facts": "What is it? " * 100}}),
     ("messages", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
     ("messages", {"mcp_servers": [{"type": "url", "url": "http://x", "name": "a"}]}),
+    ("messages", {"context_management": {"edits": [*CLEARING, {"type": "compact_20260112"}]}}),
+    ("messages", {"context_management": {"edits": CLEARING}, "extra_body": {"context_management": COMPACTING}}),
+    ("messages", {"compaction": {"type": "summarize"}}),
+    ("chat", {"context_management": COMPACTING}),
+    ("chat", {"extra_body": {"context_management": COMPACTING}}),
+    ("responses", {"context_management": COMPACTING}),
 )
 
 
@@ -289,6 +297,32 @@ async def test_a_long_text_is_not_walked_letter_by_letter(wire: str) -> None:
     assert asking is not None
     assert asking.messages[-1]["content"] is text
     assert Counted.walked - before < len(text) / 10
+
+
+@pytest.mark.parametrize(
+    ("edits", "field"),
+    [
+        (None, ""),
+        ([], ""),
+        ({"edits": CLEARING}, ""),
+        ({"edits": [{"type": "compact_20260112"}]}, "context_management"),
+        ({"edits": {"type": "compact_20260112"}}, "context_management"),
+        ({"edits": [*CLEARING, {"type": "one of next year"}]}, "context_management"),
+        (COMPACTING, "context_management"),
+        ("compaction", "context_management"),
+    ],
+)
+async def test_only_edits_that_leave_something_out_have_a_bound(edits: Any, field: str) -> None:
+    assert unweighed({"context_management": edits}) == field
+    assert unweighed({"extra_body": {"context_management": edits}}) == field
+
+
+async def test_coding_agents_may_clear_what_tools_told(proxy: ProxyUnderTest) -> None:
+    proxy.default(proxy.policy(BOUNDED, ladder=LADDER.replace("small", "claude")))
+    edits = {"edits": CLEARING}
+    answered = await proxy.post(PATHS["messages"], body("messages", context_management=edits))
+    assert answered.status_code == 200, answered.text
+    assert proxy.upstream.seen[0]["context_management"] == edits
 
 
 async def test_where_no_budget_needs_its_bound_it_is_governed(proxy: ProxyUnderTest) -> None:
