@@ -19,6 +19,7 @@ from governor_litellm.caps import fitting
 from governor_litellm.flight import Request
 from governor_litellm.models import ProxyModels
 from governor_litellm.policies import Served
+from governor_litellm.sampling import able, demands
 from governor_litellm.settings import Settings
 from governor_litellm.told import wants_details
 from governor_litellm.wires import Asking, Fields, Wire
@@ -166,8 +167,10 @@ class Arrival:
         )
 
     def _fitting(self, terms: Terms, asking: Asking, models: ProxyModels, served: Served) -> Terms:
-        dialects = tuple(models.dialect(served.policy, rung.model) for rung in terms.ladder)
-        ladder = fitting(terms.ladder, asking.caps, dialects, self.wire.least)
+        spoken = {rung.model: models.dialect(served.policy, rung.model) for rung in terms.ladder}
+        dialects = tuple(spoken[rung.model] for rung in terms.ladder)
+        taking = able(terms.ladder, dialects, demands(self.data, asking.tool_choice))
+        ladder = fitting(taking, asking.caps, tuple(spoken[rung.model] for rung in taking), self.wire.least)
         return terms if ladder == terms.ladder else replace(terms, ladder=ladder)
 
     def _session(self, client: Client) -> str:

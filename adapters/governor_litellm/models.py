@@ -17,6 +17,7 @@ from governor.policy import Check, Finding
 from governor.protocols import Delta
 from governor.records import Call, Reply, Rung
 from governor_litellm.faults import fault
+from governor_litellm.sampling import lacking
 from governor_litellm.timeouts import steady
 from governor_litellm.watching import Watching
 from governor_litellm.wires import Fields, Wire
@@ -35,7 +36,10 @@ The second is for streams that break off: before 1.106 the first does not count 
 FURTHER: Fields = {**NO_FALLBACKS, "caching": False}
 """What every call says that Governor makes: one out of LiteLLM's cache would be an answer that it has."""
 
-_known = lru_cache(maxsize=1024)(dialect_for)
+
+@lru_cache(maxsize=1024)
+def _known(model: str, wire: str | None) -> Dialect:
+    return replace(dialect_for(model, wire), lacks=lacking(model))
 
 
 class ProxyModels:
