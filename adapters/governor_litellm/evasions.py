@@ -1,4 +1,4 @@
-"""Ways past what is held for a request, closed: limits said twice, dearer service, other models.
+"""Ways past what is held for a request, closed: limits said twice, dearer service, other models, more retries.
 
 LiteLLM merges `extra_body` over a request, and hands fields that it does not know to the model's server as they are. A
 limit may so be said once more, under its own name or another server's, where only the model sees it. What stands there
@@ -40,6 +40,9 @@ OTHER_MODELS = frozenset(
     {"fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "models", "route", "plugins"}
 )
 """A client's own list of models, with settings of their own: which model answers is the policy's choice."""
+
+RETRIES = frozenset({"num_retries", "max_retries", "retry_policy", "model_group_retry_policy", "retry_strategy"})
+"""What a client may say to LiteLLM of how often a call that failed is sent again: each time may be paid for."""
 
 OVERRIDE = "router_settings_override"
 """LiteLLM's settings of one request: a key's or a team's where it has some, else what the client sent."""
@@ -87,7 +90,7 @@ _HARMLESS = frozenset({"effort", "summary", "generate_summary"})
 """What of `reasoning` makes no model think that a rung does not make think."""
 
 _NEVER = frozenset({"stream", "stream_options", "model"})
-_TOLD = OUTPUT | CHOICES | NESTS | OTHER_MODELS | CHEAP_SERVICE.keys() | {DROPPING, OVERRIDE, "extra_body"}
+_TOLD = OUTPUT | CHOICES | NESTS | OTHER_MODELS | RETRIES | CHEAP_SERVICE.keys() | {DROPPING, OVERRIDE, "extra_body"}
 
 
 def closed(data: Mapping[str, Any], wire: Wire) -> Fields:
@@ -200,6 +203,8 @@ def _kept(name: str, value: Any, *, nested: bool = False) -> Any:
     """What may be sent of a field; None for nothing."""
     if name in OUTPUT | CHOICES | OTHER_MODELS:
         return None
+    if name in RETRIES:
+        return value if value == 0 else None  # no more than the operator's, but none at all where that is wanted
     if name in CHEAP_SERVICE:
         return value if isinstance(value, str) and value in CHEAP_SERVICE[name] else None
     if name == DROPPING:

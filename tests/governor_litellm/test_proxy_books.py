@@ -207,10 +207,13 @@ async def test_a_flight_that_was_open_before_counts_as_sent_too(proxy: ProxyUnde
     assert untold == {"async_pre_call_deployment_hook": 1}, "told once: the other was never answered"
 
 
-async def test_retries_of_litellm_are_counted_once(proxy: ProxyUnderTest) -> None:
+async def test_retries_of_litellm_are_counted_once(proxy: ProxyUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    from litellm.proxy.proxy_server import llm_router
+
+    monkeypatch.setattr(llm_router, "num_retries", 1)
     app = proxy.policy("budget: {app: {per: total, calls: 50}}\n")
     proxy.default(app)
-    answered = await proxy.chat(num_retries=1, messages=[{"role": "user", "content": "fail500"}])
+    answered = await proxy.chat(messages=[{"role": "user", "content": "fail500"}])
     assert answered.status_code == 500
     assert len(proxy.upstream.seen) >= 2
     await proxy.idle()

@@ -162,6 +162,36 @@ async def test_another_choice_of_models_is_the_policys(proxy: ProxyUnderTest, mo
 
 
 @pytest.mark.parametrize("wire", PATHS)
+@pytest.mark.parametrize(
+    ("more", "headers", "tries"),
+    [
+        ({}, {}, 2),
+        ({"num_retries": 6}, {}, 2),
+        ({}, {"x-litellm-num-retries": "6"}, 2),
+        ({"num_retries": 0}, {}, 1),
+        ({"max_retries": 6}, {}, 2),
+        ({"retry_policy": {"InternalServerErrorRetries": 6}}, {}, 2),
+        ({"model_group_retry_policy": {"small": {"InternalServerErrorRetries": 6}}}, {}, 2),
+    ],
+)
+async def test_how_often_a_call_is_sent_again_is_the_operators(
+    proxy: ProxyUnderTest,
+    monkeypatch: pytest.MonkeyPatch,
+    wire: str,
+    more: dict[str, Any],
+    headers: dict[str, str],
+    tries: int,
+) -> None:
+    from litellm.proxy.proxy_server import llm_router
+
+    monkeypatch.setattr(llm_router, "num_retries", 1)
+    proxy.default(proxy.policy(BOUNDED))
+    said = json.loads(json.dumps(body(wire, **more)).replace("What is it?", "fail500"))
+    answered = await proxy.post(PATHS[wire], said, **headers)
+    assert (answered.status_code, len(proxy.upstream.seen)) == (500, tries), answered.text
+
+
+@pytest.mark.parametrize("wire", PATHS)
 async def test_no_model_is_named_in_another_place(proxy: ProxyUnderTest, wire: str) -> None:
     proxy.default(proxy.policy("dial: 1\n" + BOUNDED))
     answered = await proxy.post(PATHS[wire], body(wire, extra_body={"model": "large", "models": ["large"]}))
