@@ -22,7 +22,7 @@ from governor_litellm.policies import Served
 from governor_litellm.sampling import able, demands
 from governor_litellm.settings import Settings
 from governor_litellm.told import wants_details
-from governor_litellm.wires import Asking, Fields, Wire
+from governor_litellm.wires import Asking, Fields, UnreadableError, Wire
 
 MARK = "governor"
 """Where a request carries what the hooks know of it, in the bucket that LiteLLM keeps beside it."""
@@ -117,7 +117,7 @@ class Arrival:
         asking = None if self._foreign else self.wire.asking(evasions.weighed(data, self.wire))
         if asking is None:
             return None
-        governor, stream = served.governor, self.data.get("stream") is True
+        governor, stream = served.governor, self._stream
         step = self._step(asking, client, served)
         terms = self._fitting(governor.terms(step, **({"streamed": True} if stream else {})), asking, models, served)
         mode = (served.policy.stream or settings.stream) if stream else "buffer"
@@ -145,6 +145,14 @@ class Arrival:
     def by_alias(self) -> bool:
         """Whether the model's name is only a word for an application."""
         return str(self.data.get("model") or "").startswith(ALIAS)
+
+    @property
+    def _stream(self) -> bool:
+        """Whether a stream is asked for. LiteLLM's formats differ on what else than a boolean says so."""
+        said = self.data.get("stream")
+        if said is not None and not isinstance(said, bool):
+            raise UnreadableError("stream must be true or false")
+        return said is True
 
     @property
     def _usage(self) -> bool:
