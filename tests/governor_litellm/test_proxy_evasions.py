@@ -52,6 +52,7 @@ def said(*parts: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 URL = "https://example.org/a"
+FILE = {"type": "document", "source": {"type": "file", "file_id": "file-0"}}
 CLEARING = [{"type": "clear_tool_uses_20250919"}, {"type": "clear_thinking_20251015", "keep": "all"}]
 COMPACTING = [{"type": "compaction", "compact_threshold": 50_000}]
 WITHOUT_BOUND: tuple[tuple[str, Mapping[str, Any]], ...] = (
@@ -76,7 +77,9 @@ WITHOUT_BOUND: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("chat", said({"type": "image_url", "image_url": {"url": f"{URL}.mp4?t=1"}})),
     ("chat", said({"type": "image_url", "image_url": {"url": "gs://a/b", "format": "application/pdf"}})),
     ("messages", said({"type": "document", "source": {"type": "url", "url": URL}})),
-    ("messages", said({"type": "document", "source": {"type": "file", "file_id": "file-0"}})),
+    ("messages", said(FILE)),
+    ("messages", said({"type": "document", "source": {"type": "content", "content": [FILE]}})),
+    ("chat", said({"type": "tool_result", "tool_use_id": "t", "content": [FILE]})),
     ("chat", {"web_search_options": {}}),
     ("chat", {"tools": [{"urlContext": {}}]}),
     ("chat", {"prompt": {"id": "pmpt_0"}}),
@@ -305,6 +308,16 @@ async def test_a_screenshot_is_held_as_a_picture() -> None:
     assert asking is not None
     held = bound(Call(step_id="s", rung=Rung(id="r", model="m"), messages=asking.messages))
     assert held.input > MEDIA_TOKENS
+
+
+async def test_pictures_in_a_document_are_held_as_pictures() -> None:
+    pictures = [{"type": "image", "source": {"type": "url", "url": f"{URL}{place}.png"}} for place in range(90)]
+    document = {"type": "document", "source": {"type": "content", "content": pictures}}
+    asking = WIRES["anthropic_messages"].asking(said(document))
+    assert asking is not None
+    assert asking.unbounded == ""
+    held = bound(Call(step_id="s", rung=Rung(id="r", model="m"), messages=asking.messages))
+    assert held.input > 90 * MEDIA_TOKENS
 
 
 class Counted(str):
