@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from governor_litellm.wires import Fields, Wire
-from governor_litellm.wires.contract import extra_body, smallest
+from governor_litellm.wires.contract import UnreadableError, extra_body, smallest
 
 OUTPUT = frozenset(
     {
@@ -55,6 +55,9 @@ CHEAP_SERVICE: Mapping[str, frozenset[str]] = {
 }
 """Services that cost what the price list says, or less; all others of their kind are taken out."""
 
+PLACE, ANYWHERE = "inference_geo", "global"
+"""Where a model is to run: Anthropic charges more for one country. Who asks for it may have to: never left out."""
+
 DROPPING = "additional_drop_params"
 """Names of fields that LiteLLM is to leave out, or paths to such: `.max_tokens` is one."""
 
@@ -90,13 +93,18 @@ _HARMLESS = frozenset({"effort", "summary", "generate_summary"})
 """What of `reasoning` makes no model think that a rung does not make think."""
 
 _NEVER = frozenset({"stream", "stream_options", "model"})
-_TOLD = OUTPUT | CHOICES | NESTS | OTHER_MODELS | RETRIES | CHEAP_SERVICE.keys() | {DROPPING, OVERRIDE, "extra_body"}
+_TOLD = frozenset(
+    {
+        *(OUTPUT | CHOICES | NESTS | OTHER_MODELS | RETRIES | CHEAP_SERVICE.keys()),
+        *(PLACE, DROPPING, OVERRIDE, "extra_body"),
+    }
+)
 
 
 def closed(data: Mapping[str, Any], wire: Wire) -> Fields:
     """The fields of a request that change so that nothing goes past what is held; None takes a field out.
 
-    Empty for a request that tries nothing of the kind. UnreadableError where `extra_body` is none.
+    Empty for a request that tries nothing of the kind. UnreadableError for a dearer place, or a bad `extra_body`.
     """
     if not _TOLD & (data.keys() - wire.reads):
         return {}
@@ -207,6 +215,9 @@ def _kept(name: str, value: Any, *, nested: bool = False) -> Any:
         return value if value == 0 else None  # no more than the operator's, but none at all where that is wanted
     if name in CHEAP_SERVICE:
         return value if isinstance(value, str) and value in CHEAP_SERVICE[name] else None
+    if name == PLACE and value not in (None, ANYWHERE):
+        text = f"{PLACE} must be {ANYWHERE}: another costs more than the policy says; a model of the proxy may have it"
+        raise UnreadableError(text)
     if name == DROPPING:
         listed = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
         return [one for one in listed if isinstance(one, str) and not (OUTPUT | CHOICES) & {*_PATH.split(one)}]

@@ -241,6 +241,29 @@ async def test_a_dearer_service_is_not_asked_for(proxy: ProxyUnderTest, tier: An
         assert proxy.upstream.seen[0].get("service_tier") == sent
 
 
+@pytest.mark.parametrize("wire", PATHS)
+async def test_a_dearer_place_is_refused_and_not_left_out(proxy: ProxyUnderTest, wire: str) -> None:
+    """Who asks for a country may have to."""
+    proxy.default(proxy.policy(BOUNDED))
+    refused: tuple[dict[str, Any], ...] = (
+        {"inference_geo": "us"},
+        {"inference_geo": ["us"]},
+        {"extra_body": {"inference_geo": "us"}},
+        {"additionalModelRequestFields": {"inference_geo": "us"}},
+    )
+    for more in refused:
+        answered = await proxy.post(PATHS[wire], body(wire, **more))
+        assert (answered.status_code, proxy.upstream.seen) == (400, []), answered.text
+        assert "inference_geo must be global" in answered.json()["error"]["message"]
+
+
+async def test_every_place_is_a_place(proxy: ProxyUnderTest) -> None:
+    proxy.default(proxy.policy(BOUNDED, ladder=LADDER.replace("small", "claude")))
+    answered = await proxy.post(PATHS["messages"], body("messages", inference_geo="global"))
+    assert answered.status_code == 200, answered.text
+    assert proxy.upstream.seen[0]["inference_geo"] == "global"
+
+
 async def test_nothing_is_taken_out_where_nothing_is_governed(proxy: ProxyUnderTest) -> None:
     proxy.default(proxy.policy("mode: shadow\n" + BOUNDED))
     answered = await proxy.chat(extra_body={"max_tokens": 12}, service_tier="priority", n_predict=5)
