@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from governor.plan.dialects import dialect_for
+from governor.records import Call, Rung
+from governor_litellm.wires.messages import MessagesWire
 from tests.governor_litellm.proxy_app import LADDER, ProxyUnderTest
 from tests.governor_litellm.shown import said
 from tests.governor_litellm.test_proxy_stops import MESSAGES, RESPONSES
@@ -265,6 +268,16 @@ async def test_what_compaction_cost_is_booked(proxy: ProxyUnderTest, path: str, 
     spent = proxy.balance(f"app:{app}").spent
     assert (spent.input, spent.tokens) == (2000 + 50 + 20, 2070 + 300 + 10)
     assert spent.micros == 2020 * 100 + 50 * 10 + 310 * 200
+
+
+@pytest.mark.parametrize(
+    ("said", "finish"),
+    [("end_turn", "stop"), ("max_tokens", "length"), ("model_context_window_exceeded", "length"), ("new", "new")],
+)
+async def test_why_a_message_ended_is_known(said: str, finish: str) -> None:
+    raw = {"content": [{"type": "text", "text": "41"}], "stop_reason": said}
+    call = Call(step_id="s", rung=Rung(id="r", model="m"), messages=())
+    assert MessagesWire().reply(raw, call, dialect_for("anthropic/claude-opus-4-5")).finish_reason == finish
 
 
 async def test_iterations_are_not_told_beside_the_usage_of_all_attempts(proxy: ProxyUnderTest) -> None:
