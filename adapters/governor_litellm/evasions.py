@@ -52,6 +52,7 @@ CHEAP_SERVICE: Mapping[str, frozenset[str]] = {
     "speed": frozenset({"standard"}),
     "serviceTier": frozenset(),
     "performanceConfig": frozenset(),
+    "prediction": frozenset(),  # what the answer does not keep of it is paid for as output, beside the answer
 }
 """Services that cost what the price list says, or less; all others of their kind are taken out."""
 

@@ -264,6 +264,19 @@ async def test_every_place_is_a_place(proxy: ProxyUnderTest) -> None:
     assert proxy.upstream.seen[0]["inference_geo"] == "global"
 
 
+@pytest.mark.parametrize("model", ["small", "gpt"])
+async def test_an_answer_is_not_predicted(proxy: ProxyUnderTest, model: str) -> None:
+    """OpenAI: rejected tokens are billed as output; a model that thinks takes no prediction at all."""
+    proxy.default(proxy.policy(BOUNDED, ladder=LADDER.replace("small", model)))
+    predicted: dict[str, Any] = {"prediction": {"type": "content", "content": "What is it? " * 1000}}
+    said: tuple[dict[str, Any], ...] = (predicted, {"extra_body": predicted})
+    for more in said:
+        proxy.upstream.reset()
+        answered = await proxy.chat(**more)
+        assert answered.status_code == 200, answered.text
+        assert "prediction" not in proxy.upstream.seen[0]
+
+
 async def test_nothing_is_taken_out_where_nothing_is_governed(proxy: ProxyUnderTest) -> None:
     proxy.default(proxy.policy("mode: shadow\n" + BOUNDED))
     answered = await proxy.chat(extra_body={"max_tokens": 12}, service_tier="priority", n_predict=5)
