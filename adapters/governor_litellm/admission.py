@@ -20,9 +20,10 @@ from governor_litellm.flight import Request
 from governor_litellm.mark import BUCKETS
 from governor_litellm.models import ProxyModels
 from governor_litellm.policies import Served
+from governor_litellm.sampling import able, demands
 from governor_litellm.settings import Settings
 from governor_litellm.told import wants_details
-from governor_litellm.wires import Asking, Fields, Wire
+from governor_litellm.wires import Asking, Fields, UnreadableError, Wire
 
 BOOKED_BY = ("user_api_key", "tags", "team", "spend_logs_metadata", "litellm_session_id", "session_id")
 """What the names of fields begin with by which LiteLLM books a call; every call of a flight has them."""
@@ -113,7 +114,7 @@ class Arrival:
         asking = None if self._foreign else self.wire.asking(evasions.weighed(data, self.wire))
         if asking is None:
             return None
-        governor, stream = served.governor, self.data.get("stream") is True
+        governor, stream = served.governor, self._stream
         step = self._step(asking, client, served)
         terms = self._fitting(governor.terms(step, **({"streamed": True} if stream else {})), asking, models, served)
         mode = (served.policy.stream or settings.stream) if stream else "buffer"
@@ -143,6 +144,14 @@ class Arrival:
         return str(self.data.get("model") or "").startswith(ALIAS)
 
     @property
+    def _stream(self) -> bool:
+        """Whether a stream is asked for. LiteLLM's formats differ on what else than a boolean says so."""
+        said = self.data.get("stream")
+        if said is not None and not isinstance(said, bool):
+            raise UnreadableError("stream must be true or false")
+        return said is True
+
+    @property
     def _usage(self) -> bool:
         """Whether the proxy asks for the usage of a stream; what the client did not ask for it takes out again."""
         options = self.data.get("stream_options")
@@ -163,8 +172,10 @@ class Arrival:
         )
 
     def _fitting(self, terms: Terms, asking: Asking, models: ProxyModels, served: Served) -> Terms:
-        dialects = tuple(models.dialect(served.policy, rung.model) for rung in terms.ladder)
-        ladder = fitting(terms.ladder, asking.caps, dialects, self.wire.least)
+        spoken = {rung.model: models.dialect(served.policy, rung.model) for rung in terms.ladder}
+        dialects = tuple(spoken[rung.model] for rung in terms.ladder)
+        taking = able(terms.ladder, dialects, demands(self.data, asking.tool_choice))
+        ladder = fitting(taking, asking.caps, tuple(spoken[rung.model] for rung in taking), self.wire.least)
         return terms if ladder == terms.ladder else replace(terms, ladder=ladder)
 
     def _session(self, client: Client) -> str:

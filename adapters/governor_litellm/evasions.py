@@ -1,4 +1,4 @@
-"""Ways past what is held for a request, closed: limits said twice, dearer service, other models.
+"""Ways past what is held for a request, closed: limits said twice, dearer service, other models, more retries.
 
 LiteLLM merges `extra_body` over a request, and hands fields that it does not know to the model's server as they are. A
 limit may so be said once more, under its own name or another server's, where only the model sees it. What stands there
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from governor_litellm.wires import Fields, Wire
-from governor_litellm.wires.contract import extra_body, smallest
+from governor_litellm.wires.contract import UnreadableError, extra_body, smallest
 
 OUTPUT = frozenset(
     {
@@ -41,6 +41,9 @@ OTHER_MODELS = frozenset(
 )
 """A client's own list of models, with settings of their own: which model answers is the policy's choice."""
 
+RETRIES = frozenset({"num_retries", "max_retries", "retry_policy", "model_group_retry_policy", "retry_strategy"})
+"""What a client may say to LiteLLM of how often a call that failed is sent again: each time may be paid for."""
+
 OVERRIDE = "router_settings_override"
 """LiteLLM's settings of one request: a key's or a team's where it has some, else what the client sent."""
 
@@ -49,8 +52,12 @@ CHEAP_SERVICE: Mapping[str, frozenset[str]] = {
     "speed": frozenset({"standard"}),
     "serviceTier": frozenset(),
     "performanceConfig": frozenset(),
+    "prediction": frozenset(),  # what the answer does not keep of it is paid for as output, beside the answer
 }
 """Services that cost what the price list says, or less; all others of their kind are taken out."""
+
+PLACE, ANYWHERE = "inference_geo", "global"
+"""Where a model is to run: Anthropic charges more for one country. Who asks for it may have to: never left out."""
 
 DROPPING = "additional_drop_params"
 """Names of fields that LiteLLM is to leave out, or paths to such: `.max_tokens` is one."""
@@ -61,9 +68,12 @@ _UNWEIGHED = frozenset(
     {
         *("previous_response_id", "conversation", "prompt", "cached_content", "cachedContent", "vector_store_ids"),
         *("search_parameters", "litellm_system_prompt", "documents", "contents", "chat_template"),
-        *("systemInstruction", "system_instruction"),
+        *("systemInstruction", "system_instruction", "compaction"),
     }
 )
+_EDITS, _CLEARING = "context_management", "clear_"
+"""Edits of the conversation, and what those are called that only leave something out of it."""
+
 _KWARGS = "chat_template_kwargs"
 _FEW_BYTES = 1000
 """Switches of a chat template; more is text."""
@@ -84,13 +94,18 @@ _HARMLESS = frozenset({"effort", "summary", "generate_summary"})
 """What of `reasoning` makes no model think that a rung does not make think."""
 
 _NEVER = frozenset({"stream", "stream_options", "model"})
-_TOLD = OUTPUT | CHOICES | NESTS | OTHER_MODELS | CHEAP_SERVICE.keys() | {DROPPING, OVERRIDE, "extra_body"}
+_TOLD = frozenset(
+    {
+        *(OUTPUT | CHOICES | NESTS | OTHER_MODELS | RETRIES | CHEAP_SERVICE.keys()),
+        *(PLACE, DROPPING, OVERRIDE, "extra_body"),
+    }
+)
 
 
 def closed(data: Mapping[str, Any], wire: Wire) -> Fields:
     """The fields of a request that change so that nothing goes past what is held; None takes a field out.
 
-    Empty for a request that tries nothing of the kind. UnreadableError where `extra_body` is none.
+    Empty for a request that tries nothing of the kind. UnreadableError for a dearer place, or a bad `extra_body`.
     """
     if not _TOLD & (data.keys() - wire.reads):
         return {}
@@ -118,10 +133,7 @@ def weighed(data: Mapping[str, Any], wire: Wire) -> Mapping[str, Any]:
 
 def unweighed(data: Mapping[str, Any]) -> str:
     """The first field by which a model reads what nobody has weighed; empty where there is none."""
-    held = {**extra_body(data), **data}
-    found = next((name for name in sorted(_UNWEIGHED & held.keys()) if held[name]), "")
-    kwargs = held.get(_KWARGS)
-    return found or (_KWARGS if kwargs and len(json.dumps(kwargs, default=str)) > _FEW_BYTES else "")
+    return next((name for held in (data, extra_body(data)) for name in _unweighed(held)), "")
 
 
 def thinks(data: Mapping[str, Any], wire: Wire) -> bool:
@@ -141,6 +153,23 @@ def thinks(data: Mapping[str, Any], wire: Wire) -> bool:
 def applied(data: Mapping[str, Any], changes: Fields) -> Mapping[str, Any]:
     """The request with these changes; the very same one where there are none."""
     return _without_nones({**data, **changes}) if changes else data
+
+
+def _unweighed(fields: Mapping[str, Any]) -> Iterator[str]:
+    yield from (name for name in sorted(_UNWEIGHED & fields.keys()) if fields[name])
+    kwargs = fields.get(_KWARGS)
+    if kwargs and len(json.dumps(kwargs, default=str)) > _FEW_BYTES:
+        yield _KWARGS
+    if _compacts(fields.get(_EDITS)):
+        yield _EDITS
+
+
+def _compacts(given: Any) -> bool:
+    """Whether edits of the conversation have a model write it anew: it reads the whole once more, and is paid."""
+    edits = given.get("edits") if isinstance(given, Mapping) else given
+    listed = edits if isinstance(edits, list) else [edits] if edits else []
+    kinds = (edit.get("type") if isinstance(edit, Mapping) else None for edit in listed)
+    return not all(isinstance(kind, str) and kind.startswith(_CLEARING) for kind in kinds)
 
 
 def _moves(name: str, value: Any, wire: Wire) -> bool:
@@ -183,8 +212,13 @@ def _kept(name: str, value: Any, *, nested: bool = False) -> Any:
     """What may be sent of a field; None for nothing."""
     if name in OUTPUT | CHOICES | OTHER_MODELS:
         return None
+    if name in RETRIES:
+        return value if value == 0 else None  # no more than the operator's, but none at all where that is wanted
     if name in CHEAP_SERVICE:
         return value if isinstance(value, str) and value in CHEAP_SERVICE[name] else None
+    if name == PLACE and value not in (None, ANYWHERE):
+        text = f"{PLACE} must be {ANYWHERE}: another costs more than the policy says; a model of the proxy may have it"
+        raise UnreadableError(text)
     if name == DROPPING:
         listed = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
         return [one for one in listed if isinstance(one, str) and not (OUTPUT | CHOICES) & {*_PATH.split(one)}]

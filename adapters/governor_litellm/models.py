@@ -19,6 +19,7 @@ from governor.protocols import Delta
 from governor.records import Call, Reply, Rung
 from governor_litellm.faults import fault
 from governor_litellm.mark import MARK
+from governor_litellm.sampling import lacking
 from governor_litellm.timeouts import steady
 from governor_litellm.tries import Tries
 from governor_litellm.watching import Watching
@@ -38,7 +39,10 @@ The second is for streams that break off: before 1.106 the first does not count 
 FURTHER: Fields = {**NO_FALLBACKS, "caching": False}
 """What every call says that Governor makes: one out of LiteLLM's cache would be an answer that it has."""
 
-_known = lru_cache(maxsize=1024)(dialect_for)
+
+@lru_cache(maxsize=1024)
+def _known(model: str, wire: str | None) -> Dialect:
+    return replace(dialect_for(model, wire), lacks=lacking(model))
 
 
 class ProxyModels:

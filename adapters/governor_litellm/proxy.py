@@ -5,6 +5,7 @@ policies.py     a folder of policies, reloaded as it changes
 ledgers.py      the ledgers that they name
 applications.py which application a request is of
 admission.py    request -> flight
+sampling.py     what a client says of sampling, and which models take it
 flight.py       the one loop, with its first call made by the proxy
 tries.py        which requests of a call may have reached a model
 streams.py      streams that pass, are held until they are accepted, or are shown from a window (window.py)

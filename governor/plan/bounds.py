@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from governor.ledger.sums import DIMENSIONS
 from governor.plan import thought
@@ -47,6 +48,19 @@ def output_bound(call: Call) -> int:
     return call.rung.answer_tokens if resumes_answer else call.rung.max_tokens
 
 
+def parts_of(content: object) -> Iterator[Mapping[str, Any]]:
+    """The parts of a message's content, and those inside of them: of a tool's result, or of a document's source."""
+    waiting = [content]
+    for held in waiting:  # it grows on the way: no recursion, as deep as a client likes to go
+        if isinstance(held, str) or not isinstance(held, Iterable):
+            continue
+        for part in held:
+            if isinstance(part, Mapping):
+                yield part
+                source = part.get("source")
+                waiting += [part.get("content"), source.get("content") if isinstance(source, Mapping) else None]
+
+
 def over(amount: Amount, allowed: Limit | Amount) -> str:
     """The first dimension in which `amount` passes what is allowed, as words; empty if it fits."""
     for name in DIMENSIONS:
@@ -75,9 +89,7 @@ def _message_bound(message: Message) -> int:
 
 
 def _media(content: object) -> int:
-    if isinstance(content, str) or not isinstance(content, Iterable):
-        return 0
-    return sum(1 for part in content if isinstance(part, Mapping) and part.get("type", "text") != "text")
+    return sum(1 for part in parts_of(content) if part.get("type", "text") != "text")
 
 
 def _bytes(text: str) -> int:

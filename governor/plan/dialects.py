@@ -48,11 +48,13 @@ class Dialect:
 
     `effort`, `off`, `on` and `budget` are the parameters for an effort word, for thinking switched off, for thinking
     switched on without a word, and for a number of thinking tokens. `off` None: thinking can't be switched off.
-    `known` False: nothing tells whether the model thinks, nor whether it shows its thoughts. `limit` is the name under
-    which the provider receives the output limit. `temperature` and `logprobs` say when they are accepted (a temperature
-    of exactly 1 always is). `cautious` warns of temperatures under 1. `template_words`: effort words act only where the
-    served chat template reads them. `counts`: the server tells the usage with every piece of a stream where it is asked
-    to. `messages`: the provider speaks Anthropic's Messages API itself. Limits are tokens, None where not stated.
+    `known` False: nothing tells whether the model thinks, nor whether it shows its thoughts. `limit` is the name
+    under which the provider receives the output limit. `temperature` and `logprobs` say when they are accepted (a
+    temperature of exactly 1 always is), `forces` when a tool may be forced on the model. `cautious` warns of
+    temperatures under 1. `template_words`: effort words act only where the served chat template reads them.
+    `counts`: the server tells the usage with every piece of a stream where it is asked to. `messages`: the provider
+    speaks Anthropic's Messages API itself. `lacks`: fields of a chat request that its client refuses for the model,
+    where it was asked. Limits are tokens, None where not stated.
     """
 
     name: str
@@ -73,11 +75,13 @@ class Dialect:
     cautious: bool = False
     logprobs: When = "never"
     seed: bool = True
+    forces: When = "always"
     counts: bool = False
     messages: bool = False
     max_output_tokens: int | None = None
     context_window: int | None = None
     continuation: Continuation | None = None
+    lacks: frozenset[str] = frozenset()
     route: str = ""
     """LiteLLM prefix that reaches this dialect, put before a model name that lacks it."""
 
@@ -152,6 +156,7 @@ _CLAUDE = Dialect(
     min_thinking=1024,
     temperature="when_off",
     seed=False,
+    forces="when_off",
     messages=True,
     max_output_tokens=64_000,
     context_window=200_000,

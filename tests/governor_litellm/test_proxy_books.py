@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from governor.plan.dialects import dialect_for
+from governor.records import Call, Rung
+from governor_litellm.wires.messages import MessagesWire
 from tests.governor_litellm.proxy_app import LADDER, ProxyUnderTest
 from tests.governor_litellm.shown import said
 from tests.governor_litellm.test_proxy_stops import MESSAGES, RESPONSES
@@ -207,10 +210,13 @@ async def test_a_flight_that_was_open_before_counts_as_sent_too(proxy: ProxyUnde
     assert untold == {"async_pre_call_deployment_hook": 1}, "told once: the other was never answered"
 
 
-async def test_retries_of_litellm_are_counted_once(proxy: ProxyUnderTest) -> None:
+async def test_retries_of_litellm_are_counted_once(proxy: ProxyUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    from litellm.proxy.proxy_server import llm_router
+
+    monkeypatch.setattr(llm_router, "num_retries", 1)
     app = proxy.policy("budget: {app: {per: total, calls: 50}}\n")
     proxy.default(app)
-    answered = await proxy.chat(num_retries=1, messages=[{"role": "user", "content": "fail500"}])
+    answered = await proxy.chat(messages=[{"role": "user", "content": "fail500"}])
     assert answered.status_code == 500
     assert len(proxy.upstream.seen) >= 2
     await proxy.idle()
@@ -248,3 +254,36 @@ async def test_what_is_written_to_a_prompt_cache_is_booked_at_its_own_price(
     await proxy.idle()
     spent = proxy.balance(f"app:{app}").spent
     assert (spent.input, spent.micros) == (54, 20 * 100 + 30 * 125 + 4 * 10 + (spent.tokens - 54) * 200)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+async def test_what_compaction_cost_is_booked(proxy: ProxyUnderTest, path: str, stream: bool) -> None:
+    """Anthropic: `usage` itself leaves it out; what is billed is the sum of its iterations."""
+    app = proxy.policy("budget: {app: {per: total, calls: 9}}\n", ladder=CACHING)
+    proxy.default(app)
+    answered = await proxy.post(path, {**body(path, "compacts", model="claude"), "stream": stream, "max_tokens": 90})
+    assert answered.status_code == 200, answered.text
+    await proxy.idle()
+    spent = proxy.balance(f"app:{app}").spent
+    assert (spent.input, spent.tokens) == (2000 + 50 + 20, 2070 + 300 + 10)
+    assert spent.micros == 2020 * 100 + 50 * 10 + 310 * 200
+
+
+@pytest.mark.parametrize(
+    ("said", "finish"),
+    [("end_turn", "stop"), ("max_tokens", "length"), ("model_context_window_exceeded", "length"), ("new", "new")],
+)
+async def test_why_a_message_ended_is_known(said: str, finish: str) -> None:
+    raw = {"content": [{"type": "text", "text": "41"}], "stop_reason": said}
+    call = Call(step_id="s", rung=Rung(id="r", model="m"), messages=())
+    assert MessagesWire().reply(raw, call, dialect_for("anthropic/claude-opus-4-5")).finish_reason == finish
+
+
+async def test_iterations_are_not_told_beside_the_usage_of_all_attempts(proxy: ProxyUnderTest) -> None:
+    """A client that adds them up as its bill is told to would count an attempt twice."""
+    second = "  - {id: two, model: opus, answer_tokens: 200, timeout: 20, price: {input: 500, output: 900}}\n"
+    proxy.default(proxy.policy("verify: {regex: '42'}\n", ladder=CACHING + second))
+    answered = await proxy.post(MESSAGES, {**body(MESSAGES, "compacts", model="claude"), "stream": False})
+    assert answered.json()["usage"]["input_tokens"] == 2 * 2020, answered.text
+    assert "iterations" not in answered.json()["usage"]

@@ -490,3 +490,75 @@ async def test_confidence_is_read_and_shown_to_whom_asked_for_it(
         assert answered.headers["x-governor-status"] == "accepted"
     proxy.default(proxy.policy("dial: 1\nverify: {confidence: 0.95}\n"))
     assert (await proxy.chat()).headers["x-governor-status"] == "best_so_far", "not sure enough"
+
+
+THINKING = {
+    "gpt": "{id: thinks, model: gpt, effort: low, thinking_tokens: 1500, answer_tokens: 500, price: {output: 1}}",
+    "claude": "{id: thinks, model: claude, thinking_tokens: 1500, answer_tokens: 500, price: {output: 1}}",
+}
+PLAIN = "{id: plain, model: small, answer_tokens: 500, price: {output: 90}}"
+CHOICE = {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]}
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"temperature": 0.2},
+        {"top_p": 0.5},
+        {"top_k": 5},
+        {"top_k": 1},
+        {"presence_penalty": 0.5},
+        {"frequency_penalty": 0},
+        {"logit_bias": {"5": 1}},
+        {"seed": 5},
+        {"logprobs": False},
+    ],
+)
+@pytest.mark.parametrize("model", THINKING)
+async def test_a_wish_that_the_rungs_model_refuses_is_dropped(
+    proxy: ProxyUnderTest, model: str, wish: dict[str, Any]
+) -> None:
+    proxy.default(proxy.policy("", ladder=f"ladder: [{THINKING[model]}]\n"))
+    answered = await proxy.chat(**wish)
+    assert answered.status_code == 200, answered.text
+    (seen,) = proxy.upstream.seen
+    assert (model, *wish) == ("gpt", "seed") or not wish.keys() & seen.keys()
+
+
+async def test_no_top_k_reaches_a_claude_that_thinks(proxy: ProxyUnderTest) -> None:
+    for rung, kept in ((THINKING["claude"], None), (PLAIN.replace("small", "claude"), 5)):
+        proxy.upstream.reset()
+        proxy.default(proxy.policy("", ladder=f"ladder: [{rung}]\n"))
+        answered = await proxy.post("/v1/messages", body("/v1/messages", top_k=5))
+        assert answered.status_code == 200, answered.text
+        assert proxy.upstream.seen[0].get("top_k") == kept
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "asked"),
+    [
+        ("gpt", WIRES[0], {"stop": ["X"]}),
+        ("gpt", WIRES[0], {"logprobs": True, "top_logprobs": 2}),
+        ("gpt", WIRES[2], {"stop_sequences": ["X"]}),
+        ("claude", WIRES[0], {"logprobs": True}),
+        ("claude", WIRES[0], {**CHOICE, "tool_choice": "required"}),
+        ("claude", WIRES[0], {**CHOICE, "tool_choice": {"type": "function", "function": {"name": "f"}}}),
+        ("claude", WIRES[2], {"tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": "any"}}),
+    ],
+)
+async def test_a_rung_is_left_out_whose_model_would_not_do_as_asked(
+    proxy: ProxyUnderTest, model: str, path: str, asked: dict[str, Any]
+) -> None:
+    proxy.default(proxy.policy("dial: 1\n", ladder=f"ladder: [{THINKING[model]}, {PLAIN}]\n"))
+    for more, rung in (({}, "thinks"), (asked, "plain")):
+        answered = await proxy.post(path, body(path, **more))
+        assert answered.status_code == 200, answered.text
+        assert answered.headers["x-governor-rung"] == rung
+
+
+@pytest.mark.parametrize("stop", [[], None, ["X"]])
+async def test_what_no_rung_can_do_is_told_and_not_left_out(proxy: ProxyUnderTest, stop: Any) -> None:
+    proxy.default(proxy.policy("", ladder=f"ladder: [{THINKING['gpt']}]\n"))
+    answered = await proxy.chat(stop=stop)
+    assert answered.status_code == (400 if stop else 200), answered.text
+    assert not stop or "'stop'" in answered.json()["error"]["message"]

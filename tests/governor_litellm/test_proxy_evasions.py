@@ -52,6 +52,9 @@ def said(*parts: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 URL = "https://example.org/a"
+FILE = {"type": "document", "source": {"type": "file", "file_id": "file-0"}}
+CLEARING = [{"type": "clear_tool_uses_20250919"}, {"type": "clear_thinking_20251015", "keep": "all"}]
+COMPACTING = [{"type": "compaction", "compact_threshold": 50_000}]
 WITHOUT_BOUND: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("responses", {"previous_response_id": "resp_0"}),
     ("responses", {"conversation": "conv_0"}),
@@ -74,7 +77,9 @@ WITHOUT_BOUND: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("chat", said({"type": "image_url", "image_url": {"url": f"{URL}.mp4?t=1"}})),
     ("chat", said({"type": "image_url", "image_url": {"url": "gs://a/b", "format": "application/pdf"}})),
     ("messages", said({"type": "document", "source": {"type": "url", "url": URL}})),
-    ("messages", said({"type": "document", "source": {"type": "file", "file_id": "file-0"}})),
+    ("messages", said(FILE)),
+    ("messages", said({"type": "document", "source": {"type": "content", "content": [FILE]}})),
+    ("chat", said({"type": "tool_result", "tool_use_id": "t", "content": [FILE]})),
     ("chat", {"web_search_options": {}}),
     ("chat", {"tools": [{"urlContext": {}}]}),
     ("chat", {"prompt": {"id": "pmpt_0"}}),
@@ -82,6 +87,12 @@ WITHOUT_BOUND: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("chat", {"chat_template_kwargs": {"facts": "What is it? " * 100}}),
     ("messages", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
     ("messages", {"mcp_servers": [{"type": "url", "url": "http://x", "name": "a"}]}),
+    ("messages", {"context_management": {"edits": [*CLEARING, {"type": "compact_20260112"}]}}),
+    ("messages", {"context_management": {"edits": CLEARING}, "extra_body": {"context_management": COMPACTING}}),
+    ("messages", {"compaction": {"type": "summarize"}}),
+    ("chat", {"context_management": COMPACTING}),
+    ("chat", {"extra_body": {"context_management": COMPACTING}}),
+    ("responses", {"context_management": COMPACTING}),
 )
 
 
@@ -154,6 +165,36 @@ async def test_another_choice_of_models_is_the_policys(proxy: ProxyUnderTest, mo
 
 
 @pytest.mark.parametrize("wire", PATHS)
+@pytest.mark.parametrize(
+    ("more", "headers", "tries"),
+    [
+        ({}, {}, 2),
+        ({"num_retries": 6}, {}, 2),
+        ({}, {"x-litellm-num-retries": "6"}, 2),
+        ({"num_retries": 0}, {}, 1),
+        ({"max_retries": 6}, {}, 2),
+        ({"retry_policy": {"InternalServerErrorRetries": 6}}, {}, 2),
+        ({"model_group_retry_policy": {"small": {"InternalServerErrorRetries": 6}}}, {}, 2),
+    ],
+)
+async def test_how_often_a_call_is_sent_again_is_the_operators(
+    proxy: ProxyUnderTest,
+    monkeypatch: pytest.MonkeyPatch,
+    wire: str,
+    more: dict[str, Any],
+    headers: dict[str, str],
+    tries: int,
+) -> None:
+    from litellm.proxy.proxy_server import llm_router
+
+    monkeypatch.setattr(llm_router, "num_retries", 1)
+    proxy.default(proxy.policy(BOUNDED))
+    said = json.loads(json.dumps(body(wire, **more)).replace("What is it?", "fail500"))
+    answered = await proxy.post(PATHS[wire], said, **headers)
+    assert (answered.status_code, len(proxy.upstream.seen)) == (500, tries), answered.text
+
+
+@pytest.mark.parametrize("wire", PATHS)
 async def test_no_model_is_named_in_another_place(proxy: ProxyUnderTest, wire: str) -> None:
     proxy.default(proxy.policy("dial: 1\n" + BOUNDED))
     answered = await proxy.post(PATHS[wire], body(wire, extra_body={"model": "large", "models": ["large"]}))
@@ -198,6 +239,42 @@ async def test_a_dearer_service_is_not_asked_for(proxy: ProxyUnderTest, tier: An
         answered = await proxy.chat(**more)
         assert answered.status_code == 200, answered.text
         assert proxy.upstream.seen[0].get("service_tier") == sent
+
+
+@pytest.mark.parametrize("wire", PATHS)
+async def test_a_dearer_place_is_refused_and_not_left_out(proxy: ProxyUnderTest, wire: str) -> None:
+    """Who asks for a country may have to."""
+    proxy.default(proxy.policy(BOUNDED))
+    refused: tuple[dict[str, Any], ...] = (
+        {"inference_geo": "us"},
+        {"inference_geo": ["us"]},
+        {"extra_body": {"inference_geo": "us"}},
+        {"additionalModelRequestFields": {"inference_geo": "us"}},
+    )
+    for more in refused:
+        answered = await proxy.post(PATHS[wire], body(wire, **more))
+        assert (answered.status_code, proxy.upstream.seen) == (400, []), answered.text
+        assert "inference_geo must be global" in answered.json()["error"]["message"]
+
+
+async def test_every_place_is_a_place(proxy: ProxyUnderTest) -> None:
+    proxy.default(proxy.policy(BOUNDED, ladder=LADDER.replace("small", "claude")))
+    answered = await proxy.post(PATHS["messages"], body("messages", inference_geo="global"))
+    assert answered.status_code == 200, answered.text
+    assert proxy.upstream.seen[0]["inference_geo"] == "global"
+
+
+@pytest.mark.parametrize("model", ["small", "gpt"])
+async def test_an_answer_is_not_predicted(proxy: ProxyUnderTest, model: str) -> None:
+    """OpenAI: rejected tokens are billed as output; a model that thinks takes no prediction at all."""
+    proxy.default(proxy.policy(BOUNDED, ladder=LADDER.replace("small", model)))
+    predicted: dict[str, Any] = {"prediction": {"type": "content", "content": "What is it? " * 1000}}
+    said: tuple[dict[str, Any], ...] = (predicted, {"extra_body": predicted})
+    for more in said:
+        proxy.upstream.reset()
+        answered = await proxy.chat(**more)
+        assert answered.status_code == 200, answered.text
+        assert "prediction" not in proxy.upstream.seen[0]
 
 
 async def test_nothing_is_taken_out_where_nothing_is_governed(proxy: ProxyUnderTest) -> None:
@@ -269,6 +346,16 @@ async def test_a_screenshot_is_held_as_a_picture() -> None:
     assert held.input > MEDIA_TOKENS
 
 
+async def test_pictures_in_a_document_are_held_as_pictures() -> None:
+    pictures = [{"type": "image", "source": {"type": "url", "url": f"{URL}{place}.png"}} for place in range(90)]
+    document = {"type": "document", "source": {"type": "content", "content": pictures}}
+    asking = WIRES["anthropic_messages"].asking(said(document))
+    assert asking is not None
+    assert asking.unbounded == ""
+    held = bound(Call(step_id="s", rung=Rung(id="r", model="m"), messages=asking.messages))
+    assert held.input > 90 * MEDIA_TOKENS
+
+
 class Counted(str):
     """A text that counts its letters as they are walked over."""
 
@@ -289,6 +376,32 @@ async def test_a_long_text_is_not_walked_letter_by_letter(wire: str) -> None:
     assert asking is not None
     assert asking.messages[-1]["content"] is text
     assert Counted.walked - before < len(text) / 10
+
+
+@pytest.mark.parametrize(
+    ("edits", "field"),
+    [
+        (None, ""),
+        ([], ""),
+        ({"edits": CLEARING}, ""),
+        ({"edits": [{"type": "compact_20260112"}]}, "context_management"),
+        ({"edits": {"type": "compact_20260112"}}, "context_management"),
+        ({"edits": [*CLEARING, {"type": "one of next year"}]}, "context_management"),
+        (COMPACTING, "context_management"),
+        ("compaction", "context_management"),
+    ],
+)
+async def test_only_edits_that_leave_something_out_have_a_bound(edits: Any, field: str) -> None:
+    assert unweighed({"context_management": edits}) == field
+    assert unweighed({"extra_body": {"context_management": edits}}) == field
+
+
+async def test_coding_agents_may_clear_what_tools_told(proxy: ProxyUnderTest) -> None:
+    proxy.default(proxy.policy(BOUNDED, ladder=LADDER.replace("small", "claude")))
+    edits = {"edits": CLEARING}
+    answered = await proxy.post(PATHS["messages"], body("messages", context_management=edits))
+    assert answered.status_code == 200, answered.text
+    assert proxy.upstream.seen[0]["context_management"] == edits
 
 
 async def test_where_no_budget_needs_its_bound_it_is_governed(proxy: ProxyUnderTest) -> None:

@@ -156,6 +156,22 @@ async def test_what_has_no_bound_is_refused_where_there_is_a_budget(
         assert "ask for one choice" in answered.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("wire", PATHS)
+async def test_only_true_and_false_say_whether_an_answer_is_streamed(proxy: ProxyUnderTest, wire: str) -> None:
+    """Of anything else LiteLLM makes a stream on one format and none on another."""
+    app = proxy.policy(COUNTED)
+    proxy.default(app)
+    strange: tuple[Any, ...] = (1, 0, "true", "", [], {"a": 1})
+    for odd in strange:
+        answered = await send(proxy, wire, json.dumps(body(wire, stream=odd)))
+        assert (answered.status_code, proxy.upstream.seen) == (400, []), answered.text
+        assert "stream must be true or false" in answered.json()["error"]["message"]
+    for said in (True, False, None):
+        assert (await send(proxy, wire, json.dumps(body(wire, stream=said)))).status_code == 200
+    await proxy.idle()
+    assert proxy.balance(f"app:{app}").spent.calls == 3
+
+
 FORGED = [
     {"headers": {"x-governor-app": "gamma"}},
     {"headers": {"X-Governor-App": " gamma "}},

@@ -66,6 +66,7 @@ class Upstream:
     unfinished: a stream of chat ends after its last word, as if that were all. afterwards: it fails after its end.
 
     caches: of a message's input, more was written to the provider's cache, and some read from it.
+    compacts: the provider first wrote the conversation of a message anew, which its iterations alone tell.
     custom: the tool that it calls is a custom one. halves: the event that ends a message comes in two pieces.
     Words of CALLED: it calls such a tool, of responses alone.
 
@@ -208,12 +209,19 @@ def _message(body: Mapping[str, Any]) -> dict[str, Any]:
         "content": content,
         "stop_reason": stop,
         "stop_sequence": None,
-        "usage": {"input_tokens": given, "output_tokens": made} | _cached(body),
+        "usage": {"input_tokens": given, "output_tokens": made} | _cached(body) | _compacted(body),
     }
 
 
 def _cached(body: Mapping[str, Any]) -> dict[str, int]:
     return {"cache_creation_input_tokens": 30, "cache_read_input_tokens": 4} if "caches" in texts(body) else {}
+
+
+def _compacted(body: Mapping[str, Any]) -> dict[str, Any]:
+    given, made, _ = usage(body)
+    first = {"type": "compaction", "input_tokens": 2000, "output_tokens": 300, "cache_read_input_tokens": 50}
+    second = {"type": "message", "input_tokens": given, "output_tokens": made} | _cached(body)
+    return {"iterations": [first, second]} if "compacts" in texts(body) else {}
 
 
 def pieces(path: str, body: Mapping[str, Any]) -> Iterator[str]:
@@ -337,7 +345,8 @@ def _message_events(body: Mapping[str, Any]) -> Iterator[str]:
             yield _named("content_block_delta", index=at, delta={"type": "text_delta", "text": word})
     yield _named("content_block_stop", index=at)
     told = {"stop_reason": held["stop_reason"], "stop_sequence": None}
-    yield _named("message_delta", delta=told, usage={"output_tokens": held["usage"]["output_tokens"]})
+    counts = {"output_tokens": held["usage"]["output_tokens"]} | _compacted(body)
+    yield _named("message_delta", delta=told, usage=counts)
     yield _named("message_stop")
 
 

@@ -74,6 +74,22 @@ def test_parts_and_tool_calls_are_seen() -> None:
     image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
     parts = ({"role": "user", "content": [{"type": "text", "text": "what is this?"}, image]},)
     assert bound(call(rung, messages=parts)).tokens > MEDIA_TOKENS
+
+
+def test_pictures_inside_of_other_parts_count_as_well() -> None:
+    rung = Rung(id="r", model="m")
+    pictures: Any = [{"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}}] * 9
+    deep: Any = pictures
+    for _ in range(100):
+        deep = [{"type": "document", "source": {"type": "content", "content": deep}}]
+    for content in (
+        [{"type": "document", "source": {"type": "content", "content": pictures}}],
+        [{"type": "tool_result", "tool_use_id": "t", "content": pictures}],
+        [{"type": "search_result", "source": "https://example.org", "content": pictures}],
+        deep,
+    ):
+        asked: Any = ({"role": "user", "content": content},)
+        assert bound(call(rung, messages=asked)).input > len(pictures) * MEDIA_TOKENS
     called = {"role": "assistant", "content": "", "tool_calls": [{"function": {"arguments": "x" * 500}}]}
     assert bound(call(rung, messages=(called,))).tokens > 500 + rung.max_tokens
 

@@ -11,13 +11,13 @@ from governor.protocols import Delta
 from governor.records import Call, Message, Reply, Rung, Usage
 from governor_litellm.caps import Caps
 from governor_litellm.reply import Assembly, Evidence, called, calls_in, counted, counts_of, read, reply_of
+from governor_litellm.sampling import cooled
 from governor_litellm.wires.contract import (
     Asking,
     Fields,
     Splitter,
     budget,
     conversation,
-    cooled,
     effort,
     extended,
     extra_body,

@@ -8,15 +8,12 @@ from typing import Any, Protocol, TypeAlias
 
 from governor.errors import GovernorError
 from governor.plan.dialects import Dialect
-from governor.plan.effort import allows
 from governor.protocols import Delta
 from governor.records import Call, Message, Reply, Rung, Usage
 from governor_litellm.caps import Caps
 
 Fields = Mapping[str, Any]
 """Fields of a request that change; None takes a field out."""
-
-SAMPLING = ("temperature", "top_p")
 
 LEAST_OUTPUT = 16
 """LiteLLM raises every smaller limit on its way to OpenAI's Responses API, which would refuse it."""
@@ -172,13 +169,6 @@ def smallest(*limits: Any) -> int | None:
     """The least of the positive whole numbers among these: 5 and 5.0, which models take alike."""
     numbers = (limit for limit in limits if isinstance(limit, int | float) and not isinstance(limit, bool))
     return min((int(number) for number in numbers if number > 0 and number % 1 == 0), default=None)
-
-
-def cooled(rung: Rung, dialect: Dialect, data: Mapping[str, Any]) -> Fields:
-    """The client's sampling is dropped where the rung's model would refuse the request for it."""
-    if allows(dialect.temperature, rung, dialect):
-        return {}
-    return {name: None for name in SAMPLING if data.get(name) not in (None, 1)}
 
 
 class UnreadableError(GovernorError):

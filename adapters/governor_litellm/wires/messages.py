@@ -12,6 +12,7 @@ from governor.plan.effort import merged, wire
 from governor.protocols import Delta
 from governor.records import Call, Message, Reply, Rung, ToolCall, Usage
 from governor_litellm.caps import Caps
+from governor_litellm.sampling import cooled
 from governor_litellm.wires.contract import (
     LEAST_OUTPUT,
     Asking,
@@ -19,7 +20,6 @@ from governor_litellm.wires.contract import (
     Splitter,
     budget,
     conversation,
-    cooled,
     effort,
     extended,
     extra_body,
@@ -35,10 +35,12 @@ _FINISH = {
     "end_turn": "stop",
     "stop_sequence": "stop",
     "max_tokens": "length",
+    "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
 _CACHE = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+_COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _SHOWN_BLOCKS = {"text", "thinking", "redacted_thinking"}
 _SHOWN_DELTAS = {"text_delta", "thinking_delta", "signature_delta"}
 
@@ -302,12 +304,21 @@ def _caps(data: Mapping[str, Any]) -> Caps:
 
 
 def _usage(told: Any) -> Usage | None:
-    counts = _told(told)
+    counts = _billed(_told(told))
     fresh, output = counts.get("input_tokens", 0), counts.get("output_tokens", 0)
     if not (fresh or output):
         return None
     read, written = counts.get("cache_read_input_tokens", 0), counts.get("cache_creation_input_tokens", 0)
     return Usage(fresh + read + written, output, 0, read, written)
+
+
+def _billed(counts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The counts with what compaction cost, which `iterations` alone tell (platform.claude.com, compaction).
+
+    These hold the counts at the top once more, unless LiteLLM wrote them: then without what a cache was read for.
+    """
+    rounds = [_told(one) for one in mappings(counts.get("iterations") or ()) or ()]
+    return {**counts, **{name: max(counts.get(name, 0), sum(one.get(name, 0) for one in rounds)) for name in _COUNTS}}
 
 
 def _told(usage: Any) -> Mapping[str, Any]:
@@ -316,9 +327,12 @@ def _told(usage: Any) -> Mapping[str, Any]:
 
 
 def _counted(known: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
-    """Anthropic's input tokens are those that were not read from, or written to, a cache."""
+    """Anthropic's input tokens are those that were not read from, or written to, a cache.
+
+    Iterations would tell of one attempt alone what these counts hold of all.
+    """
     counts: dict[str, Any] = {
-        **known,
+        **{name: told for name, told in known.items() if name != "iterations"},
         "input_tokens": max(0, usage.input_tokens - usage.cached_tokens - usage.written_tokens),
         "output_tokens": usage.output_tokens,
     }

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from mimetypes import guess_type
-from typing import Any, TypeGuard
+from typing import Any
 
+from governor.plan.bounds import parts_of
 from governor.records import Message
 
 PICTURES = frozenset({"image", "image_url", "input_image", "computer_screenshot"})
@@ -30,17 +31,8 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 def referred(messages: Sequence[Message]) -> str:
     """The name by which the first part that is no picture says where it lies; empty where there is none."""
-    return next((name for part in _parts(messages) for name in _places(part)), "")
-
-
-def _parts(messages: Sequence[Message]) -> Iterator[Mapping[str, Any]]:
-    contents = (content for message in messages if _listed(content := message.get("content")))
-    yield from (part for content in contents for part in content if isinstance(part, Mapping))
-
-
-def _listed(content: Any) -> TypeGuard[Sequence[Any]]:
-    """Whether content is a list of parts: a text is a sequence too, of as many letters as a client likes."""
-    return isinstance(content, Sequence) and not isinstance(content, str)
+    parts = (part for message in messages for part in parts_of(message.get("content")))
+    return next((name for part in parts for name in _places(part)), "")
 
 
 def _places(part: Mapping[str, Any]) -> Iterator[str]:

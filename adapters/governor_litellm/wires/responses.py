@@ -12,6 +12,7 @@ from governor.plan.effort import merged, wire
 from governor.protocols import Delta
 from governor.records import Call, Message, Reply, Rung, ToolCall, Usage
 from governor_litellm.caps import Caps
+from governor_litellm.sampling import cooled
 from governor_litellm.wires.contract import (
     LEAST_OUTPUT,
     Asking,
@@ -19,7 +20,6 @@ from governor_litellm.wires.contract import (
     Splitter,
     budget,
     conversation,
-    cooled,
     effort,
     extra_body,
     hosted,
