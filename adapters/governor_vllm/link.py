@@ -22,6 +22,7 @@ from governor.errors import (
     BackendUnavailableError,
     MissingExtraError,
 )
+from governor_vllm.lines import Lines
 
 if TYPE_CHECKING:
     import httpx
@@ -77,7 +78,8 @@ class Link:
             if response.is_error:
                 response.read()
             self._good(response)
-            yield (event for line in response.iter_lines() if (event := self._event(line)) is not None)
+            lines, pieces = Lines(), response.iter_bytes()
+            yield (event for piece in pieces for line in lines.feed(piece) if (event := self._event(line)) is not None)
 
     @asynccontextmanager
     async def aevents(
@@ -92,7 +94,13 @@ class Link:
                 if response.is_error:
                     await response.aread()
                 self._good(response)
-                yield (event async for line in response.aiter_lines() if (event := self._event(line)) is not None)
+                lines, pieces = Lines(), response.aiter_bytes()
+                yield (
+                    event
+                    async for piece in pieces
+                    for line in lines.feed(piece)
+                    if (event := self._event(line)) is not None
+                )
 
     def headers(self) -> dict[str, str]:
         """Raises BackendAuthError where the variable that should hold the key is not set."""

@@ -305,7 +305,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.dialect.hung_up += 1
 
     def _event(self, event: Mapping[str, Any]) -> None:
-        self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+        """As vLLM's pydantic writes it: every letter as it is, but for those that JSON forbids."""
+        self.wfile.write(f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode())
         self.wfile.flush()
 
     def _json(self, value: Any) -> None:

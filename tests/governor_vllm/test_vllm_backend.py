@@ -74,6 +74,19 @@ async def test_awaited_it_is_the_same(server: DialectServer) -> None:
     assert replace(await made.acall(call()), seconds=0.0) == replace(expected, seconds=0.0)
 
 
+@pytest.mark.parametrize("awaited", [False, True])
+@BOTH
+def test_letters_that_python_takes_for_line_ends_are_letters(
+    server: DialectServer, parser: bool, awaited: bool
+) -> None:
+    """vLLM writes them into a stream's JSON as they are."""
+    answer = "".join(f"a{end}b" for end in "\u2028\u2029\u0085\v\f\x1c\x1d\x1e")
+    server.now(answer=answer, parser=parser)
+    made = backend(server)
+    reply = asyncio.run(made.acall(call())) if awaited else made.call(call())
+    assert reply.text == answer
+
+
 def test_marks_that_leak_behind_a_forced_end_are_taken_off(server: DialectServer) -> None:
     server.now(leak="</think>", answer=" The answer is 42.<|endoftext|>")
     deltas, reply = streamed(backend(server), call())
