@@ -45,7 +45,8 @@ class Manner:
     words: bool = False
     counts: bool = True
     prefill: bool = True
-    priority: bool = False
+    priority: bool = True
+    """Whether a request's is taken: vLLM 0.32 does so whatever its scheduling policy, older ones refused it."""
     repetition: bool = True
     overrun: int = 0
     forced: str = f"\n{END}"

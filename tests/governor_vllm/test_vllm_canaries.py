@@ -21,9 +21,11 @@ def verdicts(served: Served) -> dict[str, Verdict]:
 
 
 def test_a_server_that_keeps_its_word_is_believed(server: DialectServer) -> None:
-    server.now(processor=True, words=True, priority=True, tools="lax")
+    server.now(processor=True, words=True, tools="lax")
     served = examine(server.url)
-    assert set(verdicts(served).values()) == {"honoured"}
+    found = verdicts(served)
+    assert found.pop("priority") == "unproved"
+    assert set(found.values()) == {"honoured"}
     assert (served.model, served.window, served.version, served.parses, served.opens) == (
         "q",
         2048,
@@ -45,7 +47,8 @@ def test_a_server_that_keeps_its_word_is_believed(server: DialectServer) -> None
         ({"processor": True, "tools": "held"}, "tools", "refused"),
         ({"processor": True, "tools": "off"}, "tools", "unproved"),
         ({"processor": True}, "strict", "refused"),
-        ({}, "priority", "refused"),
+        ({}, "priority", "unproved"),
+        ({"priority": False}, "priority", "refused"),
         ({"repetition": False}, "repetition", "ignored"),
         ({"counts": False}, "counts", "ignored"),
         ({"prefill": False}, "prefill", "ignored"),

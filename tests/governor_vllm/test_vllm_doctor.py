@@ -27,7 +27,7 @@ def test_the_doctor_prints_what_is_honoured_and_what_to_change(
     server: DialectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    server.now(budget="ignored", priority=True)
+    server.now(budget="ignored")
     shown = run("doctor", server.url)
     assert shown.exit_code == 1
     lines = {line.split()[0]: line for line in shown.stdout.splitlines() if line.split()}
@@ -36,6 +36,8 @@ def test_the_doctor_prints_what_is_honoured_and_what_to_change(
     assert lines["xargs"].split()[1] == "ignored"
     assert "--logits-processors" in shown.stdout
     assert lines["counts"].split()[1] == "honoured"
+    assert lines["priority"].split()[1] == "unproved"
+    assert "--scheduling-policy priority" in lines["priority"]
     assert shown.stdout.startswith(f"{server.url}: q, version 0.32.0, window 2048")
 
 
