@@ -27,6 +27,11 @@ from governor_vllm.lines import Lines
 if TYPE_CHECKING:
     import httpx
 
+
+class ServerFaultError(BackendUnavailableError):
+    """HTTP 500 or 501: the server failed at this very request, as vLLM does at some settings that it does not know."""
+
+
 QUICK = 10.0
 """Seconds for questions that generate nothing."""
 
@@ -37,6 +42,8 @@ _KINDS: Mapping[int, type[BackendError]] = {
     HTTPStatus.FORBIDDEN: BackendAuthError,
     HTTPStatus.REQUEST_TIMEOUT: BackendTimeoutError,
     HTTPStatus.TOO_MANY_REQUESTS: BackendRateLimitError,
+    HTTPStatus.INTERNAL_SERVER_ERROR: ServerFaultError,
+    HTTPStatus.NOT_IMPLEMENTED: ServerFaultError,
 }
 
 

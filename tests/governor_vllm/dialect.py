@@ -52,6 +52,8 @@ class Manner:
     forced: str = f"\n{END}"
     leak: str = ""
     tokenizes: bool = True
+    untold: int = 404
+    """The status of an answer to what it does not do."""
     metrics: str = "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\n"
 
 
@@ -79,6 +81,8 @@ class DialectServer:
         self.seen: list[Seen] = []
         self.hung_up = 0
         self.hang = 0.0
+        self.fault: tuple[int, int] | None = None
+        """After how many requests one is answered by which status, as by a gateway."""
         self._words: list[str] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -105,6 +109,18 @@ class DialectServer:
         """As long as a slow model would take for one token."""
         if self.hang:
             self._closing.wait(self.hang)
+
+    def fail(self, after: int, status: int) -> None:
+        """Answer the request after so many by this status, once."""
+        self.fault = (after, status)
+
+    def fails(self) -> int:
+        """The status that is the answer to this request; 0 to answer it."""
+        if self.fault is None:
+            return 0
+        after, status = self.fault
+        self.fault = (after - 1, status) if after else None
+        return 0 if after else status
 
     def close(self) -> None:
         self._closing.set()
@@ -238,6 +254,9 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # else a body waits 40 ms until its head is acknowledged
 
     def do_GET(self) -> None:
+        if status := self.dialect.fails():
+            self._send(status, b"overloaded")
+            return
         pages = {
             "/v1/models": json.dumps({"data": [{"id": MODEL, "max_model_len": 2048}]}),
             "/version": json.dumps({"version": "0.32.0"}),
@@ -249,6 +268,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
         self.dialect.seen.append(Seen(self.path, body))
+        if status := self.dialect.fails():
+            self._send(status, b"overloaded")
+            return
         try:
             self._answer(body)
         except RefusalError as refusal:
@@ -257,7 +279,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: Mapping[str, Any]) -> None:
         if not self.dialect.manner.tokenizes and self.path.endswith("tokenize"):
-            self._send(404, b'{"detail": "Not Found"}')
+            self._send(self.dialect.manner.untold, b'{"detail": "Not Found"}')
             return
         self.dialect.checked(body)
         if self.path == "/tokenize":

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import pytest
 
-from governor.errors import BackendReplyError, BackendRequestError, BackendUnavailableError
+from governor.errors import (
+    BackendAuthError,
+    BackendError,
+    BackendRateLimitError,
+    BackendReplyError,
+    BackendRequestError,
+    BackendUnavailableError,
+)
 from governor_vllm.canaries import examine
 from governor_vllm.served import Budget, Served, Verdict
+from tests.governor_vllm.calls import MODEL, backend, rung
 from tests.governor_vllm.dialect import END, START, DialectServer
 
 OTHERS = "".join(
@@ -135,3 +144,43 @@ def test_a_server_without_a_tokenizer_is_told_of_and_not_an_error(server: Dialec
     found = verdicts(examine(server.url))
     assert found["budget"] == found["resume"] == found["switch"] == "refused"
     assert found["counts"] == found["metrics"] == "honoured"
+
+
+@pytest.mark.parametrize("manner", [{"processor": True}, {"parser": False}], ids=["all", "plain"])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (503, BackendUnavailableError),
+        (429, BackendRateLimitError),
+        (401, BackendAuthError),
+        (500, BackendUnavailableError),
+    ],
+)
+def test_a_fault_that_passes_is_not_believed(
+    server: DialectServer, manner: dict[str, Any], status: int, kind: type[BackendError]
+) -> None:
+    """Whichever request meets it: the call fails, and the next one proves anew. HTTP 500 is asked about once more."""
+    server.now(**manner)
+    lasting, faults, after = examine(server.url), 0, 0
+    while True:
+        server.fail(after, status)
+        with closing(backend(server)) as made:
+            try:
+                made.ready(rung())
+            except kind:
+                faults += 1
+            if server.fault is not None:
+                break
+            made.ready(rung())
+            assert made._engine(MODEL).known == lasting
+        after += 1
+    assert after > 15
+    assert faults == after if status != 500 else 0 < faults < 5
+
+
+def test_a_server_that_fails_at_a_question_for_good_has_answered_it(server: DialectServer) -> None:
+    server.now(tokenizes=False, untold=500)
+    assert verdicts(examine(server.url))["resume"] == "refused"
+    server.now(untold=503)
+    with pytest.raises(BackendUnavailableError, match="HTTP 503"):
+        examine(server.url)

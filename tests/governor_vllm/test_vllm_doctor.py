@@ -68,6 +68,13 @@ def test_a_server_that_can_not_be_asked_is_one_line_and_exit_code_2(arguments: l
     assert shown.stdout == ""
 
 
+def test_a_fault_that_passes_is_one_line_of_the_doctor(server: DialectServer) -> None:
+    server.fail(7, 503)
+    shown = run("doctor", server.url)
+    assert shown.exit_code == 2
+    assert shown.stderr == f"{server.url}: HTTP 503: overloaded\n"
+
+
 def test_the_command_has_the_processor_and_the_familys_parsers() -> None:
     command = launch("Qwen/Qwen3-8B", ["--port", "8001"]).command
     assert command[:3] == ("vllm", "serve", "Qwen/Qwen3-8B")
