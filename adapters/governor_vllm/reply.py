@@ -34,6 +34,8 @@ class Transcript:
     """What earlier requests of the same call came to."""
     ends_at: int | None = None
     """Tokens of thought at which a budget has ended it, whatever its last words are."""
+    _unsent: list[Token] = field(default_factory=list)
+    """Tokens that have shown no text yet: a part of a letter, or what may become a mark."""
     _thought: bool = False
     """Whether a thought stands before the answer: in what the call goes on from, or in what came."""
 
@@ -53,12 +55,16 @@ class Transcript:
             self._tool(part)
         tokens = _tokens(choice.get("logprobs") or {})
         self.logprobs.extend(one.logprob for one in tokens)
+        self._unsent.extend(tokens if self.call.top_logprobs else ())
         if choice.get("finish_reason"):
             self.finish = str(choice["finish_reason"])
             more, rest = self.splitter.close()
             thinking, text = thinking + more, text + rest
         shown = self._added(thinking, text, counted=bool(delta.get("tool_calls")))
-        return replace(shown, tokens=tokens) if shown is not None and self.call.top_logprobs else shown
+        if shown is None:
+            return None
+        told, self._unsent = tuple(self._unsent), []
+        return replace(shown, tokens=told)
 
     def again(self) -> None:
         """Another request goes on with the answer; its tokens come on top."""

@@ -19,6 +19,7 @@ from governor.records import Call, Reply, Usage
 from governor.stops.phrases import BUDGET, PHRASES, REPEAT
 from governor.stops.settings import Stops
 from governor.stops.tokens import Token
+from governor.watched import Judge
 from governor_vllm.backend import VllmBackend
 from governor_vllm.marks import Splitter
 from governor_vllm.reply import Transcript
@@ -366,3 +367,40 @@ def test_the_likeliest_tokens_are_told_where_they_are_asked_for() -> None:
     again = plain.feed({"choices": [{"text": "a", "logprobs": plainly}]})
     assert again is not None
     assert again.tokens == delta.tokens
+
+
+def piece(token: str, shown: str, made: int, kind: str = "reasoning") -> dict[str, Any]:
+    told = {"content": [{"token": token, "logprob": -0.1, "top_logprobs": [{"token": token, "logprob": -0.1}]}]}
+    usage = {"prompt_tokens": 5, "completion_tokens": made}
+    return {"choices": [{"delta": {kind: shown}, "logprobs": told}], "usage": usage}
+
+
+def test_tokens_without_a_text_of_their_own_are_told_with_the_next() -> None:
+    """A part of a letter, and what may become a mark: rules that read tokens count them all."""
+    script = Transcript(call(logprobs=True, top_logprobs=2), Splitter(inside=True))
+    assert script.feed(piece("\ufffd", "", 1)) is None
+    assert script.feed(piece("\ufffd", "", 2)) is None
+    letter = script.feed(piece("\U0001f600", "\U0001f600", 3))
+    assert script.feed(piece("<", "<", 4, "content")) is None
+    mark = script.feed(piece(" b", " b", 5, "content"))
+    assert letter is not None
+    assert mark is not None
+    assert [one.text for one in letter.tokens] == ["\ufffd", "\ufffd", "\U0001f600"]
+    assert [one.text for one in mark.tokens] == ["<", " b"]
+    assert script.logprobs == [-0.1] * 5
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_a_budget_beside_a_confidence_rule_counts_letters_of_several_tokens(parts: int) -> None:
+    script, judge, made = (
+        Transcript(call(logprobs=True, top_logprobs=2), Splitter()),
+        Judge(Stops(budget=30, margin=0)),
+        0,
+    )
+    rule = ""
+    while not rule and made < 200:
+        made += 1
+        delta = script.feed(piece("\ufffd", "" if made % parts else "\u9f98", made))
+        rule = judge.rule(delta) if delta is not None else ""
+    assert rule == "budget"
+    assert made == 30 + parts - 30 % parts, "at the first letter behind it"
