@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from governor.errors import BackendReplyError, BackendRequestError
 from governor.stops.settings import PREFIX
 from governor_vllm.families import FAMILIES
-from governor_vllm.link import Link, ServerFaultError
+from governor_vllm.link import Link, ServerFaultError, StrangeReplyError, shaped
 from governor_vllm.load import tells
 from governor_vllm.probe import PATIENCE, PROMPT, Probe, chat_tokens, completion_tokens, ended, opening
 from governor_vllm.served import Budget, Finding, Served
@@ -85,7 +85,7 @@ def _named(link: Link, model: str) -> tuple[str, int]:
         cards = {
             str(card["id"]): int(card.get("max_model_len") or 0) for card in json.loads(link.get("/v1/models"))["data"]
         }
-    except (ValueError, KeyError, TypeError) as fault:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as fault:
         raise BackendReplyError(f"{link.root}/v1/models lists no models: is it an OpenAI-compatible server?") from fault
     name = model or next(iter(cards), "")
     if name not in cards:
@@ -95,10 +95,7 @@ def _named(link: Link, model: str) -> tuple[str, int]:
 
 
 def _version(link: Link) -> str:
-    try:
-        found = _asked("", lambda: str(json.loads(link.get("/version")).get("version", "")))
-    except ValueError:
-        return ""
+    found = _asked("", lambda: str(json.loads(link.get("/version")).get("version", "")))
     return "" if isinstance(found, Finding) else found
 
 
@@ -272,13 +269,14 @@ def _asked(canary: str, question: Callable[[], T], change: str = "") -> T | Find
     are believed for as long as the process lives.
     """
     try:
-        return _once_more(question)
+        with shaped(""):
+            return _once_more(question)
     except (BackendRequestError, ServerFaultError) as fault:
         if not fault.sent:
             raise
         return Finding(canary, "refused", str(fault), change)
-    except (KeyError, IndexError, TypeError, AttributeError) as strange:
-        return Finding(canary, "unproved", f"the answer has another shape than vLLM's ({strange!r})")
+    except StrangeReplyError as strange:
+        return Finding(canary, "unproved", str(strange))
 
 
 def _once_more(question: Callable[[], T]) -> T:

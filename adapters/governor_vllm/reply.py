@@ -13,6 +13,7 @@ from governor.records import Call, Reply, ToolCall, Usage
 from governor.stops.phrases import BUDGET, NAMES, REPEAT, ended_by
 from governor.stops.tokens import Token
 from governor.watched import marked
+from governor_vllm.link import shaped
 from governor_vllm.marks import Answer, Splitter
 
 
@@ -45,7 +46,11 @@ class Transcript:
         self.answer = Answer(begun=bool(answered))
 
     def feed(self, event: Mapping[str, Any]) -> Delta | None:
-        """Take one chunk; what it adds, if anything."""
+        """Take one chunk; what it adds, if anything. Raises BackendReplyError for one of another shape than vLLM's."""
+        with shaped(self.call.rung.model):
+            return self._fed(event)
+
+    def _fed(self, event: Mapping[str, Any]) -> Delta | None:
         choices = event.get("choices") or ()
         choice: Mapping[str, Any] = choices[0] if choices else {}
         delta: Mapping[str, Any] = choice.get("delta") or {}

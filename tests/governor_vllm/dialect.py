@@ -52,6 +52,8 @@ class Manner:
     forced: str = f"\n{END}"
     leak: str = ""
     tokenizes: bool = True
+    stray: str = ""
+    """The data of an event that no vLLM sends, behind the first of a stream, as a gateway might."""
     untold: int = 404
     """The status of an answer to what it does not do."""
     metrics: str = "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\n"
@@ -320,6 +322,8 @@ class _Handler(BaseHTTPRequestHandler):
                 usage = {"usage": _usage(asked, number, None)} if told else {}
                 if any(piece):
                     self._event({"choices": [_choice(piece, chat=chat)], **usage})
+                if number == 1 and self.dialect.manner.stray:
+                    self.wfile.write(f"data: {self.dialect.manner.stray}\n\n".encode())
             self._event({"choices": [{**_choice(("", ""), chat=chat), "finish_reason": made.finish}]})
             thoughts = sum(1 for thought, _ in pieces if thought) if self.dialect.manner.parser and chat else None
             self._event({"choices": [], "usage": _usage(asked, len(pieces), thoughts)})

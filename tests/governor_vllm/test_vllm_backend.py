@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 
 from governor import Governor
-from governor.errors import BackendReplyError, BackendRequestError, BackendTimeoutError, BackendUnavailableError
+from governor.errors import (
+    BackendError,
+    BackendReplyError,
+    BackendRequestError,
+    BackendTimeoutError,
+    BackendUnavailableError,
+)
 from governor.plan.turns import joined, unfinished
 from governor.policy import policy_from
 from governor.protocols import Backend, Counting, Delta, Foresighted, Pressed
@@ -222,6 +228,55 @@ def test_faults_say_whether_anything_was_sent(server: DialectServer) -> None:
     made.close()
     with pytest.raises(BackendUnavailableError, match="closed"):
         made.call(call())
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize(
+    ("stray", "kind", "told"),
+    [
+        ('{"error": "boom"}', BackendUnavailableError, "HTTP 500: boom"),
+        ('{"error": {"message": "boom", "code": "too_long"}}', BackendUnavailableError, "HTTP 500: boom"),
+        ('{"error": {"message": "boom", "code": "400"}}', BackendRequestError, "HTTP 400: boom"),
+        ('{"error": {"message": null}}', BackendUnavailableError, "HTTP 500: None"),
+        ("null", BackendReplyError, "another shape"),
+        ('"pong"', BackendReplyError, "another shape"),
+        ('{"choices": 3}', BackendReplyError, "another shape"),
+        ('{"choices": [{"delta": "x"}]}', BackendReplyError, "another shape"),
+        ('{"choices": [], "usage": {"completion_tokens": "x"}}', BackendReplyError, "another shape"),
+        (
+            '{"choices": [{"delta": {"content": "x"}, "logprobs": {"content": [{"token": "x", "logprob": null}]}}]}',
+            BackendReplyError,
+            "another shape",
+        ),
+        ('{"choices": [{"del', BackendReplyError, "no JSON"),
+    ],
+)
+def test_a_strange_event_is_one_fault_that_knows_what_was_used(
+    server: DialectServer, stray: str, kind: type[BackendError], told: str, awaited: bool
+) -> None:
+    made = backend(server)
+    made.ready(rung())
+    server.now(stray=stray)
+    with pytest.raises(kind, match=rf"^vllm/q: .*{told}") as fault:
+        asyncio.run(made.acall(call())) if awaited else made.call(call())
+    assert "\n" not in str(fault.value)
+    assert fault.value.usage is not None
+    assert fault.value.usage.output_tokens > 0
+
+
+@pytest.mark.parametrize("stray", [" ", '{"error": null, "choices": []}', "{}"])
+def test_an_event_that_says_nothing_is_passed_over(server: DialectServer, stray: str) -> None:
+    server.now(stray=stray)
+    assert backend(server).call(call()).text == "The answer is 42."
+
+
+def test_tokens_that_are_none_are_a_fault_of_the_reply(server: DialectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = backend(server)
+    made.ready(rung())
+    for answer in ({"tokens": ["a"]}, {}, None):
+        monkeypatch.setattr("governor_vllm.link.Link.post", lambda *_, answer=answer: answer)
+        with pytest.raises(BackendReplyError, match=r"^vllm/q: .*another shape"):
+            made.call(call(prefix="The answer"))
 
 
 def test_what_is_known_is_not_asked_again(server: DialectServer) -> None:

@@ -184,3 +184,23 @@ def test_a_server_that_fails_at_a_question_for_good_has_answered_it(server: Dial
     server.now(untold=503)
     with pytest.raises(BackendUnavailableError, match="HTTP 503"):
         examine(server.url)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(None, 1, "x", [], {}),
+        {"choices": [{"message": None}]},
+        {"choices": [{"message": "hi"}], "tokens": None},
+        {"tokens": ["a", "b"], "prompt": 5, "choices": [{"message": {}, "finish_reason": "stop"}], "usage": None},
+        {"tokens": [1e999], "prompt": "x"},
+    ],
+    ids=repr,
+)
+def test_answers_of_another_shape_prove_nothing(
+    server: DialectServer, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    monkeypatch.setattr("governor_vllm.link.Link.post", lambda *_: answer)
+    found = verdicts(examine(server.url))
+    assert found.pop("counts") == found.pop("metrics") == "honoured", "which are asked otherwise"
+    assert "honoured" not in found.values()
