@@ -9,6 +9,7 @@ request.py      Call -> the body that makes its rung true on this server, or the
 reply.py        stream chunks -> Reply
 marks.py        thought and answer told apart in plain text; end marks that leak
 link.py         HTTP to one server; its failures as BackendError
+lines.py        bytes of a stream -> lines, as server-sent events end them
 load.py         queue and cache of an engine -> how busy it is, 0 to 1
 families.py     parsers by model family
 launch.py       the exact `vllm serve` command

@@ -260,8 +260,7 @@ class Batch:
 
     def shown(self, slots: Array, positions: Array, reading: Reading) -> None:
         """Keep what distributions showed of rows that rest."""
-        one = 0.0 * reading.margin + 1.0
-        self.keep(slots, positions, Signals(reading.margin, reading.top, reading.spread, one, 0.0 * one))
+        self.keep(slots, positions, _told(self.xp, reading, flag(self.xp, 0 * slots)))
 
     def group_top(self, slots: Array) -> Array:
         """Over how many alternatives the group's confidence of each row is taken."""
@@ -305,7 +304,7 @@ class Batch:
             return Signals(nothing, nothing, nothing, nothing, nothing)
         ends = (self._table[place.node(xp, here), reading.best] & MARK) == END
         turning = flag(xp, ends & (view.lengths[:, AGAIN] > 0))
-        return Signals(reading.margin, reading.top, reading.spread, 0.0 * here.count + 1.0, turning)
+        return _told(xp, reading, turning)
 
     def _later(self, view: View, signals: Signals, tokens: Array, uses: Uses) -> tuple[View, Array]:
         """The rows one token later, and in which of them the token counts for the confidence rules."""
@@ -392,6 +391,12 @@ def interrupted(scripts: Mapping[int, Sequence[int]], tail: Sequence[int]) -> Ma
                 found[kind] = written
                 break
     return found
+
+
+def _told(xp: Namespace, reading: Reading, turning: Array) -> Signals:
+    """What a reading tells: nothing where a logit is no number, all else where the end of thought is masked."""
+    known = flag(xp, reading.margin == reading.margin)
+    return Signals(reading.margin, reading.top, reading.spread, known, turning)
 
 
 def _all(xp: Namespace, view: View) -> Array:

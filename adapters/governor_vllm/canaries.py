@@ -12,10 +12,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from governor.errors import BackendError, BackendReplyError, BackendRequestError, BackendTimeoutError
+from governor.errors import BackendReplyError, BackendRequestError
 from governor.stops.settings import PREFIX
 from governor_vllm.families import FAMILIES
-from governor_vllm.link import Link
+from governor_vllm.link import Link, ServerFaultError, StrangeReplyError, shaped
 from governor_vllm.load import tells
 from governor_vllm.probe import PATIENCE, PROMPT, Probe, chat_tokens, completion_tokens, ended, opening
 from governor_vllm.served import Budget, Finding, Served
@@ -85,7 +85,7 @@ def _named(link: Link, model: str) -> tuple[str, int]:
         cards = {
             str(card["id"]): int(card.get("max_model_len") or 0) for card in json.loads(link.get("/v1/models"))["data"]
         }
-    except (ValueError, KeyError, TypeError) as fault:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as fault:
         raise BackendReplyError(f"{link.root}/v1/models lists no models: is it an OpenAI-compatible server?") from fault
     name = model or next(iter(cards), "")
     if name not in cards:
@@ -95,10 +95,8 @@ def _named(link: Link, model: str) -> tuple[str, int]:
 
 
 def _version(link: Link) -> str:
-    try:
-        return str(json.loads(link.get("/version")).get("version", ""))
-    except (BackendError, ValueError, AttributeError):
-        return ""
+    found = _asked("", lambda: str(json.loads(link.get("/version")).get("version", "")))
+    return "" if isinstance(found, Finding) else found
 
 
 def _marked(probe: Probe) -> Probe:
@@ -132,8 +130,12 @@ def _end_tokens(probe: Probe) -> int:
 
 def _parses(probe: Probe) -> bool:
     """Whether what the model thinks, with no budget at all, comes apart from its answer."""
-    answer = _asked("", lambda: probe.chat(max_tokens=LONG + _ROOM, min_tokens=LONG)["choices"][0]["message"])
-    return not isinstance(answer, Finding) and bool(answer.get("reasoning"))
+
+    def apart() -> bool:
+        answer = probe.chat(max_tokens=LONG + _ROOM, min_tokens=LONG)
+        return bool(answer["choices"][0]["message"].get("reasoning"))
+
+    return _asked("", apart) is True
 
 
 def _own(tokens: int) -> Mapping[str, Any]:
@@ -237,16 +239,13 @@ def _offered(probe: Probe, canary: str, tool: Mapping[str, Any]) -> Finding:
 
     Beside a grammar it refuses to. Most of vLLM's tool parsers hold calls with strict tools to one, some all calls.
     """
-    try:
-        probe.chat(max_tokens=1, tools=[tool], tool_choice="auto", **_xargs(LONG))
-    except BackendError as refusal:
-        if not refusal.sent or isinstance(refusal, BackendTimeoutError):
-            raise
-        if _GRAMMAR not in str(refusal):
-            return Finding(canary, "unproved", str(refusal), _CHANGES["tools"])
-        change = "VLLM_ENFORCE_STRICT_TOOL_CALLING=0 on the server; until then vLLM's own budget stands in beside them"
-        return Finding(canary, "refused", "vLLM holds calls with such tools to a grammar", change)
-    return Finding(canary, "honoured", "the processor acts beside such tools, which may be called")
+    found = _asked(canary, lambda: probe.chat(max_tokens=1, tools=[tool], tool_choice="auto", **_xargs(LONG)))
+    if not isinstance(found, Finding):
+        return Finding(canary, "honoured", "the processor acts beside such tools, which may be called")
+    if _GRAMMAR not in found.seen:
+        return Finding(canary, "unproved", found.seen, _CHANGES["tools"])
+    change = "VLLM_ENFORCE_STRICT_TOOL_CALLING=0 on the server; until then vLLM's own budget stands in beside them"
+    return Finding(canary, "refused", "vLLM holds calls with such tools to a grammar", change)
 
 
 def _parser(parses: bool, behind: int | None) -> Finding:
@@ -264,15 +263,28 @@ def _others(probe: Probe) -> Iterator[Finding]:
 
 
 def _asked(canary: str, question: Callable[[], T], change: str = "") -> T | Finding:
-    """The answer to a question. That the server refuses it is a finding too; that the server is gone is an error."""
+    """The answer to a question. That the server refuses it is a finding too.
+
+    What may pass is an error: a server that is gone or busy, a key that is refused, an answer that breaks off. Findings
+    are believed for as long as the process lives.
+    """
     try:
-        return question()
-    except BackendError as fault:
-        if not fault.sent or isinstance(fault, BackendTimeoutError):
+        with shaped(""):
+            return _once_more(question)
+    except (BackendRequestError, ServerFaultError) as fault:
+        if not fault.sent:
             raise
         return Finding(canary, "refused", str(fault), change)
-    except (KeyError, IndexError, TypeError, AttributeError) as strange:
-        return Finding(canary, "unproved", f"the answer has another shape than vLLM's ({strange!r})")
+    except StrangeReplyError as strange:
+        return Finding(canary, "unproved", str(strange))
+
+
+def _once_more(question: Callable[[], T]) -> T:
+    """The answer, asked for twice where the server failed at the question itself: that may pass, or be its answer."""
+    try:
+        return question()
+    except ServerFaultError:
+        return question()
 
 
 def _switch(probe: Probe) -> Finding:
@@ -321,8 +333,10 @@ def _resume(probe: Probe) -> Finding:
 
 
 def _priority(probe: Probe) -> Finding:
-    probe.chat(max_tokens=1, priority=1)
-    return Finding("priority", "honoured", "waiting requests are ordered by it")
+    """Only that it is taken: vLLM 0.32 takes one whatever its policy, and what waits behind what can't be seen."""
+    _ = probe.chat(max_tokens=1, priority=1)["choices"][0]
+    seen = "taken; whether waiting requests are ordered by it can't be seen"
+    return Finding("priority", "unproved", seen, _CHANGES["priority"])
 
 
 def _repetition(probe: Probe) -> Finding:

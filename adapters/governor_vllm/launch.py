@@ -7,7 +7,9 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from importlib.util import find_spec
 from itertools import pairwise, takewhile
 from pathlib import Path
@@ -21,6 +23,7 @@ from governor_vllm.families import family_of
 
 _PROCESSORS = "--logits-processors"
 _OWN = "--additional-config"
+_SHARED = ("site-packages", "dist-packages")
 PROCESSOR = "governor_vllm.processor:GovernorLogitsProcessor"
 
 
@@ -127,6 +130,24 @@ def _paths(program: str) -> dict[str, str]:
     if Path(program).parent in (Path(), Path(sys.executable).parent):
         return {}
     specs = [find_spec(name) for name in ("governor_vllm", "governor")]
-    folders = [str(Path(spec.origin).parent.parent) for spec in specs if spec is not None and spec.origin]
+    folders = [str(_folder(Path(spec.origin).parent)) for spec in specs if spec is not None and spec.origin]
     before = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": os.pathsep.join(dict.fromkeys([*folders, *([before] if before else [])]))}
+
+
+def _folder(package: Path) -> Path:
+    """The folder in which a package lies: where others of its environment do too, one that holds a link to it alone.
+
+    vLLM would take theirs before its own. They do come first where no folder can be made.
+    """
+    if package.parent.name not in _SHARED:
+        return package.parent
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "compute-governor" / "serve" / sha256(os.fsencode(package)).hexdigest()[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            (folder / package.name).symlink_to(package)
+    except OSError:
+        return package.parent
+    return folder

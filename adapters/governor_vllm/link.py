@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
 import weakref
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from functools import cache, cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,19 @@ from governor.errors import (
     BackendUnavailableError,
     MissingExtraError,
 )
+from governor_vllm.lines import Lines
 
 if TYPE_CHECKING:
     import httpx
+
+
+class ServerFaultError(BackendUnavailableError):
+    """HTTP 500 or 501: the server failed at this very request, as vLLM does at some settings that it does not know."""
+
+
+class StrangeReplyError(BackendReplyError):
+    """JSON of another shape than vLLM's."""
+
 
 QUICK = 10.0
 """Seconds for questions that generate nothing."""
@@ -36,6 +47,8 @@ _KINDS: Mapping[int, type[BackendError]] = {
     HTTPStatus.FORBIDDEN: BackendAuthError,
     HTTPStatus.REQUEST_TIMEOUT: BackendTimeoutError,
     HTTPStatus.TOO_MANY_REQUESTS: BackendRateLimitError,
+    HTTPStatus.INTERNAL_SERVER_ERROR: ServerFaultError,
+    HTTPStatus.NOT_IMPLEMENTED: ServerFaultError,
 }
 
 
@@ -77,7 +90,8 @@ class Link:
             if response.is_error:
                 response.read()
             self._good(response)
-            yield (event for line in response.iter_lines() if (event := self._event(line)) is not None)
+            lines, pieces = Lines(), response.iter_bytes()
+            yield (event for piece in pieces for line in lines.feed(piece) if (event := self._event(line)) is not None)
 
     @asynccontextmanager
     async def aevents(
@@ -92,7 +106,13 @@ class Link:
                 if response.is_error:
                     await response.aread()
                 self._good(response)
-                yield (event async for line in response.aiter_lines() if (event := self._event(line)) is not None)
+                lines, pieces = Lines(), response.aiter_bytes()
+                yield (
+                    event
+                    async for piece in pieces
+                    for line in lines.feed(piece)
+                    if (event := self._event(line)) is not None
+                )
 
     def headers(self) -> dict[str, str]:
         """Raises BackendAuthError where the variable that should hold the key is not set."""
@@ -103,6 +123,10 @@ class Link:
             text = f"{self._model}: the environment variable {self._key_env} (api_key_env) is not set"
             raise BackendAuthError(text, model=self._model, sent=False)
         return {"Authorization": f"Bearer {key}"}
+
+    def shaped(self) -> AbstractContextManager[None]:
+        """The block's strange answers as one error that names the model."""
+        return shaped(self._model)
 
     def close(self) -> None:
         if "_client" in vars(self):
@@ -125,12 +149,13 @@ class Link:
     def _event(self, line: str) -> Any:
         """The JSON of one line of a stream; None for a line that holds none."""
         data = line.removeprefix("data:").strip()
-        if not line.startswith("data:") or data == "[DONE]":
+        if not line.startswith("data:") or data in ("", "[DONE]"):
             return None
         event = json.loads(data)
-        if "error" in event:  # vLLM tells in the stream what went wrong after the 200
-            fault = event["error"]
-            raise self._refusal(int(fault.get("code") or 500), str(fault.get("message", fault)))
+        with self.shaped():
+            fault = event.get("error")
+        if fault is not None:  # vLLM tells in the stream what went wrong after the 200
+            raise self._refusal(_status(fault), _said(fault))
         return event
 
     def _refusal(self, status: int, message: str) -> BackendError:
@@ -161,6 +186,16 @@ class Link:
         return f"{self._model}: " if self._model else ""
 
 
+@contextmanager
+def shaped(model: str) -> Generator[None, None, None]:
+    """Whatever one meets who reads the JSON of an answer, as one error."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as strange:
+        text = f"the answer has another shape than vLLM's ({strange!r})"
+        raise StrangeReplyError(f"{model}: {text}" if model else text, model=model) from strange
+
+
 def _limits(seconds: float) -> Any:
     return http().Timeout(seconds, connect=min(seconds, _CONNECT))
 
@@ -175,8 +210,18 @@ def _message(response: httpx.Response) -> str:
     """What the server says of its refusal, on one line."""
     try:
         body = response.json()
-        fault = body.get("error", body)
-        said = str(fault.get("message", fault)) if isinstance(fault, Mapping) else str(fault)
+        return _said(body.get("error", body))
     except (ValueError, AttributeError):
-        said = response.text
-    return " ".join(said.split())[:_SHOWN]
+        return _said(response.text)
+
+
+def _said(fault: Any) -> str:
+    """What an error tells, which may be an object or a text."""
+    said = fault.get("message", fault) if isinstance(fault, Mapping) else fault
+    return " ".join(str(said).split())[:_SHOWN]
+
+
+def _status(fault: Any) -> int:
+    """The HTTP status of an error within a stream; 500 where it tells none, or a word instead."""
+    code = str(fault.get("code")) if isinstance(fault, Mapping) else ""
+    return int(code) if re.fullmatch("[45][0-9]{2}", code) else HTTPStatus.INTERNAL_SERVER_ERROR

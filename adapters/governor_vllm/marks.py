@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 START, END = "<think>", "</think>"
+_BLANKS = 64
+"""Most that stand before a thought."""
 
 TURN_ENDS = (
     "<|endoftext|>",
@@ -49,12 +51,13 @@ class Splitter:
     def _opening(self, text: str) -> tuple[str, str]:
         """The first words: a thought, if they open one."""
         bare = text.lstrip()
-        if bare.startswith(START):
-            self.inside = True
-            return self._thought(bare.removeprefix(START).lstrip("\n"))
-        if START.startswith(bare):
-            self._held = text
-            return "", ""
+        if len(text) - len(bare) <= _BLANKS:  # a model may write nothing but blanks, for ever
+            if bare.startswith(START):
+                self.inside = True
+                return self._thought(bare.removeprefix(START).lstrip("\n"))
+            if START.startswith(bare):
+                self._held = text
+                return "", ""
         self._begun = True
         return "", text
 

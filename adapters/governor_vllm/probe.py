@@ -35,7 +35,8 @@ class Probe:
     def text(self, ids: Sequence[int]) -> str:
         """Token ids as text."""
         answer = self.link.post("/detokenize", {"model": self.model, "tokens": list(ids)})
-        return str(answer["prompt"])
+        with self.link.shaped():
+            return str(answer["prompt"])
 
     def chat(self, **settings: Any) -> Mapping[str, Any]:
         """A greedy chat completion of the canaries' prompt."""
@@ -50,7 +51,9 @@ class Probe:
         return answer
 
     def _tokens(self, body: Mapping[str, Any]) -> list[int]:
-        return [int(one) for one in self.link.post("/tokenize", {"model": self.model, **body})["tokens"]]
+        answer = self.link.post("/tokenize", {"model": self.model, **body})
+        with self.link.shaped():
+            return [int(one) for one in answer["tokens"]]
 
 
 def chat_tokens(answer: Mapping[str, Any]) -> list[str]:

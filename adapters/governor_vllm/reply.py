@@ -13,6 +13,7 @@ from governor.records import Call, Reply, ToolCall, Usage
 from governor.stops.phrases import BUDGET, NAMES, REPEAT, ended_by
 from governor.stops.tokens import Token
 from governor.watched import marked
+from governor_vllm.link import shaped
 from governor_vllm.marks import Answer, Splitter
 
 
@@ -34,6 +35,8 @@ class Transcript:
     """What earlier requests of the same call came to."""
     ends_at: int | None = None
     """Tokens of thought at which a budget has ended it, whatever its last words are."""
+    _unsent: list[Token] = field(default_factory=list)
+    """Tokens that have shown no text yet: a part of a letter, or what may become a mark."""
     _thought: bool = False
     """Whether a thought stands before the answer: in what the call goes on from, or in what came."""
 
@@ -43,7 +46,11 @@ class Transcript:
         self.answer = Answer(begun=bool(answered))
 
     def feed(self, event: Mapping[str, Any]) -> Delta | None:
-        """Take one chunk; what it adds, if anything."""
+        """Take one chunk; what it adds, if anything. Raises BackendReplyError for one of another shape than vLLM's."""
+        with shaped(self.call.rung.model):
+            return self._fed(event)
+
+    def _fed(self, event: Mapping[str, Any]) -> Delta | None:
         choices = event.get("choices") or ()
         choice: Mapping[str, Any] = choices[0] if choices else {}
         delta: Mapping[str, Any] = choice.get("delta") or {}
@@ -53,12 +60,16 @@ class Transcript:
             self._tool(part)
         tokens = _tokens(choice.get("logprobs") or {})
         self.logprobs.extend(one.logprob for one in tokens)
+        self._unsent.extend(tokens if self.call.top_logprobs else ())
         if choice.get("finish_reason"):
             self.finish = str(choice["finish_reason"])
             more, rest = self.splitter.close()
             thinking, text = thinking + more, text + rest
         shown = self._added(thinking, text, counted=bool(delta.get("tool_calls")))
-        return replace(shown, tokens=tokens) if shown is not None and self.call.top_logprobs else shown
+        if shown is None:
+            return None
+        told, self._unsent = tuple(self._unsent), []
+        return replace(shown, tokens=told)
 
     def again(self) -> None:
         """Another request goes on with the answer; its tokens come on top."""

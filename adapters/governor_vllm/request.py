@@ -1,6 +1,7 @@
 """Call -> the request that makes its rung true on this server, or the error that says why none can.
 
-Every setting that is sent was seen to act (`governor_vllm.canaries`), or the policy declared what stands in for it.
+Every setting that is sent was seen to act (`governor_vllm.canaries`), or the policy declared what stands in for it; a
+priority was seen to be taken.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ class Target:
             self._need("switch", "effort none")
         elif rung.effort is not None and self.options.engine.fallback != "prompt":
             self._need("effort", f"effort {rung.effort}")
-        if self.options.engine.priority:
-            self._need("priority", f"priority {self.options.engine.priority}")
+        if self.options.engine.priority and not self.served.takes("priority"):  # that it acts, nothing can prove
+            raise self._error(f"priority {self.options.engine.priority}: {self.served.why('priority')}")
         if self.options.engine.repetition is not None:
             self._need("repetition", "repetition")
         if any(map(_is_ours, self.options.engine.xargs)):

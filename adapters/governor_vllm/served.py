@@ -72,6 +72,11 @@ class Served:
         found = self.findings.get(canary)
         return found is not None and found.verdict == "honoured"
 
+    def takes(self, canary: str) -> bool:
+        """Whether it was honoured, or the canary could not tell."""
+        found = self.findings.get(canary)
+        return found is not None and found.verdict in ("honoured", "unproved")
+
     def refuses(self, canary: str) -> bool:
         """Whether the server said no to the canary of this name."""
         found = self.findings.get(canary)

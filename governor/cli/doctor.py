@@ -35,7 +35,8 @@ def doctor(
     try:
         served = import_module("governor_vllm.canaries").examine(url, model, key_env)
     except GovernorError as fault:
-        typer.echo(str(fault), err=True)
+        told = str(fault)
+        typer.echo(told if "://" in told else f"{url}: {told}", err=True)
         raise typer.Exit(UNREACHABLE) from fault
     findings = list(served.findings.values())
     typer.echo(_as_json(url, served)) if as_data else _show(url, served, findings)

@@ -28,7 +28,7 @@ def serve(
     Example: governor serve Qwen/Qwen3-8B --port 8000
     """
     launching = import_module("governor_vllm.launch")
-    program = "vllm" if dry_run else launching.program()
+    program = launching.program() or ("vllm" if dry_run else None)
     if program is None:
         typer.echo("no vllm command here: pip install 'vllm>=0.32' (or --dry-run to see what would be run)", err=True)
         raise typer.Exit(USAGE)

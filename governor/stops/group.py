@@ -34,10 +34,10 @@ def confidence(xp: Namespace, logprobs: Array, top: Array, ranks: Array) -> Arra
 def entered(xp: Namespace, group: Group, value: Array, leaving: Array, window: Array, counted: Array) -> Group:
     """The window one token later (equation 3). `leaving` is the value that entered `window` tokens ago.
 
-    Rows that are not `counted` (0) stay as they are.
+    Rows that are not `counted` (0) stay as they are, even where the value is no number.
     """
     full = flag(xp, group.entered >= window)
-    total = group.total + counted * (value - leaving * full)
+    total = group.total + xp.where(counted > 0, value - leaving * full, 0.0)
     count = group.entered + counted
     mean = total / window
     lower = (count >= window) & (mean < group.lowest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -22,6 +23,8 @@ MAX_PHRASE = 400
 """Longest phrase, in characters."""
 
 _LARGEST = 10_000_000
+_SHOWN = 60  # letters of a wrong value
+_HALF = re.compile("[\ud800-\udfff]")  # which no tokenizer takes
 _QUADRANT = ("low_confidence", "high_confidence", "low_variance", "high_variance")
 
 
@@ -66,11 +69,13 @@ class Stops:
         for key, (least, most) in _RANGES.items():
             value = getattr(self, key)
             if value is not None and not least <= value <= most:
-                yield key, f"{value} is not within {least:g} and {most:g}"
+                yield key, f"{_shown(value)} is not within {least:g} and {most:g}"
         for key in ("phrase", "again"):
             text = getattr(self, key)
             if text is not None and not 0 < len(text) <= MAX_PHRASE:
                 yield key, f"must have 1 to {MAX_PHRASE} characters"
+            elif text is not None and _HALF.search(text):
+                yield key, "holds half a letter (a lone surrogate)"
         yield from self._contradictions()
 
     def _contradictions(self) -> Iterator[tuple[str, str]]:
@@ -126,9 +131,11 @@ class Stops:
         values = {key.removeprefix(PREFIX): value for key, value in given.items()}
         for name, value in values.items():
             if name not in _KINDS:
-                raise ValueError(f"{PREFIX}{name}: unknown; known are {', '.join(PREFIX + one for one in _KINDS)}")
+                raise ValueError(
+                    f"{PREFIX}{repr(name)[1:-1]}: unknown; known are {', '.join(PREFIX + one for one in _KINDS)}"
+                )
             if not _fits(_KINDS[name], value):
-                raise ValueError(f"{PREFIX}{name}: {value!r} is not {_WORDS[_KINDS[name]]}")
+                raise ValueError(f"{PREFIX}{name}: {_shown(value)} is not {_WORDS[_KINDS[name]]}")
         try:
             return cls(**values)
         except ValueError as mistake:
@@ -163,5 +170,11 @@ def _fits(kind: type, value: Any) -> bool:
     if isinstance(value, bool):
         return False
     if kind is float:
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int | float) and -math.inf < value < math.inf  # isfinite fails at 10**400
     return isinstance(value, kind)
+
+
+def _shown(value: Any) -> str:
+    """A value as an error shows it: on one line, the first of a long one."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -55,7 +55,7 @@ def stepped(
     adds = counted * flag(xp, ~closing)
     return (
         Steps(
-            (steps.total + top * adds) * running,
+            (steps.total + xp.where(adds > 0, top, 0.0)) * running,
             (steps.tokens + adds) * running,
             done,
             xp.where(closes, hesitant, steps.hesitant),

@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zlib import crc32
 
 import numpy as np
 
-from governor.stops.arrays import Array, columns
+from governor.stops.arrays import Array, columns, matrix
 from governor.stops.group import Group, confidence
 from governor.stops.margin import margin_of
 from governor.stops.marks import END, START, Marks, traits
 from governor.stops.phrases import NAMES
-from governor.stops.place import Place
+from governor.stops.place import Place, passed
 from governor.stops.rows import Limits, Rules, Signals, Uses, fresh, limits_of
 from governor.stops.settings import Stops
 from governor.stops.tokens import Token
 
-_WORD = re.compile(r"\s*\w+|\s*[^\w\s]|\s+")
+_WORD = re.compile(r"\s{0,32}\w{1,16}|\s{0,32}[^\w\s]|\s{1,32}")
+"""A word with the blanks before it. Neither is without end: digits, blanks or Chinese may go on for ever."""
 _WHOLE = re.compile(r"\s*[^\w\s]")
 _BYTES_A_TOKEN = 4.0
 """Where a backend does not count its tokens: what one comes to in English."""
@@ -33,7 +34,7 @@ _UNKNOWN = Signals(np.full(1, math.inf), _NONE, _NONE, _NONE, _NONE)
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A token, or a word where tokens are not told, and how many tokens it stands for."""
+    """A token, or a word where tokens are not told, and how many tokens it stands for; no text yet: only the count."""
 
     text: str
     weight: float
@@ -57,7 +58,6 @@ class Watch:
         self._node = 0
         self._thinking = False
         self._half = ""
-        self._uncounted = 0.0
 
     @property
     def lowest(self) -> float | None:
@@ -82,6 +82,12 @@ class Watch:
                 return rule
         return ""
 
+    def _words(self, text: str) -> list[str]:
+        """The words that are whole. One that the next text may go on with is held back, so that cuts change none."""
+        words = _WORD.findall(self._half + text)
+        self._half = words.pop() if words and not _WHOLE.fullmatch(words[-1]) else ""
+        return words
+
     def _turn(self, thinking: bool) -> None:
         """Thought and answer come apart: what separates them is not in the stream."""
         self._thinking, self._half = thinking, ""
@@ -91,19 +97,24 @@ class Watch:
         if tokens:
             yield from (_Piece(token.text, 1.0, token) for token in tokens)
             return
-        self._uncounted += len(text.encode("utf-8", "surrogatepass")) / _BYTES_A_TOKEN if made is None else made
-        words = _WORD.findall(self._half + text)
-        # A word that the next piece may go on with is held back, so that words do not depend on how a text is cut.
-        self._half = words.pop() if words and not _WHOLE.fullmatch(words[-1]) else ""
-        share, self._uncounted = (self._uncounted / len(words), 0.0) if words else (0.0, self._uncounted)
-        yield from (_Piece(word, share) for word in words)
+        count = len(text.encode("utf-8", "surrogatepass")) / _BYTES_A_TOKEN if made is None else made
+        words = self._words(text) or [""]
+        yield from (_Piece(word, count / len(words)) for word in words)
 
     def _take(self, piece: _Piece) -> str:
         signals = self._signals(piece.token)
         rule = NAMES.get(int(_RULES.said(self._limits, self._rows, signals, _NONE, self._uses)[0]), "")
+        if not piece.text and piece.token is None:
+            self._count(piece.weight)
+            return rule
         self._node, code = self._marks.read(self._node, piece.text)
         self._move(signals, crc32(piece.text.encode("utf-8", "surrogatepass")), code, np.full(1, piece.weight), _ONE)
         return rule
+
+    def _count(self, tokens: float) -> None:
+        """Tokens of a word that is not whole yet: a budget does not wait for its end."""
+        here = columns(Place, self._rows.place)
+        self._rows = replace(self._rows, place=matrix(np, passed(np, here, np.full(1, tokens), here.node)))
 
     def _move(self, signals: Signals, token: int, code: int, generated: Array, own: Array) -> None:
         at = _RULES.window_place(self._limits, self._rows)

@@ -45,12 +45,17 @@ class Manner:
     words: bool = False
     counts: bool = True
     prefill: bool = True
-    priority: bool = False
+    priority: bool = True
+    """Whether a request's is taken: vLLM 0.32 does so whatever its scheduling policy, older ones refused it."""
     repetition: bool = True
     overrun: int = 0
     forced: str = f"\n{END}"
     leak: str = ""
     tokenizes: bool = True
+    stray: str = ""
+    """The data of an event that no vLLM sends, behind the first of a stream, as a gateway might."""
+    untold: int = 404
+    """The status of an answer to what it does not do."""
     metrics: str = "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\n"
 
 
@@ -78,6 +83,8 @@ class DialectServer:
         self.seen: list[Seen] = []
         self.hung_up = 0
         self.hang = 0.0
+        self.fault: tuple[int, int] | None = None
+        """After how many requests one is answered by which status, as by a gateway."""
         self._words: list[str] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -104,6 +111,18 @@ class DialectServer:
         """As long as a slow model would take for one token."""
         if self.hang:
             self._closing.wait(self.hang)
+
+    def fail(self, after: int, status: int) -> None:
+        """Answer the request after so many by this status, once."""
+        self.fault = (after, status)
+
+    def fails(self) -> int:
+        """The status that is the answer to this request; 0 to answer it."""
+        if self.fault is None:
+            return 0
+        after, status = self.fault
+        self.fault = (after - 1, status) if after else None
+        return 0 if after else status
 
     def close(self) -> None:
         self._closing.set()
@@ -237,6 +256,9 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # else a body waits 40 ms until its head is acknowledged
 
     def do_GET(self) -> None:
+        if status := self.dialect.fails():
+            self._send(status, b"overloaded")
+            return
         pages = {
             "/v1/models": json.dumps({"data": [{"id": MODEL, "max_model_len": 2048}]}),
             "/version": json.dumps({"version": "0.32.0"}),
@@ -248,6 +270,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
         self.dialect.seen.append(Seen(self.path, body))
+        if status := self.dialect.fails():
+            self._send(status, b"overloaded")
+            return
         try:
             self._answer(body)
         except RefusalError as refusal:
@@ -256,7 +281,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: Mapping[str, Any]) -> None:
         if not self.dialect.manner.tokenizes and self.path.endswith("tokenize"):
-            self._send(404, b'{"detail": "Not Found"}')
+            self._send(self.dialect.manner.untold, b'{"detail": "Not Found"}')
             return
         self.dialect.checked(body)
         if self.path == "/tokenize":
@@ -297,6 +322,8 @@ class _Handler(BaseHTTPRequestHandler):
                 usage = {"usage": _usage(asked, number, None)} if told else {}
                 if any(piece):
                     self._event({"choices": [_choice(piece, chat=chat)], **usage})
+                if number == 1 and self.dialect.manner.stray:
+                    self.wfile.write(f"data: {self.dialect.manner.stray}\n\n".encode())
             self._event({"choices": [{**_choice(("", ""), chat=chat), "finish_reason": made.finish}]})
             thoughts = sum(1 for thought, _ in pieces if thought) if self.dialect.manner.parser and chat else None
             self._event({"choices": [], "usage": _usage(asked, len(pieces), thoughts)})
@@ -305,7 +332,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.dialect.hung_up += 1
 
     def _event(self, event: Mapping[str, Any]) -> None:
-        self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+        """As vLLM's pydantic writes it: every letter as it is, but for those that JSON forbids."""
+        self.wfile.write(f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode())
         self.wfile.flush()
 
     def _json(self, value: Any) -> None:

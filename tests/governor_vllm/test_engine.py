@@ -44,6 +44,8 @@ def test_the_doctor_finds_all_honoured_that_governor_serve_set_up(engine: Engine
     assert verdicts.pop("effort") == "ignored"
     # Hermes' tool parser, as most, holds calls with strict tools to a grammar.
     assert verdicts.pop("strict") == "refused"
+    # It is taken; what it does to those that wait can't be seen.
+    assert verdicts.pop("priority") == "unproved"
     assert set(verdicts.values()) == {"honoured"}
     assert told.returncode == 1
     assert "reasoning_effort" in doctor(engine).stdout

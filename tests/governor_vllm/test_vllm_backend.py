@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 
 from governor import Governor
-from governor.errors import BackendReplyError, BackendRequestError, BackendTimeoutError, BackendUnavailableError
+from governor.errors import (
+    BackendError,
+    BackendReplyError,
+    BackendRequestError,
+    BackendTimeoutError,
+    BackendUnavailableError,
+)
 from governor.plan.turns import joined, unfinished
 from governor.policy import policy_from
 from governor.protocols import Backend, Counting, Delta, Foresighted, Pressed
@@ -19,6 +25,7 @@ from governor.records import Call, Reply, Usage
 from governor.stops.phrases import BUDGET, PHRASES, REPEAT
 from governor.stops.settings import Stops
 from governor.stops.tokens import Token
+from governor.watched import Judge
 from governor_vllm.backend import VllmBackend
 from governor_vllm.marks import Splitter
 from governor_vllm.reply import Transcript
@@ -72,6 +79,19 @@ async def test_awaited_it_is_the_same(server: DialectServer) -> None:
     assert isinstance(items[-1], Reply)
     assert replace(items[-1], seconds=0.0) == replace(expected, seconds=0.0)
     assert replace(await made.acall(call()), seconds=0.0) == replace(expected, seconds=0.0)
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+@BOTH
+def test_letters_that_python_takes_for_line_ends_are_letters(
+    server: DialectServer, parser: bool, awaited: bool
+) -> None:
+    """vLLM writes them into a stream's JSON as they are."""
+    answer = "".join(f"a{end}b" for end in "\u2028\u2029\u0085\v\f\x1c\x1d\x1e")
+    server.now(answer=answer, parser=parser)
+    made = backend(server)
+    reply = asyncio.run(made.acall(call())) if awaited else made.call(call())
+    assert reply.text == answer
 
 
 def test_marks_that_leak_behind_a_forced_end_are_taken_off(server: DialectServer) -> None:
@@ -208,6 +228,55 @@ def test_faults_say_whether_anything_was_sent(server: DialectServer) -> None:
     made.close()
     with pytest.raises(BackendUnavailableError, match="closed"):
         made.call(call())
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize(
+    ("stray", "kind", "told"),
+    [
+        ('{"error": "boom"}', BackendUnavailableError, "HTTP 500: boom"),
+        ('{"error": {"message": "boom", "code": "too_long"}}', BackendUnavailableError, "HTTP 500: boom"),
+        ('{"error": {"message": "boom", "code": "400"}}', BackendRequestError, "HTTP 400: boom"),
+        ('{"error": {"message": null}}', BackendUnavailableError, "HTTP 500: None"),
+        ("null", BackendReplyError, "another shape"),
+        ('"pong"', BackendReplyError, "another shape"),
+        ('{"choices": 3}', BackendReplyError, "another shape"),
+        ('{"choices": [{"delta": "x"}]}', BackendReplyError, "another shape"),
+        ('{"choices": [], "usage": {"completion_tokens": "x"}}', BackendReplyError, "another shape"),
+        (
+            '{"choices": [{"delta": {"content": "x"}, "logprobs": {"content": [{"token": "x", "logprob": null}]}}]}',
+            BackendReplyError,
+            "another shape",
+        ),
+        ('{"choices": [{"del', BackendReplyError, "no JSON"),
+    ],
+)
+def test_a_strange_event_is_one_fault_that_knows_what_was_used(
+    server: DialectServer, stray: str, kind: type[BackendError], told: str, awaited: bool
+) -> None:
+    made = backend(server)
+    made.ready(rung())
+    server.now(stray=stray)
+    with pytest.raises(kind, match=rf"^vllm/q: .*{told}") as fault:
+        asyncio.run(made.acall(call())) if awaited else made.call(call())
+    assert "\n" not in str(fault.value)
+    assert fault.value.usage is not None
+    assert fault.value.usage.output_tokens > 0
+
+
+@pytest.mark.parametrize("stray", [" ", '{"error": null, "choices": []}', "{}"])
+def test_an_event_that_says_nothing_is_passed_over(server: DialectServer, stray: str) -> None:
+    server.now(stray=stray)
+    assert backend(server).call(call()).text == "The answer is 42."
+
+
+def test_tokens_that_are_none_are_a_fault_of_the_reply(server: DialectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = backend(server)
+    made.ready(rung())
+    for answer in ({"tokens": ["a"]}, {}, None):
+        monkeypatch.setattr("governor_vllm.link.Link.post", lambda *_, answer=answer: answer)
+        with pytest.raises(BackendReplyError, match=r"^vllm/q: .*another shape"):
+            made.call(call(prefix="The answer"))
 
 
 def test_what_is_known_is_not_asked_again(server: DialectServer) -> None:
@@ -353,3 +422,40 @@ def test_the_likeliest_tokens_are_told_where_they_are_asked_for() -> None:
     again = plain.feed({"choices": [{"text": "a", "logprobs": plainly}]})
     assert again is not None
     assert again.tokens == delta.tokens
+
+
+def piece(token: str, shown: str, made: int, kind: str = "reasoning") -> dict[str, Any]:
+    told = {"content": [{"token": token, "logprob": -0.1, "top_logprobs": [{"token": token, "logprob": -0.1}]}]}
+    usage = {"prompt_tokens": 5, "completion_tokens": made}
+    return {"choices": [{"delta": {kind: shown}, "logprobs": told}], "usage": usage}
+
+
+def test_tokens_without_a_text_of_their_own_are_told_with_the_next() -> None:
+    """A part of a letter, and what may become a mark: rules that read tokens count them all."""
+    script = Transcript(call(logprobs=True, top_logprobs=2), Splitter(inside=True))
+    assert script.feed(piece("\ufffd", "", 1)) is None
+    assert script.feed(piece("\ufffd", "", 2)) is None
+    letter = script.feed(piece("\U0001f600", "\U0001f600", 3))
+    assert script.feed(piece("<", "<", 4, "content")) is None
+    mark = script.feed(piece(" b", " b", 5, "content"))
+    assert letter is not None
+    assert mark is not None
+    assert [one.text for one in letter.tokens] == ["\ufffd", "\ufffd", "\U0001f600"]
+    assert [one.text for one in mark.tokens] == ["<", " b"]
+    assert script.logprobs == [-0.1] * 5
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_a_budget_beside_a_confidence_rule_counts_letters_of_several_tokens(parts: int) -> None:
+    script, judge, made = (
+        Transcript(call(logprobs=True, top_logprobs=2), Splitter()),
+        Judge(Stops(budget=30, margin=0)),
+        0,
+    )
+    rule = ""
+    while not rule and made < 200:
+        made += 1
+        delta = script.feed(piece("\ufffd", "" if made % parts else "\u9f98", made))
+        rule = judge.rule(delta) if delta is not None else ""
+    assert rule == "budget"
+    assert made == 30 + parts - 30 % parts, "at the first letter behind it"

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import pytest
 
-from governor.errors import BackendReplyError, BackendRequestError, BackendUnavailableError
+from governor.errors import (
+    BackendAuthError,
+    BackendError,
+    BackendRateLimitError,
+    BackendReplyError,
+    BackendRequestError,
+    BackendUnavailableError,
+)
 from governor_vllm.canaries import examine
 from governor_vllm.served import Budget, Served, Verdict
+from tests.governor_vllm.calls import MODEL, backend, rung
 from tests.governor_vllm.dialect import END, START, DialectServer
 
 OTHERS = "".join(
@@ -21,9 +30,11 @@ def verdicts(served: Served) -> dict[str, Verdict]:
 
 
 def test_a_server_that_keeps_its_word_is_believed(server: DialectServer) -> None:
-    server.now(processor=True, words=True, priority=True, tools="lax")
+    server.now(processor=True, words=True, tools="lax")
     served = examine(server.url)
-    assert set(verdicts(served).values()) == {"honoured"}
+    found = verdicts(served)
+    assert found.pop("priority") == "unproved"
+    assert set(found.values()) == {"honoured"}
     assert (served.model, served.window, served.version, served.parses, served.opens) == (
         "q",
         2048,
@@ -45,7 +56,8 @@ def test_a_server_that_keeps_its_word_is_believed(server: DialectServer) -> None
         ({"processor": True, "tools": "held"}, "tools", "refused"),
         ({"processor": True, "tools": "off"}, "tools", "unproved"),
         ({"processor": True}, "strict", "refused"),
-        ({}, "priority", "refused"),
+        ({}, "priority", "unproved"),
+        ({"priority": False}, "priority", "refused"),
         ({"repetition": False}, "repetition", "ignored"),
         ({"counts": False}, "counts", "ignored"),
         ({"prefill": False}, "prefill", "ignored"),
@@ -132,3 +144,63 @@ def test_a_server_without_a_tokenizer_is_told_of_and_not_an_error(server: Dialec
     found = verdicts(examine(server.url))
     assert found["budget"] == found["resume"] == found["switch"] == "refused"
     assert found["counts"] == found["metrics"] == "honoured"
+
+
+@pytest.mark.parametrize("manner", [{"processor": True}, {"parser": False}], ids=["all", "plain"])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (503, BackendUnavailableError),
+        (429, BackendRateLimitError),
+        (401, BackendAuthError),
+        (500, BackendUnavailableError),
+    ],
+)
+def test_a_fault_that_passes_is_not_believed(
+    server: DialectServer, manner: dict[str, Any], status: int, kind: type[BackendError]
+) -> None:
+    """Whichever request meets it: the call fails, and the next one proves anew. HTTP 500 is asked about once more."""
+    server.now(**manner)
+    lasting, faults, after = examine(server.url), 0, 0
+    while True:
+        server.fail(after, status)
+        with closing(backend(server)) as made:
+            try:
+                made.ready(rung())
+            except kind:
+                faults += 1
+            if server.fault is not None:
+                break
+            made.ready(rung())
+            assert made._engine(MODEL).known == lasting
+        after += 1
+    assert after > 15
+    assert faults == after if status != 500 else 0 < faults < 5
+
+
+def test_a_server_that_fails_at_a_question_for_good_has_answered_it(server: DialectServer) -> None:
+    server.now(tokenizes=False, untold=500)
+    assert verdicts(examine(server.url))["resume"] == "refused"
+    server.now(untold=503)
+    with pytest.raises(BackendUnavailableError, match="HTTP 503"):
+        examine(server.url)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(None, 1, "x", [], {}),
+        {"choices": [{"message": None}]},
+        {"choices": [{"message": "hi"}], "tokens": None},
+        {"tokens": ["a", "b"], "prompt": 5, "choices": [{"message": {}, "finish_reason": "stop"}], "usage": None},
+        {"tokens": [1e999], "prompt": "x"},
+    ],
+    ids=repr,
+)
+def test_answers_of_another_shape_prove_nothing(
+    server: DialectServer, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    monkeypatch.setattr("governor_vllm.link.Link.post", lambda *_: answer)
+    found = verdicts(examine(server.url))
+    assert found.pop("counts") == found.pop("metrics") == "honoured", "which are asked otherwise"
+    assert "honoured" not in found.values()

@@ -8,6 +8,7 @@ import shlex
 import stat
 import subprocess
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_the_doctor_prints_what_is_honoured_and_what_to_change(
     server: DialectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    server.now(budget="ignored", priority=True)
+    server.now(budget="ignored")
     shown = run("doctor", server.url)
     assert shown.exit_code == 1
     lines = {line.split()[0]: line for line in shown.stdout.splitlines() if line.split()}
@@ -36,6 +37,8 @@ def test_the_doctor_prints_what_is_honoured_and_what_to_change(
     assert lines["xargs"].split()[1] == "ignored"
     assert "--logits-processors" in shown.stdout
     assert lines["counts"].split()[1] == "honoured"
+    assert lines["priority"].split()[1] == "unproved"
+    assert "--scheduling-policy priority" in lines["priority"]
     assert shown.stdout.startswith(f"{server.url}: q, version 0.32.0, window 2048")
 
 
@@ -64,6 +67,13 @@ def test_a_server_that_can_not_be_asked_is_one_line_and_exit_code_2(arguments: l
     assert told in shown.stderr
     assert shown.stderr.count("\n") == 1
     assert shown.stdout == ""
+
+
+def test_a_fault_that_passes_is_one_line_of_the_doctor(server: DialectServer) -> None:
+    server.fail(7, 503)
+    shown = run("doctor", server.url)
+    assert shown.exit_code == 2
+    assert shown.stderr == f"{server.url}: HTTP 503: overloaded\n"
 
 
 def test_the_command_has_the_processor_and_the_familys_parsers() -> None:
@@ -153,12 +163,55 @@ def test_families_are_known_by_name(model: str, reasoning: str) -> None:
     assert family.reasoning == reasoning
 
 
-def test_a_dry_run_prints_a_line_that_a_shell_takes() -> None:
+def without_vllm(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr("sys.executable", str(folder / "elsewhere" / "python"))
+
+
+def test_a_dry_run_prints_a_line_that_a_shell_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    without_vllm(monkeypatch, tmp_path)
     shown = run("serve", "Qwen/Qwen3-8B", "--dry-run", "--max-model-len", "4096", "--chat-template", "a b.jinja")
     assert shown.exit_code == 0
     words = shlex.split(shown.stdout)
     assert words[:3] == ["vllm", "serve", "Qwen/Qwen3-8B"]
     assert words[-4:] == ["--max-model-len", "4096", "--chat-template", "a b.jinja"]
+
+
+def test_a_dry_run_prints_what_would_be_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With what a vLLM of another environment needs to find the processor."""
+    without_vllm(monkeypatch, tmp_path)
+    program = tmp_path / "vllm"
+    program.write_text("#!/bin/sh\n", encoding="utf-8")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    words = shlex.split(run("serve", "Qwen/Qwen3-8B", "--dry-run").stdout)
+    assert words[1:4] == [str(program), "serve", "Qwen/Qwen3-8B"]
+    assert words[0] == "PYTHONPATH=" + launch("Qwen/Qwen3-8B", program=str(program)).environment["PYTHONPATH"]
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_lies_beside_an_installed_governor_does_not_go_before_vllms_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, writable: bool
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    installed = tmp_path / "site-packages"
+    for name in ("governor_vllm", "governor", "numpy"):
+        (installed / name).mkdir(parents=True)
+        (installed / name / "__init__.py").touch()
+    home = tmp_path / "home"
+    home.mkdir() if writable else home.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    monkeypatch.setattr("governor_vllm.launch.find_spec", lambda name: PathFinder.find_spec(name, [str(installed)]))
+    once, again = (launch("Qwen/Qwen3-8B", program="/opt/vllm/bin/vllm").environment["PYTHONPATH"] for _ in range(2))
+    assert once == again
+    folders = once.split(":")
+    if not writable:
+        assert folders == [str(installed)], "rather than not to be found"
+        return
+    assert [[one.name for one in Path(folder).iterdir()] for folder in folders] == [["governor_vllm"], ["governor"]]
+    assert all(
+        (Path(folder) / name / "__init__.py").is_file()
+        for folder, name in zip(folders, ("governor_vllm", "governor"), strict=True)
+    )
 
 
 def test_serving_becomes_vllm_with_its_exit_code_and_finds_the_processor(tmp_path: Path) -> None:
@@ -177,8 +230,7 @@ def test_serving_becomes_vllm_with_its_exit_code_and_finds_the_processor(tmp_pat
 
 
 def test_without_vllm_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    without_vllm(monkeypatch, tmp_path)
     shown = run("serve", "Qwen/Qwen3-8B")
     assert shown.exit_code == 2
     assert "pip install" in shown.stderr

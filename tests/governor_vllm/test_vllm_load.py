@@ -92,7 +92,7 @@ def test_a_server_that_can_not_be_asked_counts_as_idle_once_its_last_answer_is_o
 
 def rung_chosen(server: DialectServer, priority: int, waiting: int) -> str:
     """What a step of an application of this priority is answered by, with so many requests waiting beside ten."""
-    server.now(metrics=f"vllm:num_requests_running 10\nvllm:num_requests_waiting {waiting}\n", priority=True)
+    server.now(metrics=f"vllm:num_requests_running 10\nvllm:num_requests_waiting {waiting}\n")
     ladder = [
         {"id": name, "model": MODEL, "thinking_tokens": tokens, "answer_tokens": 20}
         for name, tokens in (("brief", 4), ("medium", 64), ("long", 1024))

@@ -52,6 +52,17 @@ def test_what_looks_like_a_mark_and_is_none_is_not_lost() -> None:
     assert split("<thin", [1] * 5) == ("", "<thin")
 
 
+@given(st.integers(0, 130), CUTS)
+def test_blanks_without_an_end_are_shown_however_the_text_is_cut(blanks: int, sizes: list[int]) -> None:
+    """Some may stand before a thought; held back for ever, a reply of nothing else would be seen by no rule."""
+    text = "\n" * blanks
+    thought, answer = split(f"{text}{START}I think{END}So", sizes)
+    assert (thought, answer) in [("I think", "So"), ("", f"{text}{START}I think{END}So")]
+    assert (thought == "") is (blanks > 64)
+    splitter = Splitter()
+    assert any(splitter.feed("\n")[1] for _ in range(66))
+
+
 @given(PLAIN.filter(str.strip), st.lists(st.sampled_from(TURN_ENDS), max_size=2), CUTS)
 def test_marks_that_leak_around_an_answer_are_taken_off(text: str, ends: list[str], sizes: list[int]) -> None:
     text = f"a{text}"

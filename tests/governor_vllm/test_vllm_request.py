@@ -43,7 +43,7 @@ def test_the_processor_goes_before_the_engines_own_budget(server: DialectServer)
 
 
 def test_every_other_knob_of_a_rung_and_its_engine(server: DialectServer) -> None:
-    server.now(priority=True, words=True)
+    server.now(words=True)
     made = backend(server, priority=3, repetition={"min_count": 5})
     body = sent(
         server, made, rung=rung(effort="low", temperature=0.5), tools=(TOOL,), seed=7, logprobs=True,
@@ -77,7 +77,7 @@ def test_effort_none_switches_thinking_off(server: DialectServer) -> None:
             "fallback stream: ignored: streams do not",
         ),
         ({"switch": False}, {}, {"effort": "none", "thinking_tokens": 0}, "does not read enable_thinking"),
-        ({}, {"priority": 1}, {}, "--scheduling-policy priority"),
+        ({"priority": False}, {"priority": 1}, {}, "--scheduling-policy priority"),
         ({}, {"xargs": {"a": 1, "governor_repeat": 4}}, {}, "--logits-processors"),
         ({"repetition": False}, {"repetition": {}}, {}, "a loop ran on"),
         ({"forced": "\n I must answer now.</think>"}, {}, {"thinking_tokens": 3}, "at least 7"),

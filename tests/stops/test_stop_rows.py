@@ -106,12 +106,21 @@ class Carrier:
 
 
 def _signals(shown: Shown) -> Signals:
-    held = (shown.margin, shown.top, shown.spread, float(shown.known), float(shown.turning))
-    return Signals(*(np.array([value]) for value in held))
+    """What is not known is no number, as of logits that are none."""
+    figures = (shown.margin, shown.top, shown.spread) if shown.known else (np.nan, np.nan, np.nan)
+    return Signals(*(np.array([value]) for value in (*figures, float(shown.known), float(shown.turning))))
 
 
 def steps(text: str) -> list[tuple[str, Shown]]:
     return [(piece, Shown()) for piece in text.split("|")]
+
+
+UNKNOWN = [("<think>", Shown()), ("a", Shown(known=False))]
+SURE = [("a", Shown(top=-0.01)), ("\n\n", Shown())]
+UNSURE = [("a", Shown(margin=0.5, top=-2.0)), ("\n\n", Shown()), (".", Shown(margin=0.5, top=-2.0))]
+HESITATES = Stops(
+    margin=0.1, wide_margin=1.0, low_confidence=0.5, high_confidence=0.8, low_variance=0.01, high_variance=0.02
+)
 
 
 @settings(max_examples=250, deadline=None)
@@ -119,6 +128,8 @@ def steps(text: str) -> list[tuple[str, Shown]]:
 @example(Stops(repeat=3, repeat_period=2, repeat_tokens=6), steps("<think>|a| b|a| b|a| b|a"), [True] * 120)
 @example(Stops(budget=4), steps("<think>|a|```|a|a|```|a"), [True] * 120)
 @example(Stops(budget=5), steps("<think>|a|<tool_call>|<think>|a|a|a|a|</tool_call>"), [True] * 120)
+@example(Stops(group=4.0, group_window=32), [*UNKNOWN, *[("a", Shown(spread=1.0))] * 40], [True] * 120)
+@example(HESITATES, [*UNKNOWN, *SURE, *UNSURE, *UNSURE], [True] * 120)
 def test_the_rules_say_what_the_plain_ones_say(stops: Stops, reply: list[tuple[str, Shown]], own: list[bool]) -> None:
     carrier, plain = Carrier(stops), Plain(stops)
     for (piece, seen), mine in zip(reply, own, strict=False):

@@ -38,7 +38,14 @@ def test_a_request_without_our_keys_is_not_ours() -> None:
         ({"governor_budget": True}, "governor_budget: True is not a whole number"),
         ({"governor_budget": -1}, "governor_budget: -1 is not within 0 and 1e+07"),
         ({"governor_margin": float("nan")}, "governor_margin: nan is not a number"),
+        ({"governor_margin": 10**400}, f"governor_margin: 1{59 * '0'}... is not within 0 and 1000"),
+        ({"governor_margin": float("-inf")}, "governor_margin: -inf is not a number"),
+        ({"governor_budget": 10**400}, f"governor_budget: 1{59 * '0'}... is not within 0 and 1e+07"),
+        ({"governor_budget": "a" * 90}, f"governor_budget: '{59 * 'a'}... is not a whole number"),
         ({"governor_phrase": ""}, "governor_phrase: must have 1 to 400 characters"),
+        ({"governor_phrase": "so \ud83d"}, "governor_phrase: holds half a letter"),
+        ({"governor_again": "\udc00"}, "governor_again: holds half a letter"),
+        ({"governor_\ud83d\n": 1}, "governor_\\ud83d\\n: unknown"),
         ({"governor_budget": 5, "governor_least": 6}, "governor_least: 6 is more than the budget of 5"),
         ({"governor_wide_margin": 1.0}, "governor_wide_margin: must come with a margin that is no wider"),
         ({"governor_low_confidence": 0.5}, "governor_high_confidence: the step rule needs all four edges"),
@@ -53,3 +60,4 @@ def test_a_mistake_is_told_in_one_line(args: dict[str, Any], told: str) -> None:
         Stops.read(args)
     assert str(caught.value).startswith(told)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).encode(), "is sent"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from governor.stops import watch as watching
+from governor.stops.place import HOLD
 from governor.stops.settings import Stops
 from governor.stops.tokens import Token
 from governor.stops.watch import Watch
@@ -92,3 +95,82 @@ def test_counted_tokens_are_counted_and_others_estimated() -> None:
         estimated.read(f"word{n} and so on ", thinking=True)
     assert counted.count == pytest.approx(50)
     assert math.isclose(estimated.count, 160 / 4, rel_tol=0.1)
+
+
+ENDLESS = {
+    "one digit": "0",
+    "one Chinese letter": "\u54c8",
+    "a pair": "ab",
+    "line breaks": "\n",
+    "blanks": "    ",
+    "a name": "a_name_of_",
+}
+
+
+@pytest.mark.parametrize("named", ENDLESS)
+def test_a_text_without_an_end_of_word_is_within_its_budget_and_stuck(named: str) -> None:
+    counted, stuck, text = Watch(Stops(budget=300)), Watch(Stops(repeat=4)), ENDLESS[named]
+    said = [counted.read(text, thinking=True, made=1) for _ in range(301)]
+    assert said == [*[""] * 300, "budget"]
+    assert "repeat" in [stuck.read(text, thinking=True, made=1) for _ in range(1000)]
+
+
+@pytest.mark.parametrize(
+    "text", ["\u7684\u4e00\u662f\u5728\u4e0d\u4e86\u6709" * 90, "".join(f"{n:x}" for n in range(700))]
+)
+def test_text_without_blanks_is_within_its_budget_where_tokens_are_estimated(text: str) -> None:
+    watch, said = Watch(Stops(budget=300)), [""]
+    while not said[-1] and len(said) <= len(text):
+        said.append(watch.read(text[len(said) - 1], thinking=True))
+    assert said[-1] == "budget"
+    assert len(text[: len(said) - 1].encode()) == 4 * 300 + len(text[0].encode())
+
+
+def test_a_fence_that_holds_one_endless_word_is_taken_for_prose() -> None:
+    watch = Watch(Stops(budget=10))
+    watch.read("```", thinking=True, made=1)
+    said = [watch.read("0", thinking=True, made=1) for _ in range(300)]
+    assert said.index("budget") == HOLD
+
+
+class Counting:
+    """A pattern that tells how many letters it was given."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self.pattern, self.letters = pattern, 0
+
+    def findall(self, text: str) -> list[str]:
+        self.letters += len(text)
+        found: list[str] = self.pattern.findall(text)
+        return found
+
+
+@pytest.mark.parametrize("text", ["\n", "0"])
+def test_the_work_of_an_endless_word_grows_with_its_length_alone(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    pattern, work = watching._WORD, []
+    for length in (5_000, 20_000):
+        monkeypatch.setattr(watching, "_WORD", counting := Counting(pattern))
+        watch = Watch(Stops(budget=1_000_000))
+        for _ in range(length):
+            watch.read(text, thinking=True, made=1)
+        work.append(counting.letters)
+    assert work[1] == pytest.approx(4 * work[0], rel=0.01)
+    assert work[1] < 40 * 20_000
+
+
+@given(st.text(alphabet="abc\u7684_ .,\n0", max_size=400))
+def test_words_of_up_to_16_letters_are_one_piece_with_their_blanks(text: str) -> None:
+    """As they always were: thresholds were fitted on such pieces."""
+    plain = re.findall(r"\s*\w+|\s*[^\w\s]|\s+", text)
+    if all(len(one.strip()) <= 16 and len(one) - len(one.strip()) <= 32 for one in plain):
+        assert watching._WORD.findall(text) == plain
+
+
+@given(st.text(alphabet="a0\n .", max_size=200).map(lambda text: text + 40 * "a" + 80 * " "), st.data())
+def test_long_words_are_cut_alike_however_a_text_comes(text: str, data: st.DataObject) -> None:
+    at, words, watch = 0, [], Watch(Stops(repeat=4))
+    while at < len(text):
+        length = data.draw(st.integers(1, 60))
+        words += watch._words(text[at : at + length])
+        at += length
+    assert [*words, watch._half] == watching._WORD.findall(text)

@@ -227,6 +227,30 @@ def test_of_a_request_that_has_but_a_group_only_the_window_goes_on(
     assert 50 < ended <= 120
 
 
+@pytest.mark.parametrize(
+    "stops",
+    [Stops(group=4.0, group_window=32, group_top=2), Stops(group=4.0, group_window=32, group_top=2, least=1)],
+    ids=["at rest", "looked at"],
+)
+def test_a_group_goes_on_where_the_end_is_masked_or_a_logit_is_no_number(stops: Stops) -> None:
+    """`bad_words` and `min_tokens` mask the end, a broken kernel gives NaN; either once took the server down."""
+    ends = {}
+    for odd, tokens in (("neither", ()), ("masked", range(120)), ("no number", (40,))):
+        runner, output = Runner(1, 0), list[int]()
+        asked = params(Request(7, (THINK,), stops))
+        runner.processor.update_state(BatchUpdate(1, [], [(0, asked, [THINK], output)], []))
+        while len(output) < 120:
+            logits = torch.zeros(1, SIZE)
+            logits[0, LETTER] = 9.0 if len(output) < 50 else 1.0
+            if len(output) in tokens:
+                logits[0, END if odd == "masked" else THINK] = -torch.inf if odd == "masked" else torch.nan
+            token = int(runner.processor.apply(logits)[0].argmax())
+            output.append(LETTER if odd == "no number" and len(output) in tokens else token)
+        ends[odd] = output.index(scripts_of(stops, VOCABULARY)[GROUP][0])
+    assert 50 < ends["neither"] == ends["masked"] < 120, ends
+    assert ends["no number"] - ends["neither"] in (-1, 0, 1), ends
+
+
 BEYOND: Mapping[str, Stops] = {
     "a margin whose words are longer than the budget's": Stops(budget=30, phrase="so", margin=1000.0),
     "a margin in a budget without room for words": Stops(budget=3, margin=1000.0),
