@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -76,7 +76,7 @@ class Broken(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *_: Any) -> None:  # noqa: A002 - the base's name
         """Say nothing."""
 
 
@@ -103,7 +103,7 @@ class Restarting:
 
 @pytest.fixture
 def restarting(proxy: ProxyUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Restarting]:
-    """Served as the model `restarting`, with one retry."""
+    """Served as the model `restarting`, with two retries."""
     from litellm import Deployment
     from litellm.proxy.proxy_server import llm_router
     from litellm.types.router import LiteLLM_Params
@@ -111,7 +111,7 @@ def restarting(proxy: ProxyUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterat
     assert llm_router is not None
     server = Restarting()
     reached = LiteLLM_Params(model="openai/x", api_base=f"http://127.0.0.1:{server.port}/v1", api_key="k")
-    made = llm_router.add_deployment(Deployment(model_name="restarting", litellm_params=reached))
+    made: Any = llm_router.add_deployment(Deployment(model_name="restarting", litellm_params=reached))
     monkeypatch.setattr(llm_router, "num_retries", 2)
     monkeypatch.setattr(llm_router, "_time_to_sleep_before_retry", lambda *_, **__: 0)
     yield server
@@ -120,7 +120,9 @@ def restarting(proxy: ProxyUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 @contextmanager
-def when_refused(proxy: ProxyUnderTest, server: Restarting, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def when_refused(
+    proxy: ProxyUnderTest, server: Restarting, monkeypatch: pytest.MonkeyPatch
+) -> Generator[None, None, None]:
     """The server comes up as soon as it has refused once."""
     desk = proxy.governor.desk
     told = type(desk).untried
