@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -70,7 +71,7 @@ class Engine:
 
     def __init__(self, path: Path, options: Options) -> None:
         started = time.monotonic()
-        self._server: Any = _start(path, options)
+        self._server: Any = _started(path, options)
         self.ready_seconds = time.monotonic() - started
         self._lock = threading.Lock()
         self._running: set[_Generation] = set()
@@ -166,6 +167,17 @@ def check_start(path: Path, options: Options) -> None:
     _context(path, options)
     if not options.threads:
         available_threads()
+
+
+def _started(path: Path, options: Options) -> Any:
+    """A server that no signal can come between: they interrupt the main thread alone, so that it only waits.
+
+    Ctrl-C in mid load is told once the server is up, and has been freed again.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return _start(path, options)
+    with ThreadPoolExecutor(1) as own:
+        return own.submit(_start, path, options).result()
 
 
 def _start(path: Path, options: Options) -> Any:
