@@ -74,8 +74,7 @@ def said(process: subprocess.Popen[str]) -> str:
 )
 def test_a_process_ends_at_once_and_silently(code: str) -> None:
     process = started(code)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    assert said(process) == "ready\n"
     since = time.monotonic()
     assert ended(process) == (0, "", "")
     assert time.monotonic() - since < 10
@@ -89,8 +88,7 @@ stream = backend.stream(ask(STORY, tokens=3000))
 print(next(stream) and "running", flush=True)
 backend.call(ask(STORY, tokens=3000))
 """)
-    assert process.stdout is not None
-    assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "running\n"]
+    assert [said(process) for _ in range(2)] == ["ready\n", "running\n"]
     process.send_signal(signal.SIGINT)
     code, _, errors = ended(process)
     assert code == -signal.SIGINT
@@ -112,6 +110,7 @@ def interrupted(thread):
 threading.Thread.start = interrupted
 backend.call(ask(STORY, tokens=3000))
 """)
+    assert said(process) == "ready\n"
     code, _, errors = ended(process)
     assert code == -signal.SIGINT
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
@@ -156,8 +155,10 @@ for _ in range(3):
     backend.close()
     backend = LocalBackend(threads=1)
     backend.load("smollm2-135m")
+    print("freed", flush=True)
 """)
-    assert ended(process) == (0, "ready", "")
+    assert [said(process) for _ in range(4)] == ["ready\n", *["freed\n"] * 3]  # however long that takes in all
+    assert ended(process) == (0, "", "")
 
 
 def test_importing_the_adapter_loads_nothing_heavy() -> None:
