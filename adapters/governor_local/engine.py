@@ -73,7 +73,7 @@ class Engine:
         started = time.monotonic()
         self._server: Any = _started(path, options)
         self.ready_seconds = time.monotonic() - started
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may call `close` in the thread that holds it
         self._running: set[_Generation] = set()
         self._closed = False
 
@@ -101,15 +101,20 @@ class Engine:
                     self._running.discard(run)
 
     def close(self) -> None:
-        """Stop what runs, wait for it, and free the memory. Idempotent."""
+        """Stop what runs, wait for it, and free the memory. Idempotent.
+
+        In a generation's own thread, where the collector may call it too, that one is not waited for: it ends, and
+        then frees the memory.
+        """
         with self._lock:
             self._closed = True
             running = tuple(self._running)
         for run in running:
             run.stopped.set()
         for run in running:
-            if run.thread is not None and run.begun.is_set():  # what has not begun by now leaves the server alone
-                run.thread.join()
+            thread = run.thread if run.begun.is_set() else None  # what has not begun by now leaves the server alone
+            if thread not in (None, threading.current_thread()):
+                thread.join()
         self._server = None
 
     def _run(self, run: _Generation, body: Chunk) -> None:

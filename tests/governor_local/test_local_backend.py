@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -30,8 +31,9 @@ from governor.policy import policy_from
 from governor.protocols import Backend, Delta, Pressed
 from governor.records import Amount, Reply
 from governor_local import LocalBackend
-from governor_local.engine import Engine, Options, available_threads
+from governor_local.engine import Engine, Item, Options, available_threads
 from governor_local.registry import find_model
+from governor_local.wire import request_of
 from tests.governor_local.calls import RAIN, STORY, ask
 
 pytestmark = pytest.mark.model
@@ -361,6 +363,47 @@ def test_closing_stops_what_runs_and_refuses_what_comes(smollm2: str) -> None:
     with pytest.raises(BackendUnavailableError, match="closed") as caught:
         backend.call(ask("Hi"))
     assert not caught.value.sent
+
+
+def test_a_generations_own_thread_may_close_its_engine(smollm2: str) -> None:
+    """As the collector does there, when it finds a backend that was left with a stream half-read."""
+    engine = Engine(find_model(smollm2), Options(threads=1))
+    received: SimpleQueue[Item] = SimpleQueue()
+
+    def deliver(item: Item) -> None:
+        if isinstance(item, dict):
+            engine.close()
+        received.put(item)
+
+    with engine.generation(request_of(ask(STORY, tokens=3000)), deliver, time.monotonic() + 60):
+        assert isinstance(received.get(timeout=30), dict)
+        end = received.get(timeout=30)
+    assert isinstance(end, BackendUnavailableError)
+    assert idle_within(5)
+    assert engine._server is None
+
+
+def test_an_engine_that_fails_to_close_keeps_none_of_the_others_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+
+    class Failing:
+        ready_seconds = 0.0
+
+        def __init__(self, name: str, options: Options) -> None:
+            self.name = name
+
+        def close(self) -> None:
+            closed.append(self.name)
+            raise RuntimeError(self.name)
+
+    monkeypatch.setattr("governor_local.backend.Engine", Failing)
+    monkeypatch.setattr("governor_local.backend.find_model", str)
+    backend = LocalBackend()
+    for name in ("one", "other"):
+        backend.load(name)
+    with pytest.raises(RuntimeError):
+        backend.close()
+    assert sorted(closed) == ["one", "other"]
 
 
 def test_a_file_that_lost_its_last_byte_is_refused_when_it_is_loaded(smollm2: str, tmp_path: Path) -> None:
