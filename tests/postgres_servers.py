@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,6 +87,8 @@ class PostgresServer:
 
     def kill(self) -> None:
         """Ends it as the death of its machine would, but for what the disk has: no process gets to say anything."""
+        self._process.send_signal(signal.SIGSTOP)  # it starts nobody who would be missed in the list
+        _awaited(lambda: _state(self._process.pid) == "T")
         processes = [int(line) for line in _children(self._process.pid)]
         for one in (self._process.pid, *processes):
             os.kill(one, signal.SIGKILL)
@@ -116,13 +119,18 @@ def _children(process: int) -> list[str]:
 
 def _gone(processes: list[int]) -> None:
     """Waits until they left, and with them their hold on the server's memory."""
+    _awaited(lambda: all(_state(one) in ("", "Z") for one in processes))
+
+
+def _awaited(happened: Callable[[], bool]) -> None:
     end = time.monotonic() + 10
-    while any(Path(f"/proc/{one}").exists() and _alive(one) for one in processes) and time.monotonic() < end:
+    while not happened() and time.monotonic() < end:
         time.sleep(0.01)
 
 
-def _alive(process: int) -> bool:
+def _state(process: int) -> str:
+    """The letter of /proc, such as Z for one that is dead but still listed; empty for one that is gone."""
     try:
-        return " Z " not in Path(f"/proc/{process}/stat").read_text()
-    except FileNotFoundError:
-        return False
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][:1]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

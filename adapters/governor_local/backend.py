@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -183,11 +183,15 @@ class _Engines:
         with self._lock:
             self._closed = True
             loading = tuple(self._loading.items())
-        for name, lock in loading:
-            with lock:  # one that is just being loaded is waited for, and closed too
-                engine = self._loaded.pop(name, None)
-            if engine is not None:
-                engine.close()
+        with ExitStack() as all_of_them:  # also where one of them fails
+            for name, lock in loading:
+                all_of_them.callback(self._close, name, lock)
+
+    def _close(self, name: str, loading: threading.Lock) -> None:
+        with loading:  # one that is just being loaded is waited for, and closed too
+            engine = self._loaded.pop(name, None)
+        if engine is not None:
+            engine.close()
 
 
 def _next(received: SimpleQueue[Item], seconds: float) -> Chunk | None:

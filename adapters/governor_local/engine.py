@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -70,9 +71,9 @@ class Engine:
 
     def __init__(self, path: Path, options: Options) -> None:
         started = time.monotonic()
-        self._server: Any = _start(path, options)
+        self._server: Any = _started(path, options)
         self.ready_seconds = time.monotonic() - started
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may call `close` in the thread that holds it
         self._running: set[_Generation] = set()
         self._closed = False
 
@@ -100,15 +101,20 @@ class Engine:
                     self._running.discard(run)
 
     def close(self) -> None:
-        """Stop what runs, wait for it, and free the memory. Idempotent."""
+        """Stop what runs, wait for it, and free the memory. Idempotent.
+
+        In a generation's own thread, where the collector may call it too, that one is not waited for: it ends, and
+        then frees the memory.
+        """
         with self._lock:
             self._closed = True
             running = tuple(self._running)
         for run in running:
             run.stopped.set()
         for run in running:
-            if run.thread is not None and run.begun.is_set():  # what has not begun by now leaves the server alone
-                run.thread.join()
+            thread = run.thread if run.begun.is_set() else None  # what has not begun by now leaves the server alone
+            if thread not in (None, threading.current_thread()):
+                thread.join()
         self._server = None
 
     def _run(self, run: _Generation, body: Chunk) -> None:
@@ -166,6 +172,17 @@ def check_start(path: Path, options: Options) -> None:
     _context(path, options)
     if not options.threads:
         available_threads()
+
+
+def _started(path: Path, options: Options) -> Any:
+    """A server that no signal can come between: they interrupt the main thread alone, so that it only waits.
+
+    Ctrl-C in mid load is told once the server is up, and has been freed again.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return _start(path, options)
+    with ThreadPoolExecutor(1) as own:
+        return own.submit(_start, path, options).result()
 
 
 def _start(path: Path, options: Options) -> Any:

@@ -83,7 +83,8 @@ class SqliteStore:
         self._books: SqliteBooks | None = None
         self._closed = False
         self._commits = 0
-        _STORES.add(self)
+        with _FORKING:  # a store that a fork under way does not know opens nothing until it is over
+            _STORES.add(self)
         with self._lock:
             try:
                 self._books = self._open()
@@ -226,7 +227,8 @@ def _reason(cause: sqlite3.Error) -> str:
 
 # SQLite forbids a child to use, or even close, a connection of its parent, and its bookkeeping of file locks is
 # per process but survives a fork (sqlite.org/howtocorrupt.html, 2.6). So no connection lives through one: all
-# are closed before, under their locks, and each side opens its own on its next operation.
+# are closed before, under their locks, and each side opens its own on its next operation. Whoever wants `_FORKING` and
+# a store's lock takes `_FORKING` first.
 _STORES: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
 _FORKING = Lock()
 _HELD: list[SqliteStore] = []

@@ -42,6 +42,8 @@ _ENVIRONMENT = {
 # systemd's range for dynamic users: nobody's files, and inside the ids that containers map.
 _SPARE_USERS = range(61184, 65520)
 _PROBE = "print('inside')"
+_PROBE_SECONDS = 5.0
+_LATE = "time limit of"
 
 # Runs inside the jail, before anything untrusted: limits, then root is given up, then the program is read.
 _PRELUDE = """
@@ -116,21 +118,39 @@ def isolation_for(limits: SandboxLimits) -> Isolation:
     return isolation or "unsandboxed"
 
 
-@functools.cache
 def available() -> Isolation | None:
-    """The first way of isolation that works on this machine, None if none does; tried once per process."""
+    """The first way of isolation that works on this machine, None if none does; tried until that is known."""
+    try:
+        return _first()
+    except TimeoutError:
+        return None
+
+
+@functools.cache
+def _first() -> Isolation | None:
+    """Raises TimeoutError, which is not kept, where a way may work: a busy moment must not decide for good."""
     ways: tuple[Isolation, ...] = ("bubblewrap", "namespaces")
-    return next((way for way in ways if works(way)), None)
+    unknown = False
+    for way in ways:
+        found = works(way)
+        if found:
+            return way
+        unknown |= found is None
+    if unknown:
+        raise TimeoutError
+    return None
 
 
-def works(way: Isolation) -> bool:
-    """Whether a trivial program runs under this way of isolation."""
+def works(way: Isolation) -> bool | None:
+    """Whether a trivial program runs under this way of isolation; None if it could not be run to its end."""
     if not sys.platform.startswith("linux") or (way == "bubblewrap" and which("bwrap") is None):
         return False
     try:
-        result = _run(_PROBE, "", SandboxLimits(wall_seconds=5.0), way)
+        result = _run(_PROBE, "", SandboxLimits(wall_seconds=_PROBE_SECONDS), way)
     except OSError:
-        return False
+        return None
+    if result.reason.startswith(_LATE):
+        return None
     return result.ok and result.stdout == "inside\n"
 
 
@@ -226,7 +246,7 @@ def _supervise(
         outputs, in_time = _exchange(process, payload, started + limits.wall_seconds, limits.output_bytes)
     finally:
         _kill(process)
-    reason = _reason(process.returncode) if in_time else f"time limit of {limits.wall_seconds:g} s"
+    reason = _reason(process.returncode) if in_time else f"{_LATE} {limits.wall_seconds:g} s"
     return SandboxResult(
         ok=not reason,
         stdout=outputs[0].decode(errors="replace"),
@@ -261,7 +281,8 @@ def _exchange(
     """Feed stdin and collect both outputs until the main process ends; False when the deadline came first.
 
     A process left behind may hold the pipes open for ever, so the end of the main process decides, not
-    the end of its output. Output past `keep` bytes is read and dropped.
+    the end of its output. Whoever was kept from looking until the deadline looks once more. Output past `keep` bytes
+    is read and dropped.
     """
     outputs = (bytearray(), bytearray())
     with selectors.DefaultSelector() as selector:
@@ -269,14 +290,16 @@ def _exchange(
             os.set_blocking(pipe.fileno(), False)
             selector.register(pipe, event, data)
         view = memoryview(payload)
-        while time.monotonic() < deadline:
+        while True:
+            late = time.monotonic() >= deadline  # before the look, so that it counts
             ended = process.poll() is not None
+            if late and not ended:
+                return outputs, False
             ready = selector.select(0 if ended else min(0.02, max(0.0, deadline - time.monotonic())))
             for key, _ in ready:
                 view = _transfer(selector, key, view, keep)
-            if ended and not any(isinstance(key.data, bytearray) for key, _ in ready):
+            if ended and (late or not any(isinstance(key.data, bytearray) for key, _ in ready)):
                 return outputs, True
-    return outputs, False
 
 
 def _channels(

@@ -8,12 +8,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from governor.errors import LedgerUnavailableError
-from governor.ledger import open_ledger
-from governor.protocols import Auditable
+from governor.ledger import open_ledger, sqlite
+from governor.protocols import Auditable, Ledger
 from governor.records import Amount, Limit
 from governor.testing import FrozenClock
 
@@ -175,6 +176,33 @@ def test_a_fork_while_another_thread_holds_the_store_does_not_hang_the_child(uri
     assert codes == [0] * 8
     assert ledger.balance("children").reserved.tokens == 8
     ledger.close()
+
+
+def test_a_ledger_that_is_opened_in_the_midst_of_a_fork_stays_the_parents(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = open_ledger(uri)
+    others: list[Ledger] = []
+    opening = Thread(target=lambda: others.append(open_ledger(f"sqlite:///{tmp_path}/other.db")))
+    rest = sqlite.SqliteStore.rest
+
+    def resting(store: sqlite.SqliteStore) -> None:
+        if opening.ident is None:
+            opening.start()
+        opening.join(0.3)  # it may have to wait for the fork, which must not wait for it then
+        rest(store)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(sqlite.SqliteStore, "rest", resting)
+        child = os.fork()
+        if child == 0:
+            os._exit(sum(store._books is not None for store in sqlite._STORES))
+    assert os.waitpid(child, 0)[1] == 0
+    opening.join()
+    for one in (ledger, *others):
+        assert one.reserve("k", Amount(tokens=1), (Limit("app"),)).state == "open"
+        one.close()
+    assert len(others) == 1
 
 
 def test_a_ledger_locked_by_another_process_is_one_clear_line(uri: str) -> None:

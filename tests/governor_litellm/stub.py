@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +27,6 @@ class Seen:
     path: str
     headers: Mapping[str, str]
     body: Mapping[str, Any]
-    at: float
     peer: int
     """The client's port: the same for requests on one connection."""
 
@@ -146,6 +144,8 @@ class StubServer:
         self.script = deque(script)
         self.seen: list[Seen] = []
         self.keeps = keeps
+        self.hung = 0
+        """Answers that hung to the end."""
         self._closing = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -188,15 +188,15 @@ class StubServer:
                 raw = self.rfile.read(int(self.headers.get("content-length", 0)))
                 path = self.path.partition("?")[0]
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                stub.seen.append(
-                    Seen(path, headers, json.loads(raw or b"{}"), time.monotonic(), self.client_address[1])
-                )
+                stub.seen.append(Seen(path, headers, json.loads(raw or b"{}"), self.client_address[1]))
                 self._send(stub.script.popleft() if stub.script else usual(path))
 
             def _send(self, answer: Answer) -> None:
-                if answer.hang and stub._closing.wait(answer.hang):
-                    self.close_connection = True
-                    return
+                if answer.hang:
+                    if stub._closing.wait(answer.hang):
+                        self.close_connection = True
+                        return
+                    stub.hung += 1
                 self.send_response(answer.status)
                 self.close_connection = not stub.keeps
                 if self.close_connection:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -97,9 +96,9 @@ async def test_the_async_path_retries_alike(server: StubServer) -> None:
 
 def test_retry_after_is_waited_for(server: StubServer) -> None:
     server.then(error(429, retry_after="0.4"))
-    send(server.url)
-    first, second = server.seen
-    assert 0.4 <= second.at - first.at < 0.9
+    slept: list[float] = []
+    send(server.url, timeout=60, sleep=slept.append)
+    assert (slept, len(server.seen)) == ([0.4], 2)
 
 
 def test_a_retry_after_beyond_the_deadline_ends_the_call_at_once(server: StubServer) -> None:
@@ -130,20 +129,18 @@ def test_retries_never_sleep_past_the_deadline(server: StubServer) -> None:
 
 @pytest.mark.parametrize("model", PROVIDERS)
 def test_a_server_that_hangs_is_left_at_the_deadline(server: StubServer, model: str) -> None:
-    server.then(Answer(hang=5))
-    started = time.monotonic()
+    server.then(Answer(hang=60))
     with pytest.raises(BackendTimeoutError):
         send(server.url, model, timeout=0.5)
-    assert time.monotonic() - started < 1.0
-    assert len(server.seen) == 1
+    assert not server.hung
+    assert len(server.seen) < 2, "it is not asked again; on a busy machine it may not have been asked yet"
 
 
 async def test_the_async_path_leaves_at_the_deadline_too(server: StubServer) -> None:
-    server.then(Answer(hang=5))
-    started = time.monotonic()
+    server.then(Answer(hang=60))
     with pytest.raises(BackendTimeoutError) as caught:
         await asend(server.url, within=0.5)
-    assert time.monotonic() - started < 1.0
+    assert not server.hung
     assert caught.value.sent
 
 

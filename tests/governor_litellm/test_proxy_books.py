@@ -200,8 +200,12 @@ async def test_where_nothing_tells_that_a_model_was_asked_a_call_that_fails_coun
 async def test_a_flight_that_was_open_before_counts_as_sent_too(proxy: ProxyUnderTest, untold: Counter[str]) -> None:
     app = proxy.policy("budget: {app: {per: total, calls: 50}}\n", ladder=LADDER.replace("timeout: 20", "timeout: 2"))
     proxy.default(app)
+    proxy.upstream.hang = 60
     slow = asyncio.create_task(proxy.chat(messages=[{"role": "user", "content": "hang"}]))
-    await asyncio.sleep(0.5)
+    for _ in range(6_000):
+        if proxy.upstream.seen:
+            break
+        await asyncio.sleep(0.01)
     assert len(proxy.governor.desk.flights) == 1
     assert (await proxy.chat()).status_code == 200
     assert (await slow).status_code != 200

@@ -12,6 +12,7 @@ from typing import Any
 
 WEAK, STRONG = "41 is it", "42 is it"
 LOOP = "so it goes round "
+HANG = 3.0
 TELLS = {
     "tellsfine": "All is well. It comes to 42. That is all there is to say.",
     "tellsearly": "This is bad. It comes to 42. That is all there is to say.",
@@ -86,6 +87,10 @@ class Upstream:
         """Streams whose reader went away."""
         self.finished = 0
         """Streams of which all is sent but the last piece, or that too."""
+        self.hang = HANG
+        """Seconds for which it hangs where a request makes it."""
+        self.hung = 0
+        """Requests that hung to the end."""
         self.closing = threading.Event()
         self._server = _Server(("127.0.0.1", 0), type("_Bound", (_Handler,), {"upstream": self}))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -100,7 +105,8 @@ class Upstream:
         self.paths.clear()
         self.headers.clear()
         self.peers.clear()
-        self.cut_off = self.finished = 0
+        self.cut_off = self.finished = self.hung = 0
+        self.hang = HANG
 
     def close(self) -> None:
         self.closing.set()
@@ -379,8 +385,10 @@ class _Handler(BaseHTTPRequestHandler):
         if status:
             self._json({"error": {"message": "no", "type": "t", "code": str(status)}}, status)
             return
-        if "hang" in said and self.upstream.closing.wait(3.0):
-            return
+        if "hang" in said:
+            if self.upstream.closing.wait(self.upstream.hang):
+                return
+            self.upstream.hung += 1
         if body.get("stream"):
             self._stream(path, body)
         else:

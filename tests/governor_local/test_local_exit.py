@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 from tests.processes import interruptible
 
 ROOT = Path(__file__).parents[2]
+SILENCE = 20
+"""Seconds without a word after which a process is held to hang."""
 START = """
 import asyncio, sys, threading, time
 from governor_local import LocalBackend
@@ -38,11 +41,23 @@ def started(code: str) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    try:
-        out, errors = process.communicate(timeout=20)
-    finally:
-        process.kill()  # does nothing to one that has ended
+    with process:  # waits and closes the pipes
+        try:
+            out, errors = process.communicate(timeout=SILENCE)
+        finally:
+            process.kill()  # does nothing to one that has ended
     return process.returncode, out.strip(), errors.strip()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    """The next line that it says; empty if it ends first, or is silent for so long that it is killed."""
+    assert process.stdout is not None
+    watch = threading.Timer(SILENCE, process.kill)
+    watch.start()
+    try:
+        return process.stdout.readline()
+    finally:
+        watch.cancel()
 
 
 @pytest.mark.model
@@ -59,8 +74,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 )
 def test_a_process_ends_at_once_and_silently(code: str) -> None:
     process = started(code)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    assert said(process) == "ready\n"
     since = time.monotonic()
     assert ended(process) == (0, "", "")
     assert time.monotonic() - since < 10
@@ -74,8 +88,7 @@ stream = backend.stream(ask(STORY, tokens=3000))
 print(next(stream) and "running", flush=True)
 backend.call(ask(STORY, tokens=3000))
 """)
-    assert process.stdout is not None
-    assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "running\n"]
+    assert [said(process) for _ in range(2)] == ["ready\n", "running\n"]
     process.send_signal(signal.SIGINT)
     code, _, errors = ended(process)
     assert code == -signal.SIGINT
@@ -97,6 +110,35 @@ def interrupted(thread):
 threading.Thread.start = interrupted
 backend.call(ask(STORY, tokens=3000))
 """)
+    assert said(process) == "ready\n"
+    code, _, errors = ended(process)
+    assert code == -signal.SIGINT
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+
+
+ONE_CPU = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a process is held to one CPU on Linux only")
+"""There the server's own thread has mostly not run yet when its model is said to be there."""
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("smollm2")
+@ONE_CPU
+def test_ctrl_c_while_a_model_loads_ends_the_process() -> None:
+    process = started("""
+import os, xllamacpp
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+load = xllamacpp.Server
+def told(parameters):
+    print("loading", flush=True)
+    return load(parameters)
+xllamacpp.Server = told
+backend.close()
+LocalBackend(threads=1).load("smollm2-135m")
+time.sleep(60)
+""")
+    assert [said(process) for _ in range(2)] == ["ready\n", "loading\n"]
+    time.sleep(0.05)  # in mid load, if it takes longer; before or behind it, Ctrl-C ends the process too
+    process.send_signal(signal.SIGINT)
     code, _, errors = ended(process)
     assert code == -signal.SIGINT
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
@@ -104,9 +146,8 @@ backend.call(ask(STORY, tokens=3000))
 
 @pytest.mark.model
 @pytest.mark.usefixtures("smollm2")
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a process is held to one CPU on Linux only")
+@ONE_CPU
 def test_a_model_that_has_just_loaded_can_be_freed() -> None:
-    # On one CPU the server's own thread has mostly not run yet when its model is said to be there.
     process = started("""
 import os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -114,8 +155,10 @@ for _ in range(3):
     backend.close()
     backend = LocalBackend(threads=1)
     backend.load("smollm2-135m")
+    print("freed", flush=True)
 """)
-    assert ended(process) == (0, "ready", "")
+    assert [said(process) for _ in range(4)] == ["ready\n", *["freed\n"] * 3]  # however long that takes in all
+    assert ended(process) == (0, "", "")
 
 
 def test_importing_the_adapter_loads_nothing_heavy() -> None:

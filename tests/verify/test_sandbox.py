@@ -237,9 +237,9 @@ def no_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return False
 
     monkeypatch.setattr(sandbox, "works", fails)
-    sandbox.available.cache_clear()
+    sandbox._first.cache_clear()
     yield
-    sandbox.available.cache_clear()
+    sandbox._first.cache_clear()
 
 
 @pytest.mark.usefixtures("no_sandbox")
@@ -267,12 +267,61 @@ def test_a_way_that_does_not_start_does_not_work(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_works_is_tried_once_and_used() -> None:
-    sandbox.available.cache_clear()
+    sandbox._first.cache_clear()
     found = sandbox.available()
     if found is None:
         pytest.skip("neither bubblewrap nor namespaces work on this machine")
     assert sandbox.run("print('hello')", LIMITS).isolation == found
-    assert sandbox.available.cache_info().misses == 1
+    assert sandbox._first.cache_info().misses == 1
+
+
+@pytest.fixture
+def unasked() -> Iterator[None]:
+    sandbox._first.cache_clear()
+    yield
+    sandbox._first.cache_clear()
+
+
+@pytest.mark.usefixtures("unasked")
+@pytest.mark.parametrize(
+    ("answers", "found"),
+    [
+        ([None, None, True], [None, "bubblewrap", "bubblewrap"]),
+        ([None, False, False, True], [None, "namespaces", "namespaces"]),
+        ([None, True], ["namespaces", "namespaces"]),
+        ([False, False], [None, None]),
+    ],
+)
+def test_only_what_is_certain_is_kept(
+    answers: list[bool | None], found: list[Isolation | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = iter(answers)
+    monkeypatch.setattr(sandbox, "works", lambda way: next(asked))
+    assert [sandbox.available() for _ in found] == found
+    assert list(asked) == []
+
+
+def test_a_way_that_takes_too_long_may_work_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(_: SandboxLimits) -> list[str]:
+        return ["/bin/sh", "-c", "sleep 60"]
+
+    monkeypatch.setattr(sandbox, "_PROBE_SECONDS", 0.1)
+    monkeypatch.setitem(sandbox._COMMANDS, "namespaces", slow)
+    assert sandbox.works("namespaces") is None
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_program_that_has_ended_is_not_late_because_nobody_looked(ends: bool) -> None:
+    program = "print('done')" if ends else "import time; print('on', flush=True); time.sleep(60)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with process:
+        if ends:
+            process.wait()
+        (out, _), in_time = sandbox._exchange(process, b"", time.monotonic() - 1, 100)
+        process.kill()
+    assert (bytes(out), in_time) == ((b"done\n", True) if ends else (b"", False))
 
 
 def _processes(label: str) -> list[str]:
