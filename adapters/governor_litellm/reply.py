@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -20,8 +21,11 @@ _WRAPPED = (
 )
 """Under which names LiteLLM's streams hold those that they are made of."""
 
-_KEEPS_FINISH = tuple(map(int, version("litellm").split(".")[:2])) >= (1, 106)
-"""Whether LiteLLM keeps the finish reason that a server sends with its last text; before, it looks like none."""
+
+@cache
+def _keeps_finish() -> bool:
+    """Whether LiteLLM keeps the finish reason that a server sends with its last text; before, it looks like none."""
+    return tuple(map(int, version("litellm").split(".")[:2])) >= (1, 106)
 
 
 def layers(source: Any) -> Iterator[Any]:
@@ -165,7 +169,7 @@ class Evidence:
             return None
         ends = (getattr(choice, "finish_reason", None) for chunk in held.chunks for choice in chunk.choices or ())
         told = getattr(held, "received_finish_reason", None) is not None or any(ends)
-        return cls(told or not _KEEPS_FINISH, _counts(held.chunks))
+        return cls(told or not _keeps_finish(), _counts(held.chunks))
 
 
 def _counts(chunks: Iterable[Any]) -> bool:
