@@ -85,6 +85,8 @@ class DialectServer:
         self.hang = 0.0
         self.fault: tuple[int, int] | None = None
         """After how many requests one is answered by which status, as by a gateway."""
+        self.falls_silent: int | None = None
+        """Tokens of a stream that come at once; nothing follows them until the server is closed."""
         self._words: list[str] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -107,9 +109,11 @@ class DialectServer:
     def forget(self) -> None:
         self.seen.clear()
 
-    def wait(self) -> None:
-        """As long as a slow model would take for one token."""
-        if self.hang:
+    def wait(self, number: int) -> None:
+        """As long as a slow model would take for the token of this number."""
+        if self.falls_silent is not None and number > self.falls_silent:
+            self._closing.wait()
+        elif self.hang:
             self._closing.wait(self.hang)
 
     def fail(self, after: int, status: int) -> None:
@@ -318,7 +322,7 @@ class _Handler(BaseHTTPRequestHandler):
         told = bool((body.get("stream_options") or {}).get("continuous_usage_stats")) and self.dialect.manner.counts
         try:
             for number, piece in enumerate(pieces, start=1):
-                self.dialect.wait()
+                self.dialect.wait(number)
                 usage = {"usage": _usage(asked, number, None)} if told else {}
                 if any(piece):
                     self._event({"choices": [_choice(piece, chat=chat)], **usage})

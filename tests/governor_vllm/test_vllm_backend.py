@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -209,14 +210,26 @@ def test_hanging_up_ends_the_generation(server: DialectServer) -> None:
 
 @pytest.mark.parametrize("awaited", [False, True])
 def test_a_deadline_ends_a_call_with_what_it_used(server: DialectServer, awaited: bool) -> None:
-    made = backend(server)
-    made.ready(rung())
-    server.hang = 0.05
-    late = call(rung=rung(thinking_tokens=200), timeout=0.4)
-    with pytest.raises(BackendTimeoutError, match=r"within 0\.4 s") as fault:
+    seconds = count()
+    made = VllmBackend({MODEL: {"api_base": server.url}}, clock=lambda: float(next(seconds)))
+    late = call(rung=rung(thinking_tokens=200), timeout=20)
+    with pytest.raises(BackendTimeoutError, match="within 20 s") as fault:
         asyncio.run(made.acall(late)) if awaited else made.call(late)
+    made.close()
     assert fault.value.usage is not None
     assert 0 < fault.value.usage.output_tokens < 20
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_deadline_ends_the_wait_for_a_server_that_fell_silent(server: DialectServer, awaited: bool) -> None:
+    made = backend(server)
+    made.ready(rung())
+    server.falls_silent = 7
+    late = call(rung=rung(thinking_tokens=200), timeout=1)
+    with pytest.raises(BackendTimeoutError, match=r"within 1 s|in time") as fault:
+        asyncio.run(made.acall(late)) if awaited else made.call(late)
+    assert fault.value.usage is not None
+    assert fault.value.usage.output_tokens == 7
 
 
 def test_faults_say_whether_anything_was_sent(server: DialectServer) -> None:

@@ -61,7 +61,8 @@ def test_wrong_code_hears_of_the_first_failing_test() -> None:
     ],
 )
 def test_broken_code_hears_why(program: str, said: str) -> None:
-    verdict = verdict_of(program, wall_seconds=1)
+    limit = {"wall_seconds": 1} if said.startswith("time limit") else {}
+    verdict = verdict_of(program, **limit)
     assert verdict.decision == "reject"
     assert said in verdict.feedback
 
