@@ -6,8 +6,9 @@ import json
 import os
 import re
 import ssl
+import time
 import weakref
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from functools import cache, cached_property
 from http import HTTPStatus
@@ -85,13 +86,15 @@ class Link:
 
     @contextmanager
     def events(self, path: str, body: Mapping[str, Any], seconds: float) -> Generator[Generator[Any, None, None]]:
-        """The events of a stream as JSON; leaving the block hangs up, on which vLLM ends the generation."""
+        """The events of a stream as JSON; leaving the block hangs up, on which vLLM ends the generation.
+
+        `seconds` are for all of it: signs of life (comments) that a server sends in place of events win no time.
+        """
         with self._told(), self._client.stream("POST", self.root + path, **self._streaming(body, seconds)) as response:
             if response.is_error:
                 response.read()
             self._good(response)
-            lines, pieces = Lines(), response.iter_bytes()
-            yield (event for piece in pieces for line in lines.feed(piece) if (event := self._event(line)) is not None)
+            yield self._events(response.iter_bytes(), time.monotonic() + seconds)
 
     @asynccontextmanager
     async def aevents(
@@ -145,6 +148,13 @@ class Link:
         if response.is_error:
             raise self._refusal(response.status_code, _message(response))
         return response
+
+    def _events(self, pieces: Iterable[bytes], ends: float) -> Generator[Any, None, None]:
+        lines = Lines()
+        for piece in pieces:
+            yield from (event for line in lines.feed(piece) if (event := self._event(line)) is not None)
+            if time.monotonic() > ends:
+                raise http().ReadTimeout("only signs of life came")
 
     def _event(self, line: str) -> Any:
         """The JSON of one line of a stream; None for a line that holds none."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -87,6 +87,8 @@ class DialectServer:
         """After how many requests one is answered by which status, as by a gateway."""
         self.falls_silent: int | None = None
         """Tokens of a stream that come at once; nothing follows them until the server is closed."""
+        self.only_lives = False
+        """Whether it then sends signs of life."""
         self._words: list[str] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -109,10 +111,12 @@ class DialectServer:
     def forget(self) -> None:
         self.seen.clear()
 
-    def wait(self, number: int) -> None:
+    def wait(self, number: int, live: Callable[[], None]) -> None:
         """As long as a slow model would take for the token of this number."""
         if self.falls_silent is not None and number > self.falls_silent:
-            self._closing.wait()
+            while not self._closing.wait(0.05):
+                if self.only_lives:
+                    live()
         elif self.hang:
             self._closing.wait(self.hang)
 
@@ -322,7 +326,7 @@ class _Handler(BaseHTTPRequestHandler):
         told = bool((body.get("stream_options") or {}).get("continuous_usage_stats")) and self.dialect.manner.counts
         try:
             for number, piece in enumerate(pieces, start=1):
-                self.dialect.wait(number)
+                self.dialect.wait(number, self._lives)
                 usage = {"usage": _usage(asked, number, None)} if told else {}
                 if any(piece):
                     self._event({"choices": [_choice(piece, chat=chat)], **usage})
@@ -334,6 +338,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"data: [DONE]\n\n")
         except OSError:
             self.dialect.hung_up += 1
+
+    def _lives(self) -> None:
+        self.wfile.write(b": still here\n\n")
 
     def _event(self, event: Mapping[str, Any]) -> None:
         """As vLLM's pydantic writes it: every letter as it is, but for those that JSON forbids."""

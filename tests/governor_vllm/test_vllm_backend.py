@@ -220,11 +220,14 @@ def test_a_deadline_ends_a_call_with_what_it_used(server: DialectServer, awaited
     assert 0 < fault.value.usage.output_tokens < 20
 
 
+@pytest.mark.parametrize("lives", [False, True])
 @pytest.mark.parametrize("awaited", [False, True])
-def test_a_deadline_ends_the_wait_for_a_server_that_fell_silent(server: DialectServer, awaited: bool) -> None:
+def test_a_deadline_ends_the_wait_for_a_server_that_fell_silent(
+    server: DialectServer, awaited: bool, lives: bool
+) -> None:
     made = backend(server)
     made.ready(rung())
-    server.falls_silent = 7
+    server.falls_silent, server.only_lives = 7, lives
     late = call(rung=rung(thinking_tokens=200), timeout=1)
     with pytest.raises(BackendTimeoutError, match=r"within 1 s|in time") as fault:
         asyncio.run(made.acall(late)) if awaited else made.call(late)
