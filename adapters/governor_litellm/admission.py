@@ -36,8 +36,6 @@ LOOKS = frozenset({"again", "agree", "compare", "verify"})
 
 LONGEST_WORD = 128
 
-"""Where the proxy may keep what it knows of a request."""
-
 OWNER = "user_api_key_auth"
 """What it writes there, and takes out of what a client sends: whose request it is."""
 
@@ -173,8 +171,7 @@ class Arrival:
 
     def _fitting(self, terms: Terms, asking: Asking, models: ProxyModels, served: Served) -> Terms:
         spoken = {rung.model: models.dialect(served.policy, rung.model) for rung in terms.ladder}
-        dialects = tuple(spoken[rung.model] for rung in terms.ladder)
-        taking = able(terms.ladder, dialects, demands(self.data, asking.tool_choice))
+        taking = able(terms.ladder, spoken, demands(self.data, asking.tool_choice))
         ladder = fitting(taking, asking.caps, tuple(spoken[rung.model] for rung in taking), self.wire.least)
         return terms if ladder == terms.ladder else replace(terms, ladder=ladder)
 

@@ -162,7 +162,7 @@ class Flight:
         if self._silence is not None and not self.governed:
             self._silence.cancel()
 
-    def tried(self, kind: object = None) -> None:
+    def tried(self, kind: object) -> None:
         """LiteLLM asks a deployment, be it once more: the call has its time again."""
         self.tries.begin(kind)
         self._tried = time.monotonic()

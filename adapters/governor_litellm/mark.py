@@ -9,6 +9,7 @@ MARK = "governor"
 """Where a request carries what the hooks know of it, in the bucket that LiteLLM keeps beside it."""
 
 BUCKETS = ("litellm_metadata", "metadata")
+"""Where the proxy may keep what it knows of a request."""
 
 
 def mark_of(data: Any) -> dict[str, Any] | None:

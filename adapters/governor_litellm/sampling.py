@@ -6,7 +6,7 @@ client gets, and is never dropped: a rung that can't meet it is passed over.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from governor.plan.dialects import Dialect
@@ -55,12 +55,14 @@ def demands(data: Mapping[str, Any], tool_choice: Any) -> frozenset[str]:
     return frozenset(said | {FORCED} if _forces(tool_choice) else said)
 
 
-def able(ladder: Sequence[Rung], dialects: Sequence[Dialect], asked: frozenset[str]) -> tuple[Rung, ...]:
-    """The rungs whose models take what is asked for; all where none does: the model itself will then say so."""
+def able(ladder: tuple[Rung, ...], spoken: Mapping[str, Dialect], asked: frozenset[str]) -> tuple[Rung, ...]:
+    """The rungs whose models take what is asked for; all where none does: the model itself will then say so.
+
+    `spoken` are the dialects by the rungs' models.
+    """
     if not asked:
-        return tuple(ladder)
-    pairs = zip(ladder, dialects, strict=True)
-    return tuple(rung for rung, dialect in pairs if _takes(rung, dialect, asked)) or tuple(ladder)
+        return ladder
+    return tuple(rung for rung in ladder if _takes(rung, spoken[rung.model], asked)) or ladder
 
 
 def _takes(rung: Rung, dialect: Dialect, asked: frozenset[str]) -> bool:

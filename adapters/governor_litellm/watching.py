@@ -92,7 +92,7 @@ class Watching:
         return marked(cut, self.rule) if self.rule else replace(cut, finish_reason="doubted")
 
     def stands(self) -> bool:
-        """Whether what was read is a whole answer with a known usage. Asked of a stream that failed.
+        """Whether what was read is a whole answer with a known usage. Asked of one that failed; its end is then made.
 
         Only of a stream of LiteLLM's own: a guardrail that reads it first may refuse the whole answer at its end.
         """

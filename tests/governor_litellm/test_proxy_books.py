@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from tests.governor_litellm.proxy_app import LADDER, ProxyUnderTest
 from tests.governor_litellm.shown import said
 from tests.governor_litellm.test_proxy_stops import MESSAGES, RESPONSES
 from tests.governor_litellm.test_proxy_stops import ladder as rungs
-from tests.governor_litellm.test_proxy_streams import body
+from tests.governor_litellm.test_proxy_streams import NEWER, body
 from tests.governor_litellm.upstream import STRONG, WEAK
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -102,13 +101,7 @@ async def test_litellm_logs_a_stream_of_messages_itself_where_it_counts_it(
     assert len(await logged.of(1)) == 1, "it was not told once more"
 
 
-TELLS_WHO_LOGS = tuple(map(int, version("litellm").split(".")[:2])) >= (1, 106)
-"""Whether a stream of messages that LiteLLM made of another format's says who logs it; before, it is not logged."""
-
-
-@pytest.mark.parametrize(
-    "path", [CHAT, pytest.param(MESSAGES, marks=pytest.mark.skipif(not TELLS_WHO_LOGS, reason="LiteLLM before 1.106"))]
-)
+@pytest.mark.parametrize("path", [CHAT, pytest.param(MESSAGES, marks=NEWER)])
 async def test_litellm_logs_an_attempt_that_was_ended_behind_another(
     proxy: ProxyUnderTest, logged: Logged, path: str
 ) -> None:

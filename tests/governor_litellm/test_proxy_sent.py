@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from governor.errors import BackendUnavailableError
+from governor.protocols import Balance
 from governor_litellm.tries import Tries
 from tests.governor_litellm.proxy_app import ProxyUnderTest
 from tests.governor_litellm.test_proxy_further import asking
@@ -136,19 +137,25 @@ def when_refused(
         yield
 
 
+async def failed(proxy: ProxyUnderTest, wire: str, stream: bool) -> Balance:
+    """What is booked of a request to the restarting server, all of whose tries fail."""
+    app = proxy.policy(BUDGET, ladder=f"ladder:\n{rung('only', 'restarting')}")
+    proxy.default(app)
+    answered = await proxy.post(PATHS[wire], asking(wire, "Hi", stream=stream))
+    assert answered.status_code == 500, answered.text
+    await proxy.idle()
+    return proxy.balance(f"app:{app}")
+
+
 @in_proxy
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("wire", PATHS)
 async def test_a_retry_that_reached_the_model_is_booked_though_the_first_try_was_refused(
     proxy: ProxyUnderTest, restarting: Restarting, monkeypatch: pytest.MonkeyPatch, wire: str, stream: bool
 ) -> None:
-    app = proxy.policy(BUDGET, ladder=f"ladder:\n{rung('only', 'restarting')}")
-    proxy.default(app)
     with when_refused(proxy, restarting, monkeypatch):
-        answered = await proxy.post(PATHS[wire], asking(wire, "Hi", stream=stream))
-    assert answered.status_code == 500, answered.text
-    await proxy.idle()
-    assert proxy.balance(f"app:{app}").spent.calls == 1
+        balance = await failed(proxy, wire, stream)
+    assert balance.spent.calls == 1
 
 
 @in_proxy
@@ -157,12 +164,7 @@ async def test_a_retry_that_reached_the_model_is_booked_though_the_first_try_was
 async def test_a_server_that_refused_every_try_costs_nothing(
     proxy: ProxyUnderTest, restarting: Restarting, wire: str, stream: bool
 ) -> None:
-    app = proxy.policy(BUDGET, ladder=f"ladder:\n{rung('only', 'restarting')}")
-    proxy.default(app)
-    answered = await proxy.post(PATHS[wire], asking(wire, "Hi", stream=stream))
-    assert answered.status_code == 500, answered.text
-    await proxy.idle()
-    balance = proxy.balance(f"app:{app}")
+    balance = await failed(proxy, wire, stream)
     assert (balance.spent.calls, balance.spent.micros, balance.reserved.micros) == (0, 0, 0)
 
 
@@ -175,10 +177,7 @@ async def test_so_it_is_with_a_call_that_governor_makes(
     ladder = f"ladder:\n{rung('a', 'small')}{rung('b', 'restarting', 5)}"
     app = proxy.policy(f"{BUDGET}verify: {{regex: '42'}}\nbacktrack: {{max_attempts: 2}}\n", ladder=ladder)
     proxy.default(app)
-    if comes_up:
-        with when_refused(proxy, restarting, monkeypatch):
-            answered = await proxy.post(PATHS[wire], asking(wire, "Hi"))
-    else:
+    with when_refused(proxy, restarting, monkeypatch) if comes_up else nullcontext():
         answered = await proxy.post(PATHS[wire], asking(wire, "Hi"))
     await proxy.idle()
     assert answered.headers["x-governor-attempts"] == "2", answered.text

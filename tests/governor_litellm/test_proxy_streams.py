@@ -156,9 +156,8 @@ async def test_a_reader_that_goes_away_is_booked_for_what_it_saw(proxy: ProxyUnd
     assert proxy.upstream.cut_off == 1, "the upstream request was ended"
 
 
-OLD = tuple(map(int, version("litellm").split(".")[:2])) < (1, 106)
-"""Whether LiteLLM hides how a stream ended, and what a stream of messages is made of."""
-NEWER = pytest.mark.skipif(OLD, reason="LiteLLM before 1.106")
+NEWER = pytest.mark.skipif(tuple(map(int, version("litellm").split(".")[:2])) < (1, 106), reason="LiteLLM before 1.106")
+"""An older one hides how a stream ended, what a stream of messages is made of, and who logs that."""
 
 MADE_UP = [
     (WIRES[0], "gpt", "nousage", 100),
